@@ -7,6 +7,7 @@
 #include "common/tile.h"
 #include "common/pairs.h"
 #include "common/alignment.h"
+#include "common/given.h"
 #include "dtw.h"
 
 namespace scav::SCAV_LEVEL {
@@ -103,22 +104,32 @@ void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int6
   }
 }
 
-// `paths` may be null: (results, N + M) steps from the end of each path to its start.
-template <class T>
-void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint8_t* paths) {
-  const int64_t rows = inputs.steps_x(), steps = inputs.steps_y();
-  const int64_t lanes = choose_lanes<T>(inputs, 1, paths ? 1 : 0);
-  const PairBatch<T> batch(inputs, lanes, false);
+// Every pair of a PairBatch or GivenBatch. `paths` may be null: (results, path_stride) steps from the end of each path
+// to its start.
+template <class T, class Batch>
+void dtw_batch(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t* paths, int64_t path_stride) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const Lanes<T> ends(pairs, band);
     with_lanes<T>(pairs, [&](auto w, auto v) {
       if (band.has_value()) {
-        dtw_lanes<T, w, v, true>(pairs, ends, results, out, paths, rows + steps);
+        dtw_lanes<T, w, v, true>(pairs, ends, results, out, paths, path_stride);
       } else {
-        dtw_lanes<T, w, v, false>(pairs, ends, results, out, paths, rows + steps);
+        dtw_lanes<T, w, v, false>(pairs, ends, results, out, paths, path_stride);
       }
     });
   });
+}
+
+template <class T>
+void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), 1, paths ? 1 : 0), false);
+  dtw_batch<T>(batch, band, out, paths, inputs.steps_x() + inputs.steps_y());
+}
+
+template <class T>
+void dtw_from_cost_forward(const GivenCosts& costs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), 1, paths ? 1 : 0));
+  dtw_batch<T>(batch, band, out, paths, costs.steps_x() + costs.steps_y());
 }
 
 // One pair's part of the gradient: every cell of its path pulls its two rows together or apart.

@@ -1,6 +1,7 @@
 // scav::sinkhorn and scav::sinkhorn_backward on the CPU; schemas in scav_kernels/ops/sinkhorn.py.
 
 #include "common/cpu_op.h"
+#include "sinkhorn.h"
 
 #define SCAV_KERNELS "sinkhorn_kernels.h"
 #include "common/foreach_level.h"
@@ -14,9 +15,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, con
                                                         int64_t max_iterations, double tolerance, std::string cost,
                                                         bool paired, bool save_potentials) {
   const Inputs inputs = check_inputs("sinkhorn", x, y, x_lengths, y_lengths, cost, paired);
-  check_positive("sinkhorn", "epsilon", epsilon);
-  TORCH_CHECK_VALUE(max_iterations >= 1, "sinkhorn: expected max_iterations >= 1, got ", max_iterations);
-  TORCH_CHECK_VALUE(tolerance >= 0, "sinkhorn: expected tolerance >= 0 (0 runs all iterations), got ", tolerance);
+  check_positive("sinkhorn", "epsilon", epsilon, inputs.x.scalar_type());
+  check_iterations("sinkhorn", max_iterations, tolerance);
   at::Tensor out = inputs.new_result();
   const auto saved = [&](int64_t steps) {
     return at::zeros(save_potentials ? inputs.result_shape({steps}) : std::vector<int64_t>{0}, out.options());
@@ -27,7 +27,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, con
   }
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sinkhorn", [&] {
     SCAV_AT_LEVEL(sinkhorn_forward<scalar_t>)
-    (inputs, epsilon, max_iterations, tolerance, out.mutable_data_ptr<scalar_t>(),
+    (inputs, SinkhornOptions{epsilon, max_iterations, tolerance}, out.mutable_data_ptr<scalar_t>(),
      save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr,
      save_potentials ? g.mutable_data_ptr<scalar_t>() : nullptr);
   });
@@ -41,10 +41,11 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, con
                                                      const at::Tensor& g, double epsilon, std::string cost, bool paired,
                                                      bool need_x, bool need_y) {
   const Inputs inputs = check_inputs("sinkhorn_backward", x, y, x_lengths, y_lengths, cost, paired);
-  check_positive("sinkhorn_backward", "epsilon", epsilon);
+  check_positive("sinkhorn_backward", "epsilon", epsilon, inputs.x.scalar_type());
   check_saved("sinkhorn_backward", "f", f, inputs.result_shape({inputs.steps_x()}), inputs.x.scalar_type());
   check_saved("sinkhorn_backward", "g", g, inputs.result_shape({inputs.steps_y()}), inputs.x.scalar_type());
-  const Spoilt spoilt = separate_poison(inputs, check_grad("sinkhorn_backward", inputs, grad));
+  const Spoilt spoilt =
+      separate_poison(inputs, check_grad("sinkhorn_backward", inputs.result_shape(), inputs.x.scalar_type(), grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {

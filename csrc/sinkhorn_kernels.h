@@ -13,18 +13,21 @@
 #include "common/packed.h"
 #include "common/tile.h"
 #include "common/pairs.h"
+#include "common/alignment.h"
+#include "common/given.h"
 
 namespace scav::SCAV_LEVEL {
 
 // Rows of `tile` whose costs are held at a time: all of them for most pairs. K or the adjoint's weights take as much
 // again.
-template <class T>
-int64_t sinkhorn_rows(const Tile<T>& tile) {
+template <class T, class Source>
+int64_t sinkhorn_rows(const Source& tile) {
   constexpr int64_t cells = (int64_t(16) << 20) / static_cast<int64_t>(sizeof(T));
-  return std::clamp<int64_t>(cells / tile.group.columns, 1, tile.rows());
+  return std::clamp<int64_t>(cells / tile.columns(), 1, tile.rows());
 }
 
-template <class T>
+// `Source` is a Tile or GivenTile.
+template <class T, class Source>
 class SinkhornPair {
   static constexpr int w = kWidth<T>;
   using V = Vec<T, w>;
@@ -34,12 +37,12 @@ class SinkhornPair {
   static constexpr T kLargest = sizeof(T) == 4 ? T(1e8) : T(1e60);
 
  public:
-  SinkhornPair(const Tile<T>& tile, double epsilon)
+  SinkhornPair(const Source& tile, double epsilon)
       : tile_(tile),
         n_(tile.rows()),
-        m_(tile.group.steps),
-        width_(tile.group.columns),
-        block_(sinkhorn_rows(tile)),
+        m_(tile.steps()),
+        width_(tile.columns()),
+        block_(sinkhorn_rows<T>(tile)),
         scale_(static_cast<T>(1 / epsilon)),
         costs_(block_ * width_),
         kernel_(resident() ? n_ * width_ : 0),
@@ -52,7 +55,7 @@ class SinkhornPair {
         sums_(width_),
         peaks_(width_) {
     if (resident()) {
-      tile_.costs(0, tile_.group.panels(), 0, n_, costs_.data(), width_);
+      tile_.costs(0, tile_.panels(), 0, n_, costs_.data(), width_);
     }
     for (int64_t j = 0; j < width_; ++j) {
       g_[j] = j < m_ ? T(0) : kMasked;
@@ -118,7 +121,7 @@ class SinkhornPair {
     for (int64_t first = 0; first < n_; first += block_) {
       const int64_t end = std::min(first + block_, n_);
       if (!resident()) {
-        tile_.costs(0, tile_.group.panels(), first, end, costs_.data() - first * width_, width_);
+        tile_.costs(0, tile_.panels(), first, end, costs_.data() - first * width_, width_);
       }
       const T* costs = costs_.data() - first * width_;
       for (int64_t i = first; i < end; ++i) {
@@ -260,7 +263,7 @@ class SinkhornPair {
     }
   }
 
-  const Tile<T>& tile_;
+  const Source& tile_;
   int64_t n_, m_, width_, block_;
   T scale_;
   Buffer<T> costs_;                 // (block, width)
@@ -270,63 +273,88 @@ class SinkhornPair {
   Buffer<T> g_, v_, sums_, peaks_;  // (width,) G, b v, and the columns' sums
 };
 
-// `f`, `g` may be null: (results, N) and (results, M) potentials.
-template <class T>
-void sinkhorn_forward(const Inputs& inputs, double epsilon, int64_t max_iterations, double tolerance, T* out, T* f,
-                      T* g) {
-  const PairBatch<T> batch(inputs, 1, false);
+// Every pair of a PairBatch or GivenBatch of one lane. `f`, `g` may be null: (results, N) and (results, M) potentials.
+template <class T, class Batch>
+void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, T* f, int64_t f_size, T* g,
+                    int64_t g_size) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
-    const Tile<T>& tile = pairs.tile_of(0);
+    const auto& tile = pairs.tile_of(0);
     const int64_t result = results[0];
     // A pair that holds inf or NaN gets its value elsewhere, and would only run through every iteration here.
-    if (batch.poisoned(tile)) {
+    if (tile.poisoned()) {
       out[result] = 0;
       return;
     }
-    SinkhornPair<T> pair(tile, epsilon);
-    pair.iterate(max_iterations, static_cast<T>(tolerance));
-    out[result] = pair.value(epsilon);
+    SinkhornPair<T, std::decay_t<decltype(tile)>> pair(tile, options.epsilon);
+    pair.iterate(options.max_iterations, static_cast<T>(options.tolerance));
+    out[result] = pair.value(options.epsilon);
     if (f != nullptr) {
-      pair.save(epsilon, f + result * inputs.steps_x(), inputs.steps_x(), g + result * inputs.steps_y(),
-                inputs.steps_y());
+      pair.save(options.epsilon, f + result * f_size, f_size, g + result * g_size, g_size);
     }
   });
 }
 
-// d out / d cost is the plan, P = a b exp((f + g - C) / epsilon), by the envelope theorem.
+// One pair's gradient: d out / d cost is the plan, P = a b exp((f + g - C) / epsilon), by the envelope theorem. `f` and
+// `g` are its potentials.
+template <class T, class Source, class To>
+void sinkhorn_pair_backward(const Source& tile, double epsilon, T grad, const T* f, const T* g, const To& to) {
+  constexpr int w = kWidth<T>;
+  const T scale = static_cast<T>(1 / epsilon);
+  const int64_t n = tile.rows(), m = tile.steps(), width = tile.columns(), block = sinkhorn_rows<T>(tile);
+  if (grad == 0 || tile.poisoned()) {
+    return;
+  }
+  Buffer<T> costs(block * width), weights(block * width), columns(width);
+  for (int64_t j = 0; j < width; ++j) {
+    columns[j] = j < m ? g[j] : -std::numeric_limits<T>::max() / 16;
+  }
+  const T mass = grad / (static_cast<T>(n) * static_cast<T>(m));
+  for (int64_t first = 0; first < n; first += block) {
+    const int64_t end = std::min(first + block, n);
+    T *c = costs.data() - first * width, *p = weights.data() - first * width;
+    tile.costs(0, tile.panels(), first, end, c, width);
+    for (int64_t i = first; i < end; ++i) {
+      for (int64_t j = 0; j < width; j += w) {
+        const Vec<T, w> exponent = (f[i] + load<T, w>(columns.data() + j) - load<T, w>(c + i * width + j)) * scale;
+        store<T, w>(p + i * width + j, mass * vexp<T, w>(exponent));
+      }
+    }
+    tile.adjoint(0, tile.panels(), first, end, c, p, width, to);
+  }
+}
+
+template <class T>
+void sinkhorn_forward(const Inputs& inputs, const SinkhornOptions& options, T* out, T* f, T* g) {
+  sinkhorn_batch<T>(PairBatch<T>(inputs, 1, false), options, out, f, inputs.steps_x(), g, inputs.steps_y());
+}
+
+template <class T>
+void sinkhorn_from_cost_forward(const GivenCosts& costs, const SinkhornOptions& options, T* out, T* f, T* g) {
+  sinkhorn_batch<T>(GivenBatch<T>(costs, 1), options, out, f, costs.steps_x(), g, costs.steps_y());
+}
+
 // dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
 template <class T>
 void sinkhorn_backward(const Inputs& inputs, double epsilon, const T* grad, const T* f, const T* g, T* dx, T* dy) {
   const PairBatch<T> batch(inputs, 1, true);
-  const T scale = static_cast<T>(1 / epsilon);
-  backward_pairs(
-      batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
-        constexpr int w = kWidth<T>;
-        const Tile<T>& tile = pairs.tile_of(0);
-        const int64_t n = tile.rows(), m = tile.group.steps, width = tile.group.columns, block = sinkhorn_rows(tile);
-        const T pair_grad = grad[results[0]];
-        if (pair_grad == 0) {
-          return;
-        }
-        Buffer<T> costs(block * width), weights(block * width), columns(width);
-        for (int64_t j = 0; j < width; ++j) {
-          columns[j] = j < m ? g[results[0] * inputs.steps_y() + j] : -std::numeric_limits<T>::max() / 16;
-        }
-        const T mass = pair_grad / (static_cast<T>(n) * static_cast<T>(m));
-        for (int64_t first = 0; first < n; first += block) {
-          const int64_t end = std::min(first + block, n);
-          T *c = costs.data() - first * width, *p = weights.data() - first * width;
-          tile.costs(0, tile.group.panels(), first, end, c, width);
-          for (int64_t i = first; i < end; ++i) {
-            const T row = f[results[0] * inputs.steps_x() + i];
-            for (int64_t j = 0; j < width; j += w) {
-              const Vec<T, w> exponent = (row + load<T, w>(columns.data() + j) - load<T, w>(c + i * width + j)) * scale;
-              store<T, w>(p + i * width + j, mass * vexp<T, w>(exponent));
-            }
-          }
-          tile.adjoint(0, tile.group.panels(), first, end, c, p, width, to[0]);
-        }
-      });
+  backward_pairs(batch, dx, dy,
+                 [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
+                   const int64_t result = results[0];
+                   sinkhorn_pair_backward(pairs.tile_of(0), epsilon, grad[result], f + result * inputs.steps_x(),
+                                          g + result * inputs.steps_y(), to[0]);
+                 });
+}
+
+// d_cost: (B1, B2, N, M), zero on entry.
+template <class T>
+void sinkhorn_from_cost_backward(const GivenCosts& costs, double epsilon, const T* grad, const T* f, const T* g,
+                                 T* d_cost) {
+  const GivenBatch<T> batch(costs, 1);
+  for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
+    const int64_t result = results[0];
+    sinkhorn_pair_backward(pairs.tile_of(0), epsilon, grad[result], f + result * costs.steps_x(),
+                           g + result * costs.steps_y(), batch.adjoints(results, d_cost)[0]);
+  });
 }
 
 }  // namespace scav::SCAV_LEVEL

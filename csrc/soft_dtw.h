@@ -7,6 +7,8 @@ template <class T>
 struct SoftDtw {
   T gamma, inverse_gamma;
 
+  explicit SoftDtw(double smoothing) : gamma(static_cast<T>(smoothing)), inverse_gamma(static_cast<T>(1 / smoothing)) {}
+
   // The smallest of the three stands for itself; only the other two cost an exponential.
   template <int W>
   SCAV_INLINE Vec<T, W> cell(Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) const {

@@ -12,7 +12,7 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
                     const std::optional<at::Tensor>& y_lengths, double gamma, std::string cost,
                     std::optional<int64_t> band, bool paired) {
   const Inputs inputs = check_inputs("soft_dtw", x, y, x_lengths, y_lengths, cost, paired);
-  check_positive("soft_dtw", "gamma", gamma);
+  check_positive("soft_dtw", "gamma", gamma, inputs.x.scalar_type());
   check_band("soft_dtw", band);
   at::Tensor out = inputs.new_result();
   if (inputs.empty()) {
@@ -31,9 +31,10 @@ std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, con
                                                      std::string cost, std::optional<int64_t> band, bool paired,
                                                      bool need_x, bool need_y) {
   const Inputs inputs = check_inputs("soft_dtw_backward", x, y, x_lengths, y_lengths, cost, paired);
-  check_positive("soft_dtw_backward", "gamma", gamma);
+  check_positive("soft_dtw_backward", "gamma", gamma, inputs.x.scalar_type());
   check_band("soft_dtw_backward", band);
-  const Spoilt spoilt = separate_poison(inputs, check_grad("soft_dtw_backward", inputs, grad));
+  const Spoilt spoilt =
+      separate_poison(inputs, check_grad("soft_dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {

@@ -7,9 +7,19 @@
 #include "common/tile.h"
 #include "common/pairs.h"
 #include "common/alignment.h"
+#include "common/given.h"
 #include "soft_dtw.h"
 
 namespace scav::SCAV_LEVEL {
+
+// Where cells may be forbidden, their sums stop here: infinities would become NaN in a softmin's differences.
+template <class Pairs, class T, int W>
+SCAV_INLINE Vec<T, W> within_reach(Vec<T, W> r) {
+  if constexpr (Pairs::kForbids) {
+    r = vmin(r, splat<T, W>(kUnreachable<T>));
+  }
+  return r;
+}
 
 template <class T, int W, int V, bool banded, class Pairs>
 void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes,
@@ -19,7 +29,9 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
   Buffer<T> state(rows * width), costs(rows * grain * width);
   std::fill_n(state.data(), rows * width, kUnreachable<T>);
   auto cell = [&](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
-                  __attribute__((always_inline)) { return recurrence.template cell<W>(cost, diagonal, up, left); };
+                  __attribute__((always_inline)) {
+                    return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, diagonal, up, left));
+                  };
   // Costs are made a few steps at a time, and consumed while they are in L1.
   for (int64_t t = 0; t < steps; t += grain) {
     const int64_t end = std::min(t + grain, steps);
@@ -75,9 +87,9 @@ void soft_dtw_adjoint(const Stretch& stretch, const Pairs& pairs, const Lanes<T>
   }
 }
 
-template <class T, int W, int V, bool banded, class Pairs>
+template <class T, int W, int V, bool banded, class Pairs, class To>
 void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes, const T* grads,
-                             const std::vector<Adjoint<T>>& to) {
+                             const std::vector<To>& to) {
   constexpr int64_t width = W * V;
   const int64_t rows = pairs.rows(), steps = pairs.steps();
   const Plan plan = plan_stretches(rows, steps, width, pairs.granularity(), 3 * sizeof(T), sizeof(T));
@@ -92,11 +104,14 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
     pairs.costs(stretch.step0, stretch.step1, lanes.first_row(stretch.step0), lanes.end_row(stretch.step1 - 1),
                 costs.data(), stride);
     auto plain = [&](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u, Vec<T, W> l)
-                     __attribute__((always_inline)) { return recurrence.template cell<W>(cost, d, u, l); };
+                     __attribute__((always_inline)) {
+                       return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l));
+                     };
     auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u, Vec<T, W> l)
                       __attribute__((always_inline)) {
                         const int64_t at = s * stride + (t - stretch.step0) * width + v * W;
-                        return recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at);
+                        return within_reach<Pairs, T, W>(
+                            recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at));
                       };
     auto ignore = [](int64_t) {};
     if (last) {
@@ -131,11 +146,9 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
   }
 }
 
-template <class T>
-void soft_dtw_forward(const Inputs& inputs, double gamma, std::optional<int64_t> band, T* out) {
-  const SoftDtw<T> recurrence{static_cast<T>(gamma), static_cast<T>(1 / gamma)};
-  const int64_t lanes = choose_lanes<T>(inputs, 1, 0);
-  const PairBatch<T> batch(inputs, lanes, false);
+// Every pair of a PairBatch or GivenBatch.
+template <class T, class Batch>
+void soft_dtw_batch(const SoftDtw<T>& recurrence, const Batch& batch, std::optional<int64_t> band, T* out) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const Lanes<T> ends(pairs, band);
     with_lanes<T>(pairs, [&](auto w, auto v) {
@@ -148,30 +161,59 @@ void soft_dtw_forward(const Inputs& inputs, double gamma, std::optional<int64_t>
   });
 }
 
-// dx, dy: (B1, N, D) and (B2, M, D), zero on entry.
+// The gradient of one set of pairs, where any of their results has one.
+template <class T, class Pairs, class To>
+void soft_dtw_pairs_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, std::optional<int64_t> band,
+                             const std::vector<int64_t>& results, const T* grad, const std::vector<To>& to) {
+  std::vector<T> grads(results.size());
+  for (size_t lane = 0; lane < results.size(); ++lane) {
+    grads[lane] = results[lane] < 0 ? T(0) : grad[results[lane]];
+  }
+  if (std::all_of(grads.begin(), grads.end(), [](T g) { return g == 0; })) {
+    return;
+  }
+  const Lanes<T> ends(pairs, band);
+  with_lanes<T>(pairs, [&](auto w, auto v) {
+    if (band.has_value()) {
+      soft_dtw_lanes_backward<T, w, v, true>(recurrence, pairs, ends, grads.data(), to);
+    } else {
+      soft_dtw_lanes_backward<T, w, v, false>(recurrence, pairs, ends, grads.data(), to);
+    }
+  });
+}
+
+template <class T>
+void soft_dtw_forward(const Inputs& inputs, double gamma, std::optional<int64_t> band, T* out) {
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), 1, 0), false);
+  soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
+}
+
+template <class T>
+void soft_dtw_from_cost_forward(const GivenCosts& costs, double gamma, std::optional<int64_t> band, T* out) {
+  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), 1, 0));
+  soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
+}
+
+// dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
 template <class T>
 void soft_dtw_backward(const Inputs& inputs, double gamma, std::optional<int64_t> band, const T* grad, T* dx, T* dy) {
-  const SoftDtw<T> recurrence{static_cast<T>(gamma), static_cast<T>(1 / gamma)};
-  const int64_t lanes = choose_lanes<T>(inputs, thread_count(), 3 * sizeof(T));
-  const PairBatch<T> batch(inputs, lanes, true);
+  const SoftDtw<T> recurrence(gamma);
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), thread_count(), 3 * sizeof(T)), true);
   backward_pairs(batch, dx, dy,
                  [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
-                   std::vector<T> grads(results.size());
-                   for (size_t lane = 0; lane < results.size(); ++lane) {
-                     grads[lane] = results[lane] < 0 ? T(0) : grad[results[lane]];
-                   }
-                   if (std::all_of(grads.begin(), grads.end(), [](T g) { return g == 0; })) {
-                     return;
-                   }
-                   const Lanes<T> ends(pairs, band);
-                   with_lanes<T>(pairs, [&](auto w, auto v) {
-                     if (band.has_value()) {
-                       soft_dtw_lanes_backward<T, w, v, true>(recurrence, pairs, ends, grads.data(), to);
-                     } else {
-                       soft_dtw_lanes_backward<T, w, v, false>(recurrence, pairs, ends, grads.data(), to);
-                     }
-                   });
+                   soft_dtw_pairs_backward(recurrence, pairs, band, results, grad, to);
                  });
+}
+
+// d_cost: (B1, B2, N, M), zero on entry.
+template <class T>
+void soft_dtw_from_cost_backward(const GivenCosts& costs, double gamma, std::optional<int64_t> band, const T* grad,
+                                 T* d_cost) {
+  const SoftDtw<T> recurrence(gamma);
+  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), thread_count(), 3 * sizeof(T)));
+  for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
+    soft_dtw_pairs_backward(recurrence, pairs, band, results, grad, batch.adjoints(results, d_cost));
+  });
 }
 
 }  // namespace scav::SCAV_LEVEL

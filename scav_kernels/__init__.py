@@ -4,23 +4,38 @@ A batch of sequences is a padded tensor (B, steps, D) and an optional int64 tens
 length changes neither a result nor a gradient.
 """
 
-from scav_kernels import ops  # noqa: F401  (loads the kernels before anything uses them)
+from scav_kernels import ops  # noqa: F401, I001  (loads the kernels before anything uses them)
+from scav_kernels import nn, plot
 from scav_kernels._C import build_info
 from scav_kernels._version import __version__
 from scav_kernels.distance import cdist, pairwise_distance
 from scav_kernels.ops.dtw import dtw, dtw_path
+from scav_kernels.ops.dtw_from_cost import dtw_from_cost
 from scav_kernels.ops.interpolated_euclidean import interpolated_euclidean
-from scav_kernels.ops.sinkhorn import sinkhorn
-from scav_kernels.ops.soft_dtw import soft_dtw
+from scav_kernels.ops.sinkhorn import sinkhorn, sinkhorn_plan
+from scav_kernels.ops.sinkhorn_divergence import sinkhorn_divergence
+from scav_kernels.ops.sinkhorn_from_cost import sinkhorn_from_cost
+from scav_kernels.ops.soft_dtw import soft_dtw, soft_dtw_alignment
+from scav_kernels.ops.soft_dtw_divergence import soft_dtw_divergence
+from scav_kernels.ops.soft_dtw_from_cost import soft_dtw_from_cost
 
 __all__ = [
     "__version__",
     "build_info",
     "cdist",
     "dtw",
+    "dtw_from_cost",
     "dtw_path",
     "interpolated_euclidean",
+    "nn",
     "pairwise_distance",
+    "plot",
     "sinkhorn",
+    "sinkhorn_divergence",
+    "sinkhorn_from_cost",
+    "sinkhorn_plan",
     "soft_dtw",
+    "soft_dtw_alignment",
+    "soft_dtw_divergence",
+    "soft_dtw_from_cost",
 ]

@@ -90,11 +90,22 @@ void take_results(const Pairs& pairs, int64_t t, const T* state, const std::vect
   }
 }
 
+// How many sequences there are to fill lanes with, whether those of one recursion share their x, and the longest grid.
+struct GridSizes {
+  int64_t sequences;
+  bool shared;
+  int64_t rows, steps;
+};
+
+inline GridSizes grid_sizes(const Inputs& inputs) {
+  return {inputs.batch_y(), !inputs.paired, inputs.steps_x(), inputs.steps_y()};
+}
+
 // Lanes side by side in a recursion: four registers hide the latency of the chain along s, narrow lanes keep the
 // scratch of long sequences small. Chosen for the least time over `parts` threads that each take whole groups. Pairs
 // with an x of their own are few, and compiled for one register only.
 template <class T>
-int64_t choose_lanes(const Inputs& inputs, int64_t parts, int64_t bytes_per_cell) {
+int64_t choose_lanes(const GridSizes& sizes, int64_t parts, int64_t bytes_per_cell) {
   constexpr int64_t w = kWidth<T>, narrow = std::min<int64_t>(w, 4);
   struct Option {
     int64_t lanes;
@@ -105,13 +116,12 @@ int64_t choose_lanes(const Inputs& inputs, int64_t parts, int64_t bytes_per_cell
   int64_t best = narrow;
   double least = std::numeric_limits<double>::infinity();
   for (const Option& option : options) {
-    if (inputs.paired && option.lanes > w) {
+    if (!sizes.shared && option.lanes > w) {
       continue;
     }
-    const int64_t groups = (inputs.batch_y() + option.lanes - 1) / option.lanes;
+    const int64_t groups = (sizes.sequences + option.lanes - 1) / option.lanes;
     const double time = static_cast<double>((groups + parts - 1) / parts * option.lanes) * option.time;
-    const Plan plan =
-        plan_stretches(inputs.steps_x(), inputs.steps_y(), option.lanes, kNarrowPanel, bytes_per_cell, sizeof(T));
+    const Plan plan = plan_stretches(sizes.rows, sizes.steps, option.lanes, kNarrowPanel, bytes_per_cell, sizeof(T));
     if (time < least && plan.bytes <= kScratch) {
       least = time;
       best = option.lanes;
@@ -125,7 +135,7 @@ template <class T, class Pairs, class F>
 void with_lanes(const Pairs& pairs, const F& f) {
   constexpr int w = kWidth<T>, narrow = std::min(w, 4);
   using std::integral_constant;
-  if constexpr (!std::is_same_v<Pairs, OwnX<T>>) {
+  if constexpr (Pairs::kShared) {
     if (pairs.lanes() == 4 * w) {
       return f(integral_constant<int, w>{}, integral_constant<int, 4>{});
     }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "common/buffer.h"
+#include "common/given_costs.h"
 #include "common/inputs.h"
 #include "common/layout.h"
 #include "common/library_gemm.h"

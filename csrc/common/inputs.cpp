@@ -12,49 +12,14 @@ namespace {
 // A cosine divides by norms of at least this, as torch.nn.functional.cosine_similarity does.
 constexpr double kSmallestNorm = 1e-8;
 
-std::string shape_of(const at::Tensor& tensor) {
-  std::ostringstream text;
-  text << "(";
-  for (int64_t axis = 0; axis < tensor.dim(); ++axis) {
-    text << (axis ? ", " : "") << tensor.size(axis);
-  }
-  text << (tensor.dim() == 1 ? ",)" : ")");
-  return text.str();
-}
-
 void check_sequences(const char* op, const char* name, const char* shape, const at::Tensor& value) {
   TORCH_CHECK_VALUE(value.dim() == 3, op, ": expected ", name, " of shape ", shape, ", got shape ", shape_of(value),
                     "; for one sequence, add the batch axis with ", name, "[None]");
-  TORCH_CHECK_TYPE(value.scalar_type() == at::kFloat || value.scalar_type() == at::kDouble ||
-                       value.scalar_type() == at::kHalf || value.scalar_type() == at::kBFloat16,
-                   op, ": expected ", name, " of dtype float32, float64, float16 or bfloat16, got ",
-                   value.scalar_type(), "; convert it, e.g. ", name, ".float()");
+  check_floating(op, name, value);
   TORCH_CHECK_VALUE(value.size(1) > 0 && value.size(2) > 0, op, ": expected ", name,
                     " with at least one step and one feature, got shape ", shape_of(value),
                     "; leave empty sequences out of the batch");
-  TORCH_CHECK(value.device().is_cpu(), op, ": expected ", name, " on the CPU, got ", value.device(),
-              "; move both inputs to one device");
-}
-
-at::Tensor check_lengths(const char* op, const char* name, const std::optional<at::Tensor>& lengths,
-                         const at::Tensor& sequences) {
-  const int64_t batch = sequences.size(0), steps = sequences.size(1);
-  if (!lengths.has_value()) {
-    return at::full({batch}, steps, at::kLong);
-  }
-  TORCH_CHECK_TYPE(lengths->scalar_type() == at::kLong, op, ": expected ", name, " of dtype int64, got ",
-                   lengths->scalar_type(), "; convert them with ", name, ".long()");
-  TORCH_CHECK_VALUE(lengths->dim() == 1 && lengths->size(0) == batch, op, ": expected ", name, " of shape (", batch,
-                    ",), one length per sequence, got shape ", shape_of(*lengths));
-  TORCH_CHECK(lengths->device().is_cpu(), op, ": expected ", name, " on the CPU like the sequences, got ",
-              lengths->device(), "; move them with ", name, ".cpu()");
-  const at::Tensor packed = lengths->contiguous();
-  const int64_t* values = packed.const_data_ptr<int64_t>();
-  for (int64_t b = 0; b < batch; ++b) {
-    TORCH_CHECK_VALUE(values[b] >= 1 && values[b] <= steps, op, ": expected ", name, " between 1 and ", steps,
-                      " (the padded number of steps), got ", values[b], " at index ", b);
-  }
-  return packed;
+  check_cpu(op, name, value);
 }
 
 template <class T>
@@ -231,9 +196,9 @@ Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
   inputs.paired = paired;
   inputs.x_given = x;
   inputs.y_given = y;
-  inputs.x_lengths = check_lengths(op, "x_lengths", x_lengths, x);
-  inputs.y_lengths = check_lengths(op, "y_lengths", y_lengths, y);
-  const at::ScalarType dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  inputs.x_lengths = check_lengths(op, "x_lengths", x_lengths, x.size(0), x.size(1));
+  inputs.y_lengths = check_lengths(op, "y_lengths", y_lengths, y.size(0), y.size(1));
+  const at::ScalarType dtype = accumulation_dtype(x);
   inputs.x = x.detach().to(dtype).contiguous();
   inputs.y = y.detach().to(dtype).contiguous();
   AT_DISPATCH_FLOATING_TYPES(dtype, "check_inputs", [&] {
@@ -245,31 +210,6 @@ Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
     measure<scalar_t>(inputs.y, inputs.y_lengths, inputs.y_norms, inputs.y_poison);
   });
   return inputs;
-}
-
-at::Tensor check_grad(const char* op, const Inputs& inputs, const at::Tensor& grad) {
-  TORCH_CHECK_VALUE(grad.sizes() == at::IntArrayRef(inputs.result_shape()), op,
-                    ": expected grad of the result's shape ", at::IntArrayRef(inputs.result_shape()), ", got ",
-                    shape_of(grad));
-  TORCH_CHECK(grad.device().is_cpu(), op, ": expected grad on the CPU, got ", grad.device());
-  return grad.detach().to(inputs.x.scalar_type()).contiguous();
-}
-
-void check_saved(const char* op, const char* name, const at::Tensor& value, at::IntArrayRef shape,
-                 at::ScalarType dtype) {
-  TORCH_CHECK_VALUE(value.sizes() == shape && value.scalar_type() == dtype && value.device().is_cpu(), op,
-                    ": expected ", name, " of shape ", shape, " and dtype ", dtype, " on the CPU, got ",
-                    shape_of(value), ", ", value.scalar_type(), ", ", value.device(),
-                    "; pass what the forward op returned");
-}
-
-void check_band(const char* op, std::optional<int64_t> band) {
-  TORCH_CHECK_VALUE(!band.has_value() || *band >= 0, op, ": expected band >= 0, a radius in steps, or None, got ",
-                    band.value_or(0));
-}
-
-void check_positive(const char* op, const char* name, double value) {
-  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op, ": expected ", name, " > 0 and finite, got ", value);
 }
 
 void spread_poison(const Inputs& inputs, at::Tensor& result) {

@@ -8,6 +8,8 @@
 #include <tuple>
 #include <vector>
 
+#include "common/checks.h"
+
 namespace scav {
 
 enum class Cost { euclidean, sqeuclidean, cosine };
@@ -63,22 +65,9 @@ struct Inputs {
   }
 };
 
-// Throws ValueError, TypeError or RuntimeError, saying what was expected, what came and how to fix it.
 Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
                     const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
                     const std::string& cost, bool paired);
-
-// `grad` of a result, checked against the result's shape: contiguous, in the dtype of accumulation.
-at::Tensor check_grad(const char* op, const Inputs& inputs, const at::Tensor& grad);
-
-// `value` has this shape, dtype and sits on the CPU; `name` is the argument's.
-void check_saved(const char* op, const char* name, const at::Tensor& value, at::IntArrayRef shape,
-                 at::ScalarType dtype);
-
-// A Sakoe-Chiba radius in steps is at least 0.
-void check_band(const char* op, std::optional<int64_t> band);
-
-void check_positive(const char* op, const char* name, double value);
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
 void spread_poison(const Inputs& inputs, at::Tensor& result);

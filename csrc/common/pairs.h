@@ -6,10 +6,11 @@ namespace scav::SCAV_LEVEL {
 // Pairs that share a recursion: one x against the y's of a group.
 template <class T>
 struct SharedX {
+  static constexpr bool kShared = true, kForbids = Tile<T>::kForbids;
   Tile<T> tile;
   int64_t lanes() const { return tile.group.lanes; }
   int64_t rows() const { return tile.rows(); }
-  int64_t steps() const { return tile.group.steps; }
+  int64_t steps() const { return tile.steps(); }
   const Tile<T>& tile_of(int64_t) const { return tile; }
   int64_t rows_of(int64_t) const { return tile.rows(); }
   int64_t steps_of(int64_t lane) const { return tile.packed.length(tile.group, lane); }
@@ -30,63 +31,75 @@ struct SharedX {
   int64_t panel_end(int64_t step1) const { return (step1 + granularity() - 1) / granularity(); }
 };
 
-// Pairs that share nothing: x number i against y number i, one tile to a lane.
-template <class T>
+// Pairs that share nothing, one `Source` of costs to a lane: a Tile of x number i against y number i, or costs that the
+// caller gave. A source's columns come in panels of kNarrowPanel steps.
+template <class T, class Source>
 struct OwnX {
-  std::vector<Tile<T>> tiles;
+  static constexpr bool kShared = false, kForbids = Source::kForbids;
+  std::vector<Source> tiles;
   int64_t width;
 
   int64_t lanes() const { return width; }
-  const Tile<T>& tile_of(int64_t lane) const { return tiles[static_cast<size_t>(lane)]; }
+  const Source& tile_of(int64_t lane) const { return tiles[static_cast<size_t>(lane)]; }
   int64_t rows() const { return longest(&OwnX::rows_of); }
   int64_t steps() const { return longest(&OwnX::steps_of); }
   int64_t rows_of(int64_t lane) const { return lane < size() ? tile_of(lane).rows() : 0; }
-  int64_t steps_of(int64_t lane) const { return lane < size() ? tile_of(lane).group.steps : 0; }
+  int64_t steps_of(int64_t lane) const { return lane < size() ? tile_of(lane).steps() : 0; }
   int64_t granularity() const { return kNarrowPanel; }
 
   void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride) const {
-    for (int64_t s = row0; s < row1; ++s) {
-      std::fill_n(out + s * stride, (step1 - step0) * width, T(0));
-    }
-    visit(step0, step1, row0, row1, [&](int64_t lane, const Piece& piece) {
-      Buffer<T> own(piece.size());
-      tile_of(lane).costs(piece.panel0, piece.panel1, piece.row0, piece.row1, own.data() - piece.row0 * piece.stride,
-                          piece.stride);
-      piece.for_each([&](int64_t s, int64_t t, int64_t at) { out[s * stride + (t - step0) * width + lane] = own[at]; });
-    });
-  }
-  void adjoint(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
-               const std::vector<Adjoint<T>>& to) const {
-    visit(step0, step1, row0, row1, [&](int64_t lane, const Piece& piece) {
-      if (tile_of(lane).x.poison[tile_of(lane).b] != 0) {
-        return;
+    const Block block(step0, step1, row0, row1);
+    Buffer<T> own(width * block.size());
+    for (int64_t lane = 0; lane < width; ++lane) {
+      const Block part = block.of(rows_of(lane), steps_of(lane));
+      T* to = own.data() + lane * block.size();
+      if (part.row1 < row1 || part.panel1 < block.panel1) {
+        std::fill_n(to, block.size(), T(0));
       }
-      Buffer<T> own_costs(piece.size()), own_weights(piece.size());
-      std::fill_n(own_costs.data(), piece.size(), T(0));
-      std::fill_n(own_weights.data(), piece.size(), T(0));
-      piece.for_each([&](int64_t s, int64_t t, int64_t at) {
-        own_costs[at] = costs[s * stride + (t - step0) * width + lane];
-        own_weights[at] = weights[s * stride + (t - step0) * width + lane];
-      });
-      const int64_t shift = piece.row0 * piece.stride;
-      tile_of(lane).adjoint(piece.panel0, piece.panel1, piece.row0, piece.row1, own_costs.data() - shift,
-                            own_weights.data() - shift, piece.stride, to[static_cast<size_t>(lane)]);
-    });
+      if (!part.empty()) {
+        tile_of(lane).costs(part.panel0, part.panel1, row0, part.row1, to - row0 * block.stride, block.stride);
+      }
+    }
+    for (int64_t s = row0; s < row1; ++s) {
+      const T* from = own.data() + (s - row0) * block.stride;
+      transpose<T>(
+          width, step1 - step0, [&](int64_t lane) { return from + lane * block.size(); },
+          [&](int64_t k) { return out + s * stride + k * width; });
+    }
+  }
+
+  template <class To>
+  void adjoint(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
+               const std::vector<To>& to) const {
+    const Block block(step0, step1, row0, row1);
+    const Buffer<T> own_costs = by_lane(block, costs, stride), own_weights = by_lane(block, weights, stride);
+    for (int64_t lane = 0; lane < size(); ++lane) {
+      const Block part = block.of(rows_of(lane), steps_of(lane));
+      if (!part.empty() && !tile_of(lane).poisoned()) {
+        const int64_t at = lane * block.size() - row0 * block.stride;
+        tile_of(lane).adjoint(part.panel0, part.panel1, row0, part.row1, own_costs.data() + at, own_weights.data() + at,
+                              block.stride, to[static_cast<size_t>(lane)]);
+      }
+    }
   }
 
  private:
-  // The cells of one lane, in a buffer of their own.
-  struct Piece {
+  // Rows and whole panels of steps, as one lane's cells lie in a buffer of their own.
+  struct Block {
     int64_t step0, step1, row0, row1, panel0, panel1, stride;
+
+    Block(int64_t first_step, int64_t end_step, int64_t first_row, int64_t end_row)
+        : step0(first_step),
+          step1(end_step),
+          row0(first_row),
+          row1(end_row),
+          panel0(first_step / kNarrowPanel),
+          panel1((end_step + kNarrowPanel - 1) / kNarrowPanel),
+          stride((panel1 - panel0) * kNarrowPanel) {}
     int64_t size() const { return (row1 - row0) * stride; }
-    template <class F>
-    void for_each(const F& f) const {
-      for (int64_t s = row0; s < row1; ++s) {
-        for (int64_t t = step0; t < step1; ++t) {
-          f(s, t, (s - row0) * stride + t - step0);
-        }
-      }
-    }
+    bool empty() const { return row0 >= row1 || step0 >= step1; }
+    // What a pair of n rows and m steps has of it.
+    Block of(int64_t n, int64_t m) const { return {step0, std::min(step1, m), row0, std::min(row1, n)}; }
   };
 
   int64_t size() const { return static_cast<int64_t>(tiles.size()); }
@@ -97,18 +110,20 @@ struct OwnX {
     }
     return most;
   }
-  template <class F>
-  void visit(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const F& f) const {
-    for (int64_t lane = 0; lane < size(); ++lane) {
-      Piece piece{step0, std::min(step1, steps_of(lane)), row0, std::min(row1, rows_of(lane)), step0 / kNarrowPanel, 0,
-                  0};
-      if (piece.step0 >= piece.step1 || piece.row0 >= piece.row1) {
-        continue;
+  // Cells with lanes innermost as one block to a lane, 0 past the last step.
+  Buffer<T> by_lane(const Block& block, const T* cells, int64_t stride) const {
+    const int64_t steps = block.step1 - block.step0;
+    Buffer<T> own(width * block.size());
+    for (int64_t s = block.row0; s < block.row1; ++s) {
+      T* to = own.data() + (s - block.row0) * block.stride;
+      transpose<T>(
+          steps, width, [&](int64_t k) { return cells + s * stride + k * width; },
+          [&](int64_t lane) { return to + lane * block.size(); });
+      for (int64_t lane = 0; lane < width; ++lane) {
+        std::fill(to + lane * block.size() + steps, to + lane * block.size() + block.stride, T(0));
       }
-      piece.panel1 = (piece.step1 + kNarrowPanel - 1) / kNarrowPanel;
-      piece.stride = (piece.panel1 - piece.panel0) * kNarrowPanel;
-      f(lane, piece);
     }
+    return own;
   }
 };
 
@@ -137,10 +152,8 @@ struct PairBatch {
 
   Tile<T> tile(int64_t i, const Group& group) const { return {x, packed, group, inputs.cost, i}; }
 
-  bool poisoned(const Tile<T>& tile) const { return x.poison[tile.b] + y.poison[packed.index(tile.group, 0)] != 0; }
-
-  OwnX<T> own(const Group& group) const {
-    OwnX<T> pairs{{}, lanes};
+  OwnX<T, Tile<T>> own(const Group& group) const {
+    OwnX<T, Tile<T>> pairs{{}, lanes};
     for (int64_t lane = 0; lane < group.count; ++lane) {
       const int64_t i = pair_groups.order[static_cast<size_t>(group.first + lane)];
       pairs.tiles.push_back(tile(i, packed.layout.groups[static_cast<size_t>(i)]));

@@ -12,7 +12,15 @@ struct Tile {
   Cost cost;
   int64_t b;
 
+  // Whether a cost may be infinite, in place of a cell that no path enters.
+  static constexpr bool kForbids = false;
+
   int64_t rows() const { return x.lengths[b]; }
+  int64_t steps() const { return group.steps; }
+  int64_t panels() const { return group.panels(); }
+  int64_t columns() const { return group.columns; }
+  // Whether inf or NaN is in x or in the group's first y.
+  bool poisoned() const { return x.poison[b] + packed.y->poison[packed.index(group, 0)] != 0; }
 
   // Costs of rows [row0, row1) against panels [panel0, panel1): row s goes to out + s * stride.
   void costs(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, T* out, int64_t stride) const {

@@ -1,30 +1,91 @@
-"""What the ops share on the Python side: metadata of results, checks before dispatch, and the refusal to go twice."""
+"""What the ops share on the Python side: checks before dispatch, metadata of results, and what other modes do."""
 
-from typing import Any, NoReturn
+from types import NoneType
+from typing import Any, NoReturn, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from scav_kernels import _C
 
+_LIBRARY = torch.library.Library("scav", "FRAGMENT")
 
-def check_tensors(
-    op: str, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None
-) -> None:
-    """What the dispatcher would answer in its own words, or not at all; everything else is checked by the kernels."""
-    for name, value in (("x", x), ("y", y), ("x_lengths", x_lengths), ("y_lengths", y_lengths)):
+
+def check_tensors(op: str, **tensors: Tensor | None) -> None:
+    """What the dispatcher would answer in its own words, or not at all; everything else is checked by the kernels.
+
+    Tensors by name of argument, the one whose device decides first; those named `*_lengths` may be None.
+    """
+    first, *_ = tensors
+    for name, value in tensors.items():
         if value is None and name.endswith("lengths"):
             continue
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"{op}: expected {name} to be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor({name})"
             )
-    for name, value in (("y", y), ("x_lengths", x_lengths), ("y_lengths", y_lengths)):
-        if value is not None and value.device != x.device:
+    device = cast(Tensor, tensors[first]).device
+    for name, value in tensors.items():
+        if value is not None and value.device != device:
             raise RuntimeError(
-                f"{op}: expected x and {name} on one device, got {x.device} and {value.device}; "
-                f"move one, e.g. {name}.to(x.device)"
+                f"{op}: expected {first} and {name} on one device, got {device} and {value.device}; "
+                f"move one, e.g. {name}.to({first}.device)"
             )
+
+
+_INTEGERS = (int, np.integer, torch.SymInt)
+_NUMBERS = (float, np.floating, torch.SymFloat, *_INTEGERS)
+# What each option may be, and how an error says so.
+_OPTIONS: dict[str, tuple[tuple[type, ...], str]] = {
+    "cost": ((str,), "a str"),
+    "band": ((*_INTEGERS, NoneType), "an int or None"),
+    "gamma": (_NUMBERS, "a number"),
+    "epsilon": (_NUMBERS, "a number"),
+    "max_iterations": (_INTEGERS, "an int"),
+    "tolerance": (_NUMBERS, "a number"),
+    "squared": ((bool,), "a bool"),
+    "resample": ((str,), "a str"),
+}
+
+
+def check_options(op: str, **options: object) -> None:
+    """Types of options, by name; their values are checked by the kernels."""
+    for name, value in options.items():
+        kinds, words = _OPTIONS[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise TypeError(
+                f"{op}: expected {name} to be {words}, got {value!r} of type {type(value).__name__}; "
+                f"see help(scav_kernels.{op})"
+            )
+
+
+def check_pair(op: str, x: Tensor, y: Tensor) -> None:
+    """One pair to look at, x (N, D) and y (M, D)."""
+    check_tensors(op, x=x, y=y)
+    if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or 0 in (*x.shape, *y.shape):
+        raise ValueError(
+            f"{op}: expected one pair, x (N, D) and y (M, D) of at least one step and feature, "
+            f"got {tuple(x.shape)} and {tuple(y.shape)}; pass one sequence of each batch, cut to its length"
+        )
+    if x.dtype != y.dtype or not x.is_floating_point():
+        raise TypeError(
+            f"{op}: expected x and y of one floating-point dtype, got {x.dtype} and {y.dtype}; "
+            "convert them, e.g. y.to(x.dtype)"
+        )
+
+
+def ground_cost(x: Tensor, y: Tensor, cost: str) -> Tensor:
+    """Costs of one pair, x (N, D) and y (M, D) -> (N, M), from differences: to look at, more exact than fast."""
+    dtype = accumulation_dtype(x)
+    x, y = x.detach().to(dtype), y.detach().to(dtype)
+    if cost == "cosine":
+        return 1 - functional.normalize(x, eps=1e-8) @ functional.normalize(y, eps=1e-8).T
+    if cost not in ("euclidean", "sqeuclidean"):
+        raise ValueError(f"expected cost 'euclidean', 'sqeuclidean' or 'cosine', got {cost!r}")
+    distance = torch.cdist(x[None], y[None], compute_mode="donot_use_mm_for_euclid_dist")[0]
+    return distance if cost == "euclidean" else distance.square()
 
 
 def wants_grad(*tensors: Tensor) -> bool:
@@ -32,11 +93,24 @@ def wants_grad(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
+def accumulation_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def new_result(x: Tensor, y: Tensor, paired: bool, *tail: int | torch.SymInt) -> Tensor:
     """Metadata of a result: (B1, B2, *tail), or (B, *tail) where `paired`, in the dtype of accumulation."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     batch = (x.shape[0],) if paired else (x.shape[0], y.shape[0])
-    return x.new_empty((*batch, *tail), dtype=dtype)
+    return x.new_empty((*batch, *tail), dtype=accumulation_dtype(x))
+
+
+def as_batch(cost: Tensor) -> Tensor:
+    """(N, M) costs as (1, 1, N, M), others as they are."""
+    return cost[None, None] if cost.dim() == 2 else cost
+
+
+def new_result_of_costs(cost: Tensor) -> Tensor:
+    """Metadata of a result: (B1, B2, N, M) -> (B1, B2), in the dtype of accumulation."""
+    return cost.new_empty(cost.shape[:2], dtype=accumulation_dtype(cost))
 
 
 def new_gradients(x: Tensor, y: Tensor, need_x: bool, need_y: bool) -> tuple[Tensor, Tensor]:
@@ -45,6 +119,20 @@ def new_gradients(x: Tensor, y: Tensor, need_x: bool, need_y: bool) -> tuple[Ten
         x.new_empty(x.shape) if need_x else x.new_empty(0),
         y.new_empty(y.shape) if need_y else y.new_empty(0),
     )
+
+
+def promote_under_autocast(op: str) -> None:
+    """Within `torch.autocast`, x and y of two dtypes, as modules leave them there, meet in the wider one."""
+
+    def promoted(x: Tensor, y: Tensor, *rest: object) -> object:
+        if x.is_floating_point() and y.is_floating_point():
+            dtype = torch.promote_types(x.dtype, y.dtype)
+            x, y = x.to(dtype), y.to(dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return getattr(torch.ops.scav, op.removeprefix("scav::")).default(x, y, *rest)
+
+    for device in ("CPU", "CUDA"):
+        _LIBRARY.impl(op, promoted, f"Autocast{device}")
 
 
 def refuse_missing_cuda(*ops: str) -> None:

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.common import (
+    check_options,
+    check_pair,
     check_tensors,
     new_gradients,
     new_result,
+    promote_under_autocast,
     refuse_double_backward,
     refuse_missing_cuda,
     wants_grad,
@@ -74,12 +77,8 @@ def dtw_path(x: Tensor, y: Tensor, *, cost: str = "euclidean", band: int | None 
     Rows are the cells (s, t) from (0, 0) to (N−1, M−1) whose costs ``dtw`` sums and through which its gradient flows;
     ties, ``cost`` and ``band`` are as there. Only where every cost is finite is there such a path.
     """
-    check_tensors("dtw_path", x, y)
-    if x.dim() != 2 or y.dim() != 2:
-        raise ValueError(
-            f"dtw_path: expected one pair, x (N, D) and y (M, D), got {tuple(x.shape)} and {tuple(y.shape)}; "
-            "pass one sequence of each batch, cut to its length"
-        )
+    check_pair("dtw_path", x, y)
+    check_options("dtw_path", cost=cost, band=band)
     with torch.no_grad():
         _, path = torch.ops.scav.dtw(x[None], y[None], None, None, cost, band, True, True)
     s, t = x.shape[0] - 1, y.shape[0] - 1
@@ -102,7 +101,8 @@ def _distance(
     cost: str = "euclidean",
     band: int | None = None,
 ) -> Tensor:
-    check_tensors("dtw", x, y, x_lengths, y_lengths)
+    check_tensors("dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
+    check_options("dtw", cost=cost, band=band)
     out, _ = torch.ops.scav.dtw(x, y, x_lengths, y_lengths, cost, band, paired, wants_grad(x, y))
     return out
 
@@ -164,5 +164,6 @@ def _backward(ctx: Any, grad: Tensor | None, _path: Tensor | None) -> tuple[Tens
 
 
 torch.library.register_autograd("scav::dtw", _backward, setup_context=_setup_context)
+promote_under_autocast("scav::dtw")
 refuse_double_backward("scav::dtw_backward")
 refuse_missing_cuda("scav::dtw", "scav::dtw_backward")

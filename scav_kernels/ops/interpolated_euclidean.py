@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.common import (
+    check_options,
     check_tensors,
     new_gradients,
     new_result,
+    promote_under_autocast,
     refuse_double_backward,
     refuse_missing_cuda,
 )
@@ -73,7 +75,8 @@ def _distance(
     squared: bool = False,
     resample: str = "x",
 ) -> Tensor:
-    check_tensors("interpolated_euclidean", x, y, x_lengths, y_lengths)
+    check_tensors("interpolated_euclidean", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
+    check_options("interpolated_euclidean", squared=squared, resample=resample)
     return torch.ops.scav.interpolated_euclidean(x, y, x_lengths, y_lengths, squared, resample, paired)
 
 
@@ -122,5 +125,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 torch.library.register_autograd("scav::interpolated_euclidean", _backward, setup_context=_setup_context)
+promote_under_autocast("scav::interpolated_euclidean")
 refuse_double_backward("scav::interpolated_euclidean_backward")
 refuse_missing_cuda("scav::interpolated_euclidean", "scav::interpolated_euclidean_backward")

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -13,10 +13,10 @@ class Metric(NamedTuple):
     all_pairs: Callable[..., Tensor]
     paired: Callable[..., Tensor]
 
-    def options(self) -> list[str]:
-        """Names of the keyword arguments that the distance takes."""
+    def defaults(self) -> dict[str, Any]:
+        """The keyword arguments that the distance takes, and what they are unless given."""
         parameters = inspect.signature(self.all_pairs).parameters.values()
-        return [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 METRICS: dict[str, Metric] = {}
@@ -27,8 +27,7 @@ def find_metric(name: str, options: dict[str, object]) -> Metric:
     if name not in METRICS:
         raise ValueError(f"expected metric to be one of {', '.join(map(repr, METRICS))}, got {name!r}")
     metric = METRICS[name]
-    if unknown := [option for option in options if option not in metric.options()]:
-        raise TypeError(
-            f"metric {name!r} takes the options {', '.join(metric.options())}, got {', '.join(map(repr, unknown))}"
-        )
+    known = metric.defaults()
+    if unknown := [option for option in options if option not in known]:
+        raise TypeError(f"metric {name!r} takes the options {', '.join(known)}, got {', '.join(map(repr, unknown))}")
     return metric

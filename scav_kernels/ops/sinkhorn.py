@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.common import (
+    check_options,
+    check_pair,
     check_tensors,
+    ground_cost,
     new_gradients,
     new_result,
+    promote_under_autocast,
     refuse_double_backward,
     refuse_missing_cuda,
     wants_grad,
@@ -87,6 +91,27 @@ def sinkhorn(
     )
 
 
+def sinkhorn_plan(
+    x: Tensor,
+    y: Tensor,
+    *,
+    epsilon: float = 0.05,
+    max_iterations: int = 100,
+    tolerance: float = 1e-3,
+    cost: str = "euclidean",
+) -> Tensor:
+    """The transport plan of one pair, to look at: x (N, D), y (M, D) -> P (N, M), the mass each step moves.
+
+    P[s, t] goes from x[s] to y[t]. Columns sum to 1 / M, and rows to 1 / N up to ``tolerance``: P is the derivative of
+    ``sinkhorn`` in the cost. Options are as there; no gradient flows through P.
+    """
+    check_pair("sinkhorn_plan", x, y)
+    check_options("sinkhorn_plan", epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance, cost=cost)
+    costs = ground_cost(x, y, cost)[None, None]
+    out, f, g = torch.ops.scav.sinkhorn_from_cost(costs, None, None, epsilon, max_iterations, tolerance, True)
+    return torch.ops.scav.sinkhorn_from_cost_backward(torch.ones_like(out), costs, None, None, f, g, epsilon)[0, 0]
+
+
 def _distance(
     x: Tensor,
     y: Tensor,
@@ -99,7 +124,8 @@ def _distance(
     tolerance: float = 1e-3,
     cost: str = "euclidean",
 ) -> Tensor:
-    check_tensors("sinkhorn", x, y, x_lengths, y_lengths)
+    check_tensors("sinkhorn", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
+    check_options("sinkhorn", epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance, cost=cost)
     out, _, _ = torch.ops.scav.sinkhorn(
         x, y, x_lengths, y_lengths, epsilon, max_iterations, tolerance, cost, paired, wants_grad(x, y)
     )
@@ -169,5 +195,6 @@ def _backward(ctx: Any, grad: Tensor | None, _f: Tensor | None, _g: Tensor | Non
 
 
 torch.library.register_autograd("scav::sinkhorn", _backward, setup_context=_setup_context)
+promote_under_autocast("scav::sinkhorn")
 refuse_double_backward("scav::sinkhorn_backward")
 refuse_missing_cuda("scav::sinkhorn", "scav::sinkhorn_backward")

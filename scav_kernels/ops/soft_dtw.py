@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.common import (
+    check_options,
+    check_pair,
     check_tensors,
+    ground_cost,
     new_gradients,
     new_result,
+    promote_under_autocast,
     refuse_double_backward,
     refuse_missing_cuda,
 )
@@ -68,6 +72,24 @@ def soft_dtw(
     return _distance(x, y, x_lengths, y_lengths, paired=False, gamma=gamma, cost=cost, band=band)
 
 
+def soft_dtw_alignment(
+    x: Tensor, y: Tensor, *, gamma: float = 1.0, cost: str = "sqeuclidean", band: int | None = None
+) -> Tensor:
+    """The expected alignment of one pair, to look at: x (N, D), y (M, D) -> E (N, M), 0 ≤ E ≤ 1.
+
+    E[s, t] is the probability that cell (s, t) is on a path, where a path of cost c has probability ∝ exp(−c / gamma),
+    and the derivative of ``soft_dtw`` in the cost of that cell. Options are as there; no gradient flows through E.
+
+    Source: Cuturi & Blondel, "Soft-DTW: a Differentiable Loss Function for Time-Series", ICML 2017, algorithm 2.
+    """
+    check_pair("soft_dtw_alignment", x, y)
+    check_options("soft_dtw_alignment", gamma=gamma, cost=cost, band=band)
+    costs = ground_cost(x, y, cost)[None, None]
+    out = torch.ops.scav.soft_dtw_from_cost(costs, None, None, gamma, band)
+    one = torch.ones_like(out)
+    return torch.ops.scav.soft_dtw_from_cost_backward(one, costs, None, None, out, gamma, band)[0, 0]
+
+
 def _distance(
     x: Tensor,
     y: Tensor,
@@ -79,7 +101,8 @@ def _distance(
     cost: str = "sqeuclidean",
     band: int | None = None,
 ) -> Tensor:
-    check_tensors("soft_dtw", x, y, x_lengths, y_lengths)
+    check_tensors("soft_dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
+    check_options("soft_dtw", gamma=gamma, cost=cost, band=band)
     return torch.ops.scav.soft_dtw(x, y, x_lengths, y_lengths, gamma, cost, band, paired)
 
 
@@ -130,5 +153,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 torch.library.register_autograd("scav::soft_dtw", _backward, setup_context=_setup_context)
+promote_under_autocast("scav::soft_dtw")
 refuse_double_backward("scav::soft_dtw_backward")
 refuse_missing_cuda("scav::soft_dtw", "scav::soft_dtw_backward")

@@ -23,6 +23,30 @@ def over_pairs(
     return torch.stack([distance(a, b) for a, b in pairs]).reshape(shape)
 
 
+def over_costs(
+    distance: Callable[[Tensor], Tensor], cost: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None
+) -> Tensor:
+    """`distance((n, m)) -> ()` of each pair's valid cells: (B1, B2, N, M) -> (B1, B2), or (N, M) -> ().
+
+    NaN or −inf in a valid cell is the pair's distance; a distance of inf, which forbidden cells leave, has no gradient.
+    """
+
+    def guarded(c: Tensor) -> Tensor:
+        if not c.min() > -torch.inf:
+            return c.min()
+        value = distance(c)
+        return value if value < torch.inf else value.detach() + 0 * c.masked_fill(c.isinf(), 0).sum()
+
+    batch = cost[None, None] if cost.dim() == 2 else cost
+    dtype, (b1, b2, n, m) = accumulation_dtype(cost), batch.shape
+    rows = [n] * b1 if x_lengths is None else x_lengths.tolist()
+    columns = [m] * b2 if y_lengths is None else y_lengths.tolist()
+    values = [guarded(batch[i, j, : rows[i], : columns[j]].to(dtype)) for i in range(b1) for j in range(b2)]
+    if not values:
+        return torch.zeros(b1, b2, dtype=dtype, device=cost.device)
+    return torch.stack(values).reshape(batch.shape[:2] if cost.dim() == 4 else ())
+
+
 def valid_steps(x: Tensor, lengths: Tensor | None) -> list[Tensor]:
     """(B, N, D) and lengths (B,) -> B sequences of shape (length, D)."""
     steps = [x.shape[1]] * x.shape[0] if lengths is None else lengths.tolist()

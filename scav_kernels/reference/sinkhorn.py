@@ -41,9 +41,12 @@ def sinkhorn(
 
 
 def sinkhorn_of_cost(cost: Tensor, epsilon: float, max_iterations: int, tolerance: float) -> Tensor:
-    """(n, m) -> ()."""
+    """(n, m) -> (), infinite where no plan has mass for every step."""
+    if any(cost.isposinf().all(side).any() for side in (0, 1)):
+        return cost.max()
     f, g, plan = potentials_and_plan(cost.detach(), epsilon, max_iterations, tolerance)
-    transport = (plan * cost).sum()
+    # No mass moves at infinite cost.
+    transport = (plan * cost.masked_fill(plan == 0, 0)).sum()
     # The difference is 0: it carries the gradient.
     return f.mean() + g.mean() + (transport - transport.detach())
 

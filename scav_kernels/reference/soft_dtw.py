@@ -48,4 +48,6 @@ def softmin(a: Tensor, gamma: float) -> Tensor:
     """(k,) -> (), −gamma · log Σ exp(−a / gamma)."""
     # Relative to the smallest: gradients, which multiply along a path, are then weights whose sum is exactly one.
     least = a.detach().amin()
+    if least == torch.inf:
+        return least
     return least - gamma * torch.logsumexp((least - a) / gamma, 0)

@@ -1,0 +1,91 @@
+#include "common/checks.h"
+
+#include <ATen/Dispatch.h>
+
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+namespace scav {
+
+std::string shape_of(const at::Tensor& tensor) {
+  std::ostringstream text;
+  text << "(";
+  for (int64_t axis = 0; axis < tensor.dim(); ++axis) {
+    text << (axis ? ", " : "") << tensor.size(axis);
+  }
+  text << (tensor.dim() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+void check_floating(const char* op, const char* name, const at::Tensor& value) {
+  TORCH_CHECK_TYPE(value.scalar_type() == at::kFloat || value.scalar_type() == at::kDouble ||
+                       value.scalar_type() == at::kHalf || value.scalar_type() == at::kBFloat16,
+                   op, ": expected ", name, " of dtype float32, float64, float16 or bfloat16, got ",
+                   value.scalar_type(), "; convert it, e.g. ", name, ".float()");
+}
+
+at::ScalarType accumulation_dtype(const at::Tensor& value) {
+  return value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+void check_cpu(const char* op, const char* name, const at::Tensor& value) {
+  TORCH_CHECK(value.device().is_cpu(), op, ": expected ", name, " on the CPU, got ", value.device(),
+              "; move all inputs to one device");
+}
+
+at::Tensor check_lengths(const char* op, const char* name, const std::optional<at::Tensor>& lengths, int64_t batch,
+                         int64_t steps) {
+  if (!lengths.has_value()) {
+    return at::full({batch}, steps, at::kLong);
+  }
+  TORCH_CHECK_TYPE(lengths->scalar_type() == at::kLong, op, ": expected ", name, " of dtype int64, got ",
+                   lengths->scalar_type(), "; convert them with ", name, ".long()");
+  TORCH_CHECK_VALUE(lengths->dim() == 1 && lengths->size(0) == batch, op, ": expected ", name, " of shape (", batch,
+                    ",), one length per sequence, got shape ", shape_of(*lengths));
+  TORCH_CHECK(lengths->device().is_cpu(), op, ": expected ", name, " on the CPU like the sequences, got ",
+              lengths->device(), "; move them with ", name, ".cpu()");
+  const at::Tensor packed = lengths->contiguous();
+  const int64_t* values = packed.const_data_ptr<int64_t>();
+  for (int64_t b = 0; b < batch; ++b) {
+    TORCH_CHECK_VALUE(values[b] >= 1 && values[b] <= steps, op, ": expected ", name, " between 1 and ", steps,
+                      " (the padded number of steps), got ", values[b], " at index ", b);
+  }
+  return packed;
+}
+
+at::Tensor check_grad(const char* op, at::IntArrayRef shape, at::ScalarType dtype, const at::Tensor& grad) {
+  TORCH_CHECK_VALUE(grad.sizes() == shape, op, ": expected grad of the result's shape ", shape, ", got ",
+                    shape_of(grad));
+  check_cpu(op, "grad", grad);
+  return grad.detach().to(dtype).contiguous();
+}
+
+void check_saved(const char* op, const char* name, const at::Tensor& value, at::IntArrayRef shape,
+                 at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(value.sizes() == shape && value.scalar_type() == dtype && value.device().is_cpu(), op,
+                    ": expected ", name, " of shape ", shape, " and dtype ", dtype, " on the CPU, got ",
+                    shape_of(value), ", ", value.scalar_type(), ", ", value.device(),
+                    "; pass what the forward op returned");
+}
+
+void check_band(const char* op, std::optional<int64_t> band) {
+  TORCH_CHECK_VALUE(!band.has_value() || *band >= 0, op, ": expected band >= 0, a radius in steps, or None, got ",
+                    band.value_or(0));
+}
+
+void check_positive(const char* op, const char* name, double value, at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op, ": expected ", name, " > 0 and finite, got ", value);
+  AT_DISPATCH_FLOATING_TYPES(dtype, "check_positive", [&] {
+    constexpr double least = std::numeric_limits<scalar_t>::min(), most = std::numeric_limits<scalar_t>::max() / 4;
+    TORCH_CHECK_VALUE(value >= least && value <= most, op, ": expected ", name, " between ", least, " and ", most,
+                      ", the range of ", dtype, ", got ", value);
+  });
+}
+
+void check_iterations(const char* op, int64_t max_iterations, double tolerance) {
+  TORCH_CHECK_VALUE(max_iterations >= 1, op, ": expected max_iterations >= 1, got ", max_iterations);
+  TORCH_CHECK_VALUE(tolerance >= 0, op, ": expected tolerance >= 0 (0 runs all iterations), got ", tolerance);
+}
+
+}  // namespace scav

@@ -1,0 +1,111 @@
+// Costs that the caller gave, as pairs for a recursion: in place of the products of tile.h.
+// Included once per SIMD level (foreach_level.h): no include guard.
+
+namespace scav::SCAV_LEVEL {
+
+// Where the gradient of one pair's costs goes.
+template <class T>
+struct GivenAdjoint {
+  T* cells;
+  int64_t stride;  // between rows
+};
+
+// The costs of one pair. An infinite one forbids its cell.
+template <class T>
+struct GivenTile {
+  static constexpr bool kForbids = true;
+  const T* cells;
+  int64_t stride;  // between rows
+  int64_t n, m;
+  bool bad;
+
+  int64_t rows() const { return n; }
+  int64_t steps() const { return m; }
+  int64_t panels() const { return (m + kNarrowPanel - 1) / kNarrowPanel; }
+  int64_t columns() const { return panels() * kNarrowPanel; }
+  bool poisoned() const { return bad; }
+
+  // As Tile::costs, with zeros for what is past the last step, or poisoned.
+  void costs(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, T* out, int64_t out_stride) const {
+    const int64_t step0 = panel0 * kNarrowPanel, end = panel1 * kNarrowPanel, step1 = bad ? step0 : std::min(m, end);
+    for (int64_t s = row0; s < row1; ++s) {
+      T* to = out + s * out_stride - step0;
+      for (int64_t t = step0; t < step1; ++t) {
+        to[t] = std::min(cells[s * stride + t], kUnreachable<T>);
+      }
+      std::fill(to + step1, to + end, T(0));
+    }
+  }
+
+  void adjoint(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, const T*, const T* weights,
+               int64_t weights_stride, const GivenAdjoint<T>& to) const {
+    const int64_t step0 = panel0 * kNarrowPanel, step1 = std::min(m, panel1 * kNarrowPanel);
+    for (int64_t s = row0; s < row1; ++s) {
+      std::copy_n(weights + s * weights_stride, step1 - step0, to.cells + s * to.stride + step0);
+    }
+  }
+};
+
+// Every pair of the caller's costs, those of about equal size in the same recursion.
+template <class T>
+struct GivenBatch {
+  const GivenCosts& costs;
+  int64_t lanes;
+  std::vector<int64_t> order;
+
+  GivenBatch(const GivenCosts& given, int64_t lane_count)
+      : costs(given), lanes(lane_count), order(static_cast<size_t>(given.pairs())) {
+    std::iota(order.begin(), order.end(), 0);
+    const auto size = [&](int64_t pair) { return std::pair(costs.length_y(pair), costs.length_x(pair)); };
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return size(a) < size(b); });
+  }
+
+  int64_t groups() const { return (costs.pairs() + lanes - 1) / lanes; }
+
+  OwnX<T, GivenTile<T>> own(const std::vector<int64_t>& results) const {
+    OwnX<T, GivenTile<T>> pairs{{}, lanes};
+    for (int64_t pair : results) {
+      if (pair >= 0) {
+        pairs.tiles.push_back({costs.rows<T>(pair), costs.cost.stride(2), costs.length_x(pair), costs.length_y(pair),
+                               costs.poison.const_data_ptr<T>()[pair] != 0});
+      }
+    }
+    return pairs;
+  }
+
+  // Result index of each lane's pair; lanes without one hold -1.
+  std::vector<int64_t> results_of(int64_t group) const {
+    std::vector<int64_t> results(static_cast<size_t>(lanes), -1);
+    const int64_t first = group * lanes, count = std::min(lanes, costs.pairs() - first);
+    std::copy_n(order.begin() + first, count, results.begin());
+    return results;
+  }
+
+  // Where each lane's gradient goes in d_cost (B1, B2, N, M).
+  std::vector<GivenAdjoint<T>> adjoints(const std::vector<int64_t>& results, T* d_cost) const {
+    std::vector<GivenAdjoint<T>> to;
+    for (int64_t pair : results) {
+      to.push_back({d_cost + std::max<int64_t>(pair, 0) * costs.steps_x() * costs.steps_y(), costs.steps_y()});
+    }
+    return to;
+  }
+};
+
+inline GridSizes grid_sizes(const GivenCosts& costs) {
+  return {costs.pairs(), false, costs.steps_x(), costs.steps_y()};
+}
+
+// f(pairs, results) for every set of pairs that share a recursion.
+template <class T, class F>
+void for_each_pairs(const GivenBatch<T>& batch, const F& f) {
+  const int64_t parts = std::min(thread_count(), batch.groups());
+  run_parts(parts, [&](int64_t part) {
+    // In turn, as groups are sorted by size.
+    for (int64_t group = part; group < batch.groups(); group += parts) {
+      const std::vector<int64_t> results = batch.results_of(group);
+      f(batch.own(results), results);
+    }
+  });
+}
+
+}  // namespace scav::SCAV_LEVEL

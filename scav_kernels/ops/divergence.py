@@ -1,0 +1,28 @@
+"""What debiasing takes from a distance: the mean of each sequence's distance from itself."""
+
+from typing import Any
+
+from torch import Tensor
+
+from scav_kernels.ops.registry import Metric
+
+
+def divergence(
+    metric: Metric,
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None,
+    y_lengths: Tensor | None,
+    *,
+    paired: bool,
+    **options: Any,
+) -> Tensor:
+    """d(x, y) − (d(x, x) + d(y, y)) / 2, all pairs or, where `paired`, pair by pair.
+
+    Self terms cost one distance per sequence, not per pair.
+    """
+    distance = metric.paired if paired else metric.all_pairs
+    cross = distance(x, y, x_lengths, y_lengths, **options)
+    of_x = metric.paired(x, x, x_lengths, x_lengths, **options)
+    of_y = metric.paired(y, y, y_lengths, y_lengths, **options)
+    return cross - ((of_x if paired else of_x[:, None]) + of_y) / 2
