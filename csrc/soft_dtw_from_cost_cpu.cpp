@@ -27,16 +27,14 @@ at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Te
 
 at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
                                        const std::optional<at::Tensor>& x_lengths,
-                                       const std::optional<at::Tensor>& y_lengths, const at::Tensor& out, double gamma,
+                                       const std::optional<at::Tensor>& y_lengths, double gamma,
                                        std::optional<int64_t> band) {
   const char* op = "soft_dtw_from_cost_backward";
   const GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
   check_positive(op, "gamma", gamma, costs.cost.scalar_type());
   check_band(op, band);
-  check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type());
   const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), grad);
-  // A pair that no path gets through has no gradient.
-  const at::Tensor inner = without_poisoned(costs, outer).masked_fill(out.isinf(), 0);
+  const at::Tensor inner = without_poisoned(costs, outer);
   at::Tensor gradient = costs.new_gradient();
   if (!costs.empty()) {
     AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "soft_dtw_from_cost_backward", [&] {

@@ -43,7 +43,8 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
 
 // One stretch of the adjoint: e = d out / d r = d out / d cost, walked from the ends of the lanes to (0, 0). `ahead`
 // (rows, lanes) holds what column t receives from column t + 1. `diagonal` holds the weights of the diagonal on entry,
-// e on return; rows of the stretch outside the band are zero.
+// e on return, which is 0 where they are negative: in cells that no path enters. Rows of the stretch outside the band
+// are zero.
 template <class T, int W, int V, class Pairs>
 void soft_dtw_adjoint(const Stretch& stretch, const Pairs& pairs, const Lanes<T>& lanes, const T* grads, T* diagonal,
                       const T* up, int64_t stride, int64_t first_row, int64_t end_row, T* ahead) {
@@ -71,7 +72,10 @@ void soft_dtw_adjoint(const Stretch& stretch, const Pairs& pairs, const Lanes<T>
         T* at = ahead + s * width + v * W;
         T* weight = weights + s * stride + v * W;
         const Vec<T, W> d = load<T, W>(weight), u = load<T, W>(up_weights + s * stride + v * W);
-        const Vec<T, W> e = load<T, W>(at) + from_below[v];
+        Vec<T, W> e = load<T, W>(at) + from_below[v];
+        if constexpr (Pairs::kForbids) {
+          e = d < T(0) ? Vec<T, W>{} : e;
+        }
         const Vec<T, W> left = vmax(T(1) - d - u, Vec<T, W>{});
         store<T, W>(at, e * left + from_diagonal[v]);
         from_below[v] = e * u;
@@ -107,12 +111,17 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
                      __attribute__((always_inline)) {
                        return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l));
                      };
-    auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u, Vec<T, W> l)
-                      __attribute__((always_inline)) {
-                        const int64_t at = s * stride + (t - stretch.step0) * width + v * W;
-                        return within_reach<Pairs, T, W>(
-                            recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at));
-                      };
+    auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u,
+                      Vec<T, W> l) __attribute__((always_inline)) {
+      const int64_t at = s * stride + (t - stretch.step0) * width + v * W;
+      const Vec<T, W> r =
+          within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at));
+      if constexpr (Pairs::kForbids) {
+        const Vec<T, W> weight = load<T, W>(diagonal.data() + at);
+        store<T, W>(diagonal.data() + at, r < kReached<T> ? weight : splat<T, W>(T(-1)));
+      }
+      return r;
+    };
     auto ignore = [](int64_t) {};
     if (last) {
       sweep<T, W, V, banded>(stretch, lanes, costs.data(), stride, state.data(), record, ignore);

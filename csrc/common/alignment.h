@@ -7,6 +7,9 @@ namespace scav::SCAV_LEVEL {
 // What an unreachable cell holds: large, and still finite after any sum of costs.
 template <class T>
 inline constexpr T kUnreachable = std::numeric_limits<T>::max() / 16;
+// What every reached cell is below, even where negative costs follow an unreachable one.
+template <class T>
+inline constexpr T kReached = kUnreachable<T> / 2;
 
 // Per-lane ends and bands of a set of pairs. A Sakoe-Chiba band of radius r lets t - s lie in
 // [-r - max(n - m, 0), r + max(m - n, 0)], as tslearn.metrics builds it for lengths n and m.
@@ -85,7 +88,7 @@ void take_results(const Pairs& pairs, int64_t t, const T* state, const std::vect
   for (int64_t lane = 0; lane < width; ++lane) {
     if (pairs.steps_of(lane) == t + 1) {
       const T r = state[(pairs.rows_of(lane) - 1) * width + lane];
-      out[results[static_cast<size_t>(lane)]] = r < kUnreachable<T> / 2 ? r : std::numeric_limits<T>::infinity();
+      out[results[static_cast<size_t>(lane)]] = r < kReached<T> ? r : std::numeric_limits<T>::infinity();
     }
   }
 }

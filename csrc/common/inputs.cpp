@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "common/parallel.h"
+
 namespace scav {
 
 namespace {
@@ -183,6 +185,7 @@ std::vector<int64_t> Inputs::result_shape(std::vector<int64_t> tail) const {
 Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
                     const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
                     const std::string& cost, bool paired) {
+  leave_threads_behind_after_fork();
   check_sequences(op, "x", "(B1, N, D)", x);
   check_sequences(op, "y", "(B2, M, D)", y);
   TORCH_CHECK_TYPE(x.scalar_type() == y.scalar_type(), op, ": expected x and y of one dtype, got ", x.scalar_type(),

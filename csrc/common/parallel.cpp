@@ -1,10 +1,26 @@
 #include "common/parallel.h"
 
 #include <ATen/Parallel.h>
+#include <pthread.h>
 
+#include <atomic>
 #include <numeric>
 
 namespace scav {
+
+namespace {
+
+std::atomic<bool> just_forked{false};
+
+const int watch_forks = pthread_atfork(nullptr, nullptr, [] { just_forked = true; });
+
+}  // namespace
+
+void leave_threads_behind_after_fork() {
+  if (just_forked.exchange(false)) {
+    at::set_num_threads(1);
+  }
+}
 
 int64_t thread_count() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 

@@ -10,6 +10,10 @@ namespace scav {
 // Threads that a parallel region started here would get: 1 inside another one.
 int64_t thread_count();
 
+// Every op calls this first. A forked child has none of its parent's threads, and GNU OpenMP would wait for them
+// forever: there, torch is set to one thread, as it does itself in the workers of a DataLoader.
+void leave_threads_behind_after_fork();
+
 // part(0) … part(parts - 1), spread over the threads.
 void run_parts(int64_t parts, const std::function<void(int64_t)>& part);
 

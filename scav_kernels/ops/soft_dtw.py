@@ -85,9 +85,8 @@ def soft_dtw_alignment(
     check_pair("soft_dtw_alignment", x, y)
     check_options("soft_dtw_alignment", gamma=gamma, cost=cost, band=band)
     costs = ground_cost(x, y, cost)[None, None]
-    out = torch.ops.scav.soft_dtw_from_cost(costs, None, None, gamma, band)
-    one = torch.ones_like(out)
-    return torch.ops.scav.soft_dtw_from_cost_backward(one, costs, None, None, out, gamma, band)[0, 0]
+    one = costs.new_ones(1, 1)
+    return torch.ops.scav.soft_dtw_from_cost_backward(one, costs, None, None, gamma, band)[0, 0]
 
 
 def _distance(

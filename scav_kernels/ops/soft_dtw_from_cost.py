@@ -21,7 +21,7 @@ torch.library.define(
 )
 torch.library.define(
     "scav::soft_dtw_from_cost_backward",
-    "(Tensor grad, Tensor cost, Tensor? x_lengths, Tensor? y_lengths, Tensor out, float gamma, int? band) -> Tensor",
+    "(Tensor grad, Tensor cost, Tensor? x_lengths, Tensor? y_lengths, float gamma, int? band) -> Tensor",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -72,7 +72,6 @@ def _fake_backward(
     cost: Tensor,
     x_lengths: Tensor | None,
     y_lengths: Tensor | None,
-    out: Tensor,
     gamma: float,
     band: int | None,
 ) -> Tensor:
@@ -81,7 +80,7 @@ def _fake_backward(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *tensors, gamma, band = inputs
-    ctx.save_for_backward(*tensors, output)
+    ctx.save_for_backward(*tensors)
     ctx.options = gamma, band
 
 

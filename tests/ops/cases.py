@@ -75,4 +75,12 @@ VARIANTS = [
     Case("sinkhorn-sqeuclidean", "sinkhorn", {"epsilon": 0.2, "cost": "sqeuclidean"}, CONVERGED),
     Case("sinkhorn-cosine", "sinkhorn", {"cost": "cosine"}, CONVERGED),
 ]
-CASES = CORE + VARIANTS
+# Not ops of their own: made of the op in their name.
+DIVERGENCES = [
+    Case("soft_dtw_divergence", "soft_dtw_divergence"),
+    Case("soft_dtw_divergence-band-2", "soft_dtw_divergence", {"gamma": 0.1, "band": 2}),
+    Case("sinkhorn_divergence", "sinkhorn_divergence", converged=CONVERGED),
+    Case("sinkhorn_divergence-cosine", "sinkhorn_divergence", {"cost": "cosine"}, CONVERGED),
+]
+OPS = CORE + VARIANTS
+CASES = OPS + DIVERGENCES

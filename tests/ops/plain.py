@@ -3,6 +3,9 @@
 Their rounding error, against the float64 reference, is the yardstick for the kernels' error.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -79,6 +82,28 @@ def sinkhorn(
         return sinkhorn_of_cost(product_cost(a, b, cost), epsilon, max_iterations, tolerance)
 
     return over_pairs(distance, x, y, xl, yl, paired)
+
+
+def soft_dtw_divergence(x: Tensor, y: Tensor, xl: Lengths = None, yl: Lengths = None, **options: Any) -> Tensor:
+    return debiased(soft_dtw, x, y, xl, yl, **options)
+
+
+def sinkhorn_divergence(x: Tensor, y: Tensor, xl: Lengths = None, yl: Lengths = None, **options: Any) -> Tensor:
+    return debiased(sinkhorn, x, y, xl, yl, **options)
+
+
+def debiased(
+    distance: Callable[..., Tensor],
+    x: Tensor,
+    y: Tensor,
+    xl: Lengths,
+    yl: Lengths,
+    *,
+    paired: bool = False,
+    **options: Any,
+) -> Tensor:
+    of_x, of_y = distance(x, x, xl, xl, paired=True, **options), distance(y, y, yl, yl, paired=True, **options)
+    return distance(x, y, xl, yl, paired=paired, **options) - ((of_x if paired else of_x[:, None]) + of_y) / 2
 
 
 def product_cost(x: Tensor, y: Tensor, kind: str) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -139,23 +140,42 @@ def test_bad_option(
         Case(metric, metric, options).kernel(*sequences(SHAPE), paired=paired)
 
 
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize(
-    ("metric", "options"),
+    ("metric", "options", "fragments"),
     [
-        ("dtw", {"band": 1.5}),
-        ("dtw", {"cost": None}),
-        ("soft_dtw", {"gamma": "1"}),
-        ("sinkhorn", {"epsilon": None}),
-        ("sinkhorn", {"max_iterations": 2.5}),
-        ("interpolated_euclidean", {"squared": "yes"}),
-        ("interpolated_euclidean", {"gamma": 1.0}),
+        ("dtw", {"band": 1.5}, ["dtw", "an int or None", "1.5 of type float"]),
+        ("dtw", {"band": True}, ["dtw", "an int or None", "True of type bool"]),
+        ("dtw", {"cost": None}, ["dtw", "a str", "None of type NoneType"]),
+        ("soft_dtw", {"gamma": "1"}, ["soft_dtw", "a number", "'1' of type str"]),
+        ("soft_dtw", {"gamma": torch.tensor(1.0)}, ["soft_dtw", "a number", "tensor(1.) of type Tensor"]),
+        ("soft_dtw", {"band": "2"}, ["soft_dtw", "an int or None", "'2' of type str"]),
+        ("soft_dtw", {"cost": 2}, ["soft_dtw", "a str", "2 of type int"]),
+        ("sinkhorn", {"epsilon": None}, ["sinkhorn", "a number", "None"]),
+        ("sinkhorn", {"max_iterations": 2.5}, ["sinkhorn", "an int", "2.5 of type float"]),
+        ("sinkhorn", {"tolerance": "0"}, ["sinkhorn", "a number", "'0' of type str"]),
+        ("sinkhorn", {"cost": torch.cdist}, ["sinkhorn", "a str", "function"]),
+        ("interpolated_euclidean", {"squared": "yes"}, ["interpolated_euclidean", "a bool", "'yes' of type str"]),
+        ("interpolated_euclidean", {"resample": None}, ["interpolated_euclidean", "a str", "None"]),
     ],
 )
-def test_option_of_another_type_or_op(metric: str, options: Arguments) -> None:
+def test_option_of_another_type(metric: str, options: Arguments, fragments: list[str], paired: bool) -> None:
     (name,) = options
-    # An option of another type is refused by the dispatcher, in its words.
-    with pytest.raises((TypeError, RuntimeError), match=name):
-        Case(metric, metric, options).kernel(*sequences(SHAPE))
+    with refusal(TypeError, name, *fragments, f"help(scav_kernels.{metric})"):
+        Case(metric, metric, options).kernel(*sequences(SHAPE), paired=paired)
+
+
+@pytest.mark.parametrize("options", [{"band": np.int64(2)}, {"gamma": np.float32(0.5)}, {"gamma": 1}])
+def test_numbers_of_numpy_are_numbers(options: Arguments) -> None:
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    given = sequences(SHAPE)
+    assert torch.equal(scav_kernels.soft_dtw(*given, **options), scav_kernels.soft_dtw(*given, **plain))
+
+
+@pytest.mark.parametrize("function", ["cdist", "pairwise_distance"])
+def test_option_of_another_metric(function: str) -> None:
+    with pytest.raises(TypeError, match=r"'interpolated_euclidean' takes the options squared, resample, got 'gamma'"):
+        getattr(scav_kernels, function)(*sequences(SHAPE), gamma=1.0)
 
 
 @pytest.mark.parametrize("function", ["cdist", "pairwise_distance"])

@@ -1,0 +1,118 @@
+"""The distances as modules."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import scav_kernels
+from scav_kernels.nn import SequenceDistance, SinkhornLoss, SoftDTWLoss
+
+from .cases import CASES, Case
+from .inputs import Shape, sequences
+
+LOSSES = [
+    (SoftDTWLoss(), "soft_dtw", {}),
+    (SoftDTWLoss(0.1, cost="cosine", band=2), "soft_dtw", {"gamma": 0.1, "cost": "cosine", "band": 2}),
+    (SoftDTWLoss(debias=True), "soft_dtw_divergence", {}),
+    (SinkhornLoss(), "sinkhorn", {}),
+    (
+        SinkhornLoss(0.5, max_iterations=7, tolerance=0.0, cost="sqeuclidean"),
+        "sinkhorn",
+        {"epsilon": 0.5, "max_iterations": 7, "tolerance": 0.0, "cost": "sqeuclidean"},
+    ),
+    (SinkhornLoss(debias=True), "sinkhorn_divergence", {}),
+]
+MODULES = [SequenceDistance("dtw", band=3), *(loss for loss, _, _ in LOSSES)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_sequence_distance_is_cdist(case: Case) -> None:
+    given = sequences(Shape(b1=3, b2=4))
+    assert torch.equal(SequenceDistance(case.metric, **case.options)(*given), case.kernel(*given))
+
+
+def test_default_metric() -> None:
+    given = sequences(Shape())
+    assert torch.equal(SequenceDistance()(*given), scav_kernels.cdist(*given))
+
+
+@pytest.mark.parametrize(("loss", "metric", "options"), LOSSES, ids=lambda value: str(value))
+def test_losses_are_paired_distances(loss: nn.Module, metric: str, options: dict[str, Any]) -> None:
+    given = sequences(Shape(b1=4, b2=4))
+    expected = scav_kernels.pairwise_distance(*given, metric=metric, **options)
+    assert torch.equal(loss(*given), expected.mean())
+    for reduction, value in (("sum", expected.sum()), ("none", expected)):
+        other = copy.deepcopy(loss)
+        other.reduction = reduction
+        assert torch.equal(other(*given), value)
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (SequenceDistance("dtw", band=3), "SequenceDistance(metric='dtw', cost='euclidean', band=3)"),
+        (
+            SequenceDistance(),
+            "SequenceDistance(metric='interpolated_euclidean', squared=False, resample='x')",
+        ),
+        (
+            SoftDTWLoss(0.1, debias=True),
+            "SoftDTWLoss(gamma=0.1, cost='sqeuclidean', band=None, debias=True, reduction='mean')",
+        ),
+        (
+            SinkhornLoss(reduction="sum"),
+            "SinkhornLoss(epsilon=0.05, max_iterations=100, tolerance=0.001, cost='euclidean', debias=False, "
+            "reduction='sum')",
+        ),
+    ],
+)
+def test_repr_shows_every_option(module: nn.Module, expected: str) -> None:
+    assert repr(module) == expected
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+@pytest.mark.parametrize("module", MODULES, ids=repr)
+def test_copies(module: nn.Module, clone: Any) -> None:
+    given = sequences(Shape(b1=3, b2=3))
+    copied = clone(module)
+    assert repr(copied) == repr(module)
+    assert torch.equal(copied(*given), module(*given))
+
+
+def test_no_parameters_and_no_state() -> None:
+    for module in MODULES:
+        assert not list(module.parameters())
+        assert not module.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("make", "exception", "fragments"),
+    [
+        (lambda: SequenceDistance("hamming"), ValueError, ["metric", "'dtw'", "'hamming'"]),
+        (lambda: SequenceDistance("dtw", gamma=1.0), TypeError, ["'dtw'", "cost, band", "'gamma'"]),
+        (lambda: SequenceDistance("dtw", band=-1), ValueError, ["band >= 0", "-1"]),
+        (lambda: SoftDTWLoss(0.0), ValueError, ["gamma > 0", "got 0"]),
+        (lambda: SoftDTWLoss(gamma="1"), TypeError, ["gamma", "a number", "'1'"]),
+        (lambda: SoftDTWLoss(cost="l1"), ValueError, ["'sqeuclidean'", "'l1'"]),
+        (lambda: SinkhornLoss(-1.0), ValueError, ["epsilon > 0", "-1"]),
+        (lambda: SinkhornLoss(max_iterations=0), ValueError, ["max_iterations", "got 0"]),
+        (lambda: SinkhornLoss(reduction="max"), ValueError, ["reduction", "'mean', 'sum', 'none'", "'max'"]),
+    ],
+)
+def test_bad_options_are_refused_when_the_module_is_made(
+    make: Any, exception: type[Exception], fragments: list[str]
+) -> None:
+    with pytest.raises(exception) as caught:
+        make()
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_batches_of_two_sizes() -> None:
+    given = sequences(Shape(b1=3, b2=2))
+    with pytest.raises(ValueError, match=r"3 and 2.*cdist"):
+        SoftDTWLoss()(*given)
