@@ -1,0 +1,5 @@
+"""One thread here, too."""
+
+from ops.conftest import threads
+
+__all__ = ["threads"]

@@ -1,0 +1,272 @@
+"""What other libraries answer for a batch of sequences, in this package's terms.
+
+Every function takes `Sequences` and the options of an op of ours, translates them, and returns the distances of all
+pairs (B1, B2), or of pairs (B,) where the library knows only those. Comments say what is translated, and why.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
+import geomloss
+import numpy as np
+import ot
+import ot.batch
+import pysdtw
+import scipy.optimize
+import scipy.stats
+import torch
+from dtaidistance import dtw, dtw_ndim
+from ops.inputs import Sequences
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from tslearn import metrics as tslearn
+
+Answers = Callable[..., Tensor]
+
+
+def each_pair(distance: Callable[..., Any]) -> Answers:
+    """`distance` of x (n, D) and y (m, D), asked about the valid steps of all pairs: (B1, B2)."""
+
+    @wraps(distance)
+    def all_pairs(given: Sequences, **options: Any) -> Tensor:
+        xs, ys = valid_steps(given)
+        rows = [[torch.as_tensor(distance(x, y, **options), dtype=torch.float64) for y in ys] for x in xs]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    return all_pairs
+
+
+def first_pair(picture: Callable[..., Any]) -> Answers:
+    """`picture` of the first pair, which has all its steps."""
+
+    @wraps(picture)
+    def of_first(given: Sequences, **options: Any) -> Tensor:
+        return torch.as_tensor(picture(given.x[0].detach(), given.y[0].detach(), **options))
+
+    return of_first
+
+
+def valid_steps(given: Sequences) -> tuple[list[Tensor], list[Tensor]]:
+    def cut(steps: Tensor, lengths: Tensor | None) -> list[Tensor]:
+        return list(steps) if lengths is None else [s[:length] for s, length in zip(steps, lengths, strict=True)]
+
+    return cut(given.x, given.x_lengths), cut(given.y, given.y_lengths)
+
+
+def ground_cost(x: Tensor, y: Tensor, kind: str) -> Tensor:
+    """(..., n, D), (..., m, D) -> (..., n, m)."""
+    distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance if kind == "euclidean" else distance.square()
+
+
+# tslearn. DTW is the root of the sum of squared distances; with a metric of one's own there is no root.
+
+
+def datasets(given: Sequences) -> list[list[np.ndarray]]:
+    """Ragged batches are lists of arrays."""
+    return [[steps.detach().numpy() for steps in batch] for batch in valid_steps(given)]
+
+
+@each_pair
+def tslearn_dtw(x: Tensor, y: Tensor, cost: str, band: int | None = None) -> Tensor:
+    assert cost == "sqeuclidean", "it has no other"
+    return tslearn.dtw(x, y, sakoe_chiba_radius=band).square()
+
+
+def tslearn_cdist_dtw(given: Sequences, cost: str, band: int | None = None) -> Tensor:
+    assert cost == "sqeuclidean", "it has no other"
+    return torch.as_tensor(tslearn.cdist_dtw(*datasets(given), sakoe_chiba_radius=band)).square()
+
+
+@each_pair
+def tslearn_dtw_from_metric(x: Tensor, y: Tensor, cost: str = "euclidean", band: int | None = None) -> float:
+    a, b = x.detach().numpy(), y.detach().numpy()
+    return tslearn.dtw_path_from_metric(a, b, metric=cost, sakoe_chiba_radius=band)[1]
+
+
+@each_pair
+def tslearn_dtw_of_cost(x: Tensor, y: Tensor, band: int | None = None) -> float:
+    cost = ground_cost(x, y, "euclidean").detach().numpy()
+    return tslearn.dtw_path_from_metric(cost, metric="precomputed", sakoe_chiba_radius=band)[1]
+
+
+@first_pair
+def tslearn_dtw_path(x: Tensor, y: Tensor, cost: str, band: int | None = None) -> list[tuple[int, int]]:
+    assert cost == "sqeuclidean", "it has no other"
+    return tslearn.dtw_path(x.numpy(), y.numpy(), sakoe_chiba_radius=band)[0]
+
+
+@each_pair
+def tslearn_soft_dtw(x: Tensor, y: Tensor, gamma: float = 1.0) -> Tensor:
+    return tslearn.soft_dtw(x, y, gamma=gamma)
+
+
+def tslearn_cdist_soft_dtw(given: Sequences, gamma: float = 1.0, band: int | None = None) -> Tensor:
+    return torch.as_tensor(tslearn.cdist_soft_dtw(*datasets(given), gamma=gamma, sakoe_chiba_radius=band))
+
+
+def tslearn_cdist_soft_dtw_normalized(given: Sequences, gamma: float = 1.0) -> Tensor:
+    return torch.as_tensor(tslearn.cdist_soft_dtw_normalized(*datasets(given), gamma=gamma))
+
+
+def tslearn_soft_dtw_loss(given: Sequences, gamma: float = 1.0, cost: str = "sqeuclidean", **options: Any) -> Tensor:
+    # A copy, because it writes into the costs that it is given, which their backward pass may need.
+    loss = tslearn.SoftDTWLossPyTorch(gamma, dist_func=lambda x, y: ground_cost(x, y, cost).clone(), **options)
+    return loss(given.x, given.y)
+
+
+def tslearn_soft_dtw_loss_normalized(given: Sequences, gamma: float = 1.0) -> Tensor:
+    return tslearn_soft_dtw_loss(given, gamma, normalize=True)
+
+
+@each_pair
+def tslearn_soft_dtw_of_cost(x: Tensor, y: Tensor, gamma: float = 1.0) -> Tensor:
+    cost = ground_cost(x, y, "euclidean")
+    recursion = tslearn.SoftDTW(cost.detach().numpy(), gamma=gamma)
+    value, gradient = recursion.compute(), torch.as_tensor(recursion.grad())
+    return with_gradient(value, gradient, cost)
+
+
+def with_gradient(value: float, gradient: Tensor, cost: Tensor) -> Tensor:
+    """`value`, as a tensor whose gradient in `cost` is `gradient`."""
+    linear = (gradient * cost).sum()
+    return value + (linear - linear.detach())
+
+
+@first_pair
+def tslearn_soft_dtw_alignment(x: Tensor, y: Tensor, gamma: float = 1.0) -> np.ndarray:
+    return tslearn.soft_dtw_alignment(x.numpy(), y.numpy(), gamma=gamma)[0]
+
+
+# dtaidistance. A window counts the diagonal: 1 is a band of 0. DTW is the root of the sum of squared distances, but
+# with distances themselves the sum.
+
+
+def dtaidistance_of(distance: Callable[..., float]) -> Callable[..., float]:
+    def of_pair(x: Tensor, y: Tensor, cost: str = "euclidean", band: int | None = None) -> float:
+        a, b = (np.ascontiguousarray(steps.detach().numpy()) for steps in (x, y))
+        squared = cost == "sqeuclidean"
+        inner = "squared euclidean" if squared else "euclidean"
+        value = distance(a, b, window=None if band is None else band + 1, inner_dist=inner)
+        return value**2 if squared else value
+
+    return of_pair
+
+
+dtaidistance_dtw = each_pair(dtaidistance_of(lambda a, b, **options: dtw.distance(a[:, 0], b[:, 0], **options)))
+dtaidistance_dtw_ndim = each_pair(dtaidistance_of(dtw_ndim.distance))
+dtaidistance_dtw_ndim_fast = each_pair(dtaidistance_of(dtw_ndim.distance_fast))
+
+
+# pysdtw. Its bandwidth is ours where n = m, but 0 means none; where n ≠ m it follows the slanted diagonal.
+
+
+def pysdtw_soft_dtw(given: Sequences, gamma: float = 1.0, band: int | None = None) -> Tensor:
+    def packed(steps: Tensor, lengths: Tensor | None) -> Tensor | PackedSequence:
+        return steps if lengths is None else pack_padded_sequence(steps, lengths, True, enforce_sorted=False)
+
+    loss = pysdtw.SoftDTW(gamma, use_cuda=False, bandwidth=band)
+    return loss(packed(given.x, given.x_lengths), packed(given.y, given.y_lengths))
+
+
+# POT. Where it solves for the plan alone, the regulariser is added to its value.
+
+UNTIL = {"numItermax": 20_000, "stopThr": 1e-13}
+UNTIL_SOLVED = {"max_iter": 20_000, "tol": 1e-13}
+
+
+def uniform(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return tuple(torch.full(steps.shape[:1], 1 / len(steps), dtype=steps.dtype) for steps in (x, y))
+
+
+def relative_entropy(plan: Tensor) -> Tensor:
+    """KL(P ‖ a ⊗ b) between uniform weights."""
+    return (plan * (plan * plan.numel()).log()).sum()
+
+
+@each_pair
+def pot_emd2(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+    return ot.emd2(*uniform(x, y), ground_cost(x, y, "euclidean"))
+
+
+@each_pair
+def pot_sinkhorn2(x: Tensor, y: Tensor, epsilon: float, method: str = "sinkhorn") -> Tensor:
+    problem = *uniform(x, y), ground_cost(x, y, "euclidean"), epsilon, method
+    transport, plan = ot.sinkhorn2(*problem, **UNTIL), ot.sinkhorn(*problem, **UNTIL)
+    return transport + epsilon * relative_entropy(plan)
+
+
+@each_pair
+def pot_solve(x: Tensor, y: Tensor, epsilon: float, cost: str = "euclidean") -> Tensor:
+    return ot.solve(ground_cost(x, y, cost), reg=epsilon, reg_type="KL", **UNTIL_SOLVED).value
+
+
+def pot_solve_batch(given: Sequences, epsilon: float, reg_type: str = "entropy") -> Tensor:
+    cost = ground_cost(given.x, given.y, "euclidean")  # (B, N, M)
+    value = ot.batch.solve_batch(cost, epsilon, reg_type=reg_type, **UNTIL_SOLVED).value
+    # Σ P log P is KL(P ‖ a ⊗ b) − log(n m).
+    return value + epsilon * math.log(cost[0].numel()) if reg_type == "entropy" else value
+
+
+@each_pair
+def pot_solve_sample(x: Tensor, y: Tensor, epsilon: float, cost: str, debias: bool = True) -> Tensor:
+    return ot.solve_sample(x, y, metric=cost, reg=epsilon, debias=debias, **UNTIL_SOLVED).value
+
+
+@first_pair
+def pot_sinkhorn(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+    return ot.sinkhorn(*uniform(x, y), ground_cost(x, y, "euclidean"), epsilon, **UNTIL)
+
+
+# GeomLoss. Its cost is ‖x − y‖^p / p and its epsilon blur^p: with p = 2, half of ours both.
+
+
+def geomloss_loss(given: Sequences, epsilon: float, cost: str = "euclidean", debias: bool = False) -> Tensor:
+    p = 1 if cost == "euclidean" else 2
+    blur = (epsilon / p) ** (1 / p)
+    # A thousand iterations just above the last epsilon; by default there are a few on the way there from the diameter.
+    schedule = {"diameter": 1.001 * blur, "scaling": 1 - 1e-6}
+    # Its own distance is never below 1e-4, which shows where a sequence is compared with itself.
+    distance = partial(ground_cost, kind=cost) if p == 1 else None
+    loss = geomloss.SamplesLoss(p=p, blur=blur, debias=debias, cost=distance, backend="tensorized", **schedule)
+    # Steps beyond a length weigh nothing.
+    a, b = weights(given.x, given.x_lengths), weights(given.y, given.y_lengths)
+    return p * loss(a, given.x, b, given.y)
+
+
+def geomloss_debiased(given: Sequences, epsilon: float, cost: str = "euclidean") -> Tensor:
+    return geomloss_loss(given, epsilon, cost, debias=True)
+
+
+def weights(steps: Tensor, lengths: Tensor | None) -> Tensor:
+    """(B, N), uniform over valid steps."""
+    valid = torch.ones(steps.shape[:2], dtype=steps.dtype)
+    if lengths is not None:
+        valid *= torch.arange(steps.shape[1]) < lengths[:, None]
+    return valid / valid.sum(1, keepdim=True)
+
+
+# SciPy
+
+
+@each_pair
+def scipy_assignment(x: Tensor, y: Tensor, epsilon: float) -> float:
+    cost = ground_cost(x, y, "euclidean").detach().numpy()
+    # Between equally many steps of equal weight, one of the cheapest plans is a permutation, of weights 1 / n.
+    return cost[scipy.optimize.linear_sum_assignment(cost)].mean()
+
+
+@each_pair
+def scipy_linprog(x: Tensor, y: Tensor, epsilon: float) -> float:
+    n, m = len(x), len(y)
+    margins = np.vstack([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])
+    weights = np.concatenate([np.full(n, 1 / n), np.full(m, 1 / m)])
+    cost = ground_cost(x, y, "euclidean").detach().numpy()
+    return scipy.optimize.linprog(cost.ravel(), A_eq=margins, b_eq=weights).fun
+
+
+@each_pair
+def scipy_wasserstein(x: Tensor, y: Tensor, epsilon: float) -> float:
+    return scipy.stats.wasserstein_distance(x[:, 0].detach(), y[:, 0].detach())

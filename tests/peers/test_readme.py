@@ -1,0 +1,46 @@
+"""The lines that README.md offers in place of other libraries' compute what those compute."""
+
+import re
+from pathlib import Path
+
+import geomloss
+import ot.batch
+import pysdtw
+import pytest
+import torch
+import tslearn.metrics
+from torch import Tensor
+
+import scav_kernels.nn
+
+README = Path(__file__).parents[2] / "README.md"
+LINES = re.findall(r"^```diff\n-(.*)\n\+(.*)\n```$", README.read_text(encoding="utf-8"), re.MULTILINE)
+# Relative. Sinkhorn's stop at small errors by rules of their own, GeomLoss at larger ones.
+TOLERANCES = {"geomloss": 3e-2, "ot": 1e-3, "pysdtw": 1e-5, "tslearn": 1e-5}
+NOT_INSTALLED = ["SoftDTW", "torchdtw"]
+
+
+def library(line: str) -> str:
+    return re.split(r"[.(]", line.split(" = ")[1])[0]
+
+
+def run(line: str) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(4, 20, 8, generator=generator) / 8**0.5 for _ in range(2))
+    names = {"torch": torch, "scav_kernels": scav_kernels, "geomloss": geomloss, "ot": ot, "pysdtw": pysdtw}
+    names |= {"tslearn": tslearn, "x": x, "y": y, "x_lengths": torch.tensor([20, 1, 7, 12]), "y_lengths": None}
+    exec(line, names)
+    return torch.as_tensor(names[line.split(" = ")[0]])
+
+
+def test_every_peer_has_its_lines() -> None:
+    assert sorted(library(theirs) for theirs, _ in LINES) == sorted([*TOLERANCES, *NOT_INSTALLED])
+
+
+@pytest.mark.parametrize(("theirs", "ours"), LINES, ids=[library(theirs) for theirs, _ in LINES])
+def test_lines_compute_the_same(theirs: str, ours: str) -> None:
+    value = run(ours)
+    assert value.isfinite().all()
+    if library(theirs) not in NOT_INSTALLED:
+        expected = run(theirs)
+        torch.testing.assert_close(value, expected, rtol=TOLERANCES[library(theirs)], atol=0, check_dtype=False)
