@@ -100,7 +100,7 @@ class LossConfig:
     metric: str = setting(
         "interpolated_euclidean",
         "Distance to train with: pooled_cosine (CAV), or a metric of scav_kernels.cdist (SCAV): "
-        "interpolated_euclidean, dtw, soft_dtw, sinkhorn.",
+        "interpolated_euclidean, dtw, soft_dtw, sinkhorn, soft_dtw_divergence, sinkhorn_divergence.",
     )
     options: dict[str, Option] = field(
         default_factory=dict,
@@ -111,7 +111,7 @@ class LossConfig:
     per_step: bool | None = assumed(
         None,
         "Divide a distance by the pair's steps, n + m; null does so for the metrics that sum along a path "
-        "(dtw, soft_dtw).",
+        "(dtw, soft_dtw, soft_dtw_divergence).",
     )
     scale: float = assumed(14.3, "Initial factor from distance to logit, in 1 / distance (CLIP's 1 / 0.07).")
     learn_scale: bool = assumed(True, "Whether the factor is learned.")

@@ -12,7 +12,7 @@ from scav_model.config import Config, Option
 from scav_model.model import masked_mean
 
 POOLED_COSINE = "pooled_cosine"
-PATH_SUMS = frozenset({"dtw", "soft_dtw"})
+PATH_SUMS = frozenset({"dtw", "soft_dtw", "soft_dtw_divergence"})
 
 
 class Sequences(NamedTuple):

@@ -99,6 +99,7 @@ def test_compile_has_no_graph_break(case: Case, paired: bool, dynamic: bool) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch's own modules, as it imports them
 @pytest.mark.parametrize("case", PUBLIC, ids=str)
 def test_compile_with_the_default_backend(case: Case) -> None:
     compiled_answers(case, paired=False, dynamic=True)
