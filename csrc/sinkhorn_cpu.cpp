@@ -9,51 +9,47 @@
 namespace scav {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
-                                                        const std::optional<at::Tensor>& x_lengths,
-                                                        const std::optional<at::Tensor>& y_lengths, double epsilon,
-                                                        int64_t max_iterations, double tolerance, std::string cost,
-                                                        bool paired, bool save_potentials) {
+std::tuple<at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
+                                            const std::optional<at::Tensor>& x_lengths,
+                                            const std::optional<at::Tensor>& y_lengths, double epsilon,
+                                            int64_t max_iterations, double tolerance, std::string cost, bool paired,
+                                            bool save_potentials) {
   const Inputs inputs = check_inputs("sinkhorn", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("sinkhorn", "epsilon", epsilon, inputs.x.scalar_type());
   check_iterations("sinkhorn", max_iterations, tolerance);
   at::Tensor out = inputs.new_result();
-  const auto saved = [&](int64_t steps) {
-    return at::zeros(save_potentials ? inputs.result_shape({steps}) : std::vector<int64_t>{0}, out.options());
-  };
-  at::Tensor f = saved(inputs.steps_x()), g = saved(inputs.steps_y());
+  at::Tensor f =
+      at::zeros(save_potentials ? inputs.result_shape({inputs.steps_x()}) : std::vector<int64_t>{0}, out.options());
   if (inputs.empty()) {
-    return {out, f, g};
+    return {out, f};
   }
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sinkhorn", [&] {
     SCAV_AT_LEVEL(sinkhorn_forward<scalar_t>)
     (inputs, SinkhornOptions{epsilon, max_iterations, tolerance}, out.mutable_data_ptr<scalar_t>(),
-     save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr,
-     save_potentials ? g.mutable_data_ptr<scalar_t>() : nullptr);
+     save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr);
   });
   spread_poison(inputs, out);
-  return {out, f, g};
+  return {out, f};
 }
 
 std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
                                                      const std::optional<at::Tensor>& x_lengths,
                                                      const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
-                                                     const at::Tensor& g, double epsilon, std::string cost, bool paired,
-                                                     bool need_x, bool need_y) {
+                                                     double epsilon, std::string cost, bool paired, bool need_x,
+                                                     bool need_y) {
   const Inputs inputs = check_inputs("sinkhorn_backward", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("sinkhorn_backward", "epsilon", epsilon, inputs.x.scalar_type());
   check_saved("sinkhorn_backward", "f", f, inputs.result_shape({inputs.steps_x()}), inputs.x.scalar_type());
-  check_saved("sinkhorn_backward", "g", g, inputs.result_shape({inputs.steps_y()}), inputs.x.scalar_type());
   const Spoilt spoilt =
       separate_poison(inputs, check_grad("sinkhorn_backward", inputs.result_shape(), inputs.x.scalar_type(), grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {
-    const at::Tensor rows = f.contiguous(), columns = g.contiguous();
+    const at::Tensor potentials = f.contiguous();
     AT_DISPATCH_FLOATING_TYPES(inputs.x.scalar_type(), "sinkhorn_backward", [&] {
       SCAV_AT_LEVEL(sinkhorn_backward<scalar_t>)
-      (inputs, epsilon, spoilt.grad.const_data_ptr<scalar_t>(), rows.const_data_ptr<scalar_t>(),
-       columns.const_data_ptr<scalar_t>(), data_or_null<scalar_t>(dx), data_or_null<scalar_t>(dy));
+      (inputs, epsilon, spoilt.grad.const_data_ptr<scalar_t>(), potentials.const_data_ptr<scalar_t>(),
+       data_or_null<scalar_t>(dx), data_or_null<scalar_t>(dy));
     });
   }
   return finish_gradients(inputs, dx, dy, spoilt);

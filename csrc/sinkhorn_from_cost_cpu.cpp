@@ -10,51 +10,46 @@
 namespace scav {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(const at::Tensor& cost,
-                                                                  const std::optional<at::Tensor>& x_lengths,
-                                                                  const std::optional<at::Tensor>& y_lengths,
-                                                                  double epsilon, int64_t max_iterations,
-                                                                  double tolerance, bool save_potentials) {
+std::tuple<at::Tensor, at::Tensor> sinkhorn_from_cost(const at::Tensor& cost,
+                                                      const std::optional<at::Tensor>& x_lengths,
+                                                      const std::optional<at::Tensor>& y_lengths, double epsilon,
+                                                      int64_t max_iterations, double tolerance, bool save_potentials) {
   GivenCosts costs = check_costs("sinkhorn_from_cost", cost, x_lengths, y_lengths);
   check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
   check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
   poison_blocked_steps(costs);
   at::Tensor out = costs.new_result();
-  const auto saved = [&](int64_t steps) {
-    return at::zeros(save_potentials ? costs.result_shape(steps) : std::vector<int64_t>{0}, out.options());
-  };
-  at::Tensor f = saved(costs.steps_x()), g = saved(costs.steps_y());
+  at::Tensor f =
+      at::zeros(save_potentials ? costs.result_shape(costs.steps_x()) : std::vector<int64_t>{0}, out.options());
   if (costs.empty()) {
-    return {out, f, g};
+    return {out, f};
   }
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sinkhorn_from_cost", [&] {
     SCAV_AT_LEVEL(sinkhorn_from_cost_forward<scalar_t>)
     (costs, SinkhornOptions{epsilon, max_iterations, tolerance}, out.mutable_data_ptr<scalar_t>(),
-     save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr,
-     save_potentials ? g.mutable_data_ptr<scalar_t>() : nullptr);
+     save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr);
   });
   spread_poison(costs, out);
-  return {out, f, g};
+  return {out, f};
 }
 
 at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
                                        const std::optional<at::Tensor>& x_lengths,
                                        const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
-                                       const at::Tensor& g, double epsilon) {
+                                       double epsilon) {
   const char* op = "sinkhorn_from_cost_backward";
   GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
   check_positive(op, "epsilon", epsilon, costs.cost.scalar_type());
   check_saved(op, "f", f, costs.result_shape(costs.steps_x()), costs.cost.scalar_type());
-  check_saved(op, "g", g, costs.result_shape(costs.steps_y()), costs.cost.scalar_type());
   poison_blocked_steps(costs);
   const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), grad);
   at::Tensor gradient = costs.new_gradient();
   if (!costs.empty()) {
-    const at::Tensor inner = without_poisoned(costs, outer), rows = f.contiguous(), columns = g.contiguous();
+    const at::Tensor inner = without_poisoned(costs, outer), potentials = f.contiguous();
     AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "sinkhorn_from_cost_backward", [&] {
       SCAV_AT_LEVEL(sinkhorn_from_cost_backward<scalar_t>)
-      (costs, epsilon, inner.const_data_ptr<scalar_t>(), rows.const_data_ptr<scalar_t>(),
-       columns.const_data_ptr<scalar_t>(), gradient.mutable_data_ptr<scalar_t>());
+      (costs, epsilon, inner.const_data_ptr<scalar_t>(), potentials.const_data_ptr<scalar_t>(),
+       gradient.mutable_data_ptr<scalar_t>());
     });
   }
   return finish_gradient(costs, outer, std::move(gradient));

@@ -26,13 +26,36 @@ int64_t sinkhorn_rows(const Source& tile) {
   return std::clamp<int64_t>(cells / tile.columns(), 1, tile.rows());
 }
 
+// Below every potential and exponent that occurs, and still finite after a sum: its exponentials are 0.
+template <class T>
+inline constexpr T kMasked = -std::numeric_limits<T>::max() / 16;
+
+// Adds the shares of rows [first, end) to sum_i exp(F[i] - S[i, j]) = sums[j] * exp(peaks[j]), for a row of `width`
+// columns. Start from sums of 0 and masked peaks.
+template <class T>
+void add_log_columns(const T* costs, int64_t first, int64_t end, int64_t width, T scale, const T* f, T* sums,
+                     T* peaks) {
+  constexpr int w = kWidth<T>;
+  for (int64_t j = 0; j < width; j += w) {
+    const Vec<T, w> before = load<T, w>(peaks + j);
+    Vec<T, w> peak = before;
+    for (int64_t i = first; i < end; ++i) {
+      peak = vmax(peak, f[i] - scale * load<T, w>(costs + i * width + j));
+    }
+    Vec<T, w> sum = load<T, w>(sums + j) * vexp<T, w>(before - peak);
+    for (int64_t i = first; i < end; ++i) {
+      sum += vexp<T, w>(f[i] - scale * load<T, w>(costs + i * width + j) - peak);
+    }
+    store<T, w>(peaks + j, peak);
+    store<T, w>(sums + j, sum);
+  }
+}
+
 // `Source` is a Tile or GivenTile.
 template <class T, class Source>
 class SinkhornPair {
   static constexpr int w = kWidth<T>;
   using V = Vec<T, w>;
-  // What a masked column's potential holds: its exponentials are 0.
-  static constexpr T kMasked = -std::numeric_limits<T>::max() / 16;
   // u and v are absorbed beyond this. Cells of K that underflowed are then still below rounding.
   static constexpr T kLargest = sizeof(T) == 4 ? T(1e8) : T(1e60);
 
@@ -58,13 +81,15 @@ class SinkhornPair {
       tile_.costs(0, tile_.panels(), 0, n_, costs_.data(), width_);
     }
     for (int64_t j = 0; j < width_; ++j) {
-      g_[j] = j < m_ ? T(0) : kMasked;
+      g_[j] = j < m_ ? T(0) : kMasked<T>;
     }
   }
 
   // Stops once sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`.
   void iterate(int64_t max_iterations, T tolerance) {
-    log_iteration(T(0));
+    if (log_iteration(T(0))) {
+      return;
+    }
     for (int64_t iteration = 1; iteration < max_iterations; ++iteration) {
       if (resident()) {
         const Outcome outcome = scaling_iteration(tolerance);
@@ -97,27 +122,22 @@ class SinkhornPair {
     return static_cast<T>(epsilon * (rows / static_cast<double>(n_) + columns / static_cast<double>(m_)));
   }
 
-  // Potentials in the unit of the cost, 0 beyond the lengths.
-  void save(double epsilon, T* f, int64_t f_size, T* g, int64_t g_size) const {
-    for (int64_t i = 0; i < f_size; ++i) {
-      f[i] = i < n_ ? static_cast<T>(epsilon * f_[i]) : T(0);
-    }
-    for (int64_t j = 0; j < g_size; ++j) {
-      g[j] = j < m_ ? static_cast<T>(epsilon * g_[j]) : T(0);
-    }
-  }
+  // F, for the backward pass: (n,).
+  void save(T* f) const { std::copy_n(f_.data(), n_, f); }
 
  private:
   enum class Outcome { converged, done, out_of_range };
 
   bool resident() const { return block_ == n_; }
 
-  // One iteration in logarithms, a block of rows at a time. Returns true, changing nothing, if the potentials had
-  // converged before it; a tolerance of 0 never has.
+  // One iteration in logarithms, a block of rows at a time. Returns true if the potentials had converged before it, and
+  // leaves them as they were; a tolerance of 0 never has. Also if costs overflow in units of epsilon: no iteration
+  // helps.
   bool log_iteration(T tolerance) {
     std::fill_n(sums_.data(), width_, T(0));
-    std::fill_n(peaks_.data(), width_, kMasked);
+    std::fill_n(peaks_.data(), width_, kMasked<T>);
     T error = 0;
+    bool finite = true;
     for (int64_t first = 0; first < n_; first += block_) {
       const int64_t end = std::min(first + block_, n_);
       if (!resident()) {
@@ -126,16 +146,20 @@ class SinkhornPair {
       const T* costs = costs_.data() - first * width_;
       for (int64_t i = first; i < end; ++i) {
         f_next_[i] = log_row(costs + i * width_);
+        finite &= std::isfinite(f_next_[i]);
         if (tolerance > 0) {
           error += std::abs(std::exp(f_[i] - f_next_[i]) - 1) / static_cast<T>(n_);
         }
       }
-      add_log_columns(costs, first, end);
+      add_log_columns(costs, first, end, width_, scale_, f_next_.data(), sums_.data(), peaks_.data());
     }
     if (error < tolerance) {
       return true;
     }
     std::swap(f_, f_next_);
+    if (!finite) {
+      return true;
+    }
     const T log_n = std::log(static_cast<T>(n_));
     for (int64_t j = 0; j < m_; ++j) {
       g_[j] = log_n - peaks_[j] - std::log(sums_[j]);
@@ -148,7 +172,7 @@ class SinkhornPair {
 
   // -log sum_j b exp(G[j] - S[i, j])
   T log_row(const T* costs) const {
-    V peak = splat<T, w>(kMasked), sum{};
+    V peak = splat<T, w>(kMasked<T>), sum{};
     for (int64_t j = 0; j < width_; j += w) {
       peak = vmax(peak, load<T, w>(g_.data() + j) - scale_ * load<T, w>(costs + j));
     }
@@ -160,23 +184,6 @@ class SinkhornPair {
       sum += vexp<T, w>(load<T, w>(g_.data() + j) - scale_ * load<T, w>(costs + j) - most);
     }
     return std::log(static_cast<T>(m_)) - most - std::log(horizontal_sum<T, w>(sum));
-  }
-
-  // Rows' shares of sum_i exp(F[i] - S[i, j]), as sums_ * exp(peaks_).
-  void add_log_columns(const T* costs, int64_t first, int64_t end) {
-    for (int64_t j = 0; j < width_; j += w) {
-      const V before = load<T, w>(peaks_.data() + j);
-      V peak = before;
-      for (int64_t i = first; i < end; ++i) {
-        peak = vmax(peak, f_next_[i] - scale_ * load<T, w>(costs + i * width_ + j));
-      }
-      V sum = load<T, w>(sums_.data() + j) * vexp<T, w>(before - peak);
-      for (int64_t i = first; i < end; ++i) {
-        sum += vexp<T, w>(f_next_[i] - scale_ * load<T, w>(costs + i * width_ + j) - peak);
-      }
-      store<T, w>(peaks_.data() + j, peak);
-      store<T, w>(sums_.data() + j, sum);
-    }
   }
 
   // K = exp(F + G - S), u = 1, b v = b
@@ -273,10 +280,9 @@ class SinkhornPair {
   Buffer<T> g_, v_, sums_, peaks_;  // (width,) G, b v, and the columns' sums
 };
 
-// Every pair of a PairBatch or GivenBatch of one lane. `f`, `g` may be null: (results, N) and (results, M) potentials.
+// Every pair of a PairBatch or GivenBatch of one lane. `f` may be null: (results, f_stride) potentials.
 template <class T, class Batch>
-void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, T* f, int64_t f_size, T* g,
-                    int64_t g_size) {
+void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, T* f, int64_t f_stride) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const auto& tile = pairs.tile_of(0);
     const int64_t result = results[0];
@@ -289,71 +295,85 @@ void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, 
     pair.iterate(options.max_iterations, static_cast<T>(options.tolerance));
     out[result] = pair.value(options.epsilon);
     if (f != nullptr) {
-      pair.save(options.epsilon, f + result * f_size, f_size, g + result * g_size, g_size);
+      pair.save(f + result * f_stride);
     }
   });
 }
 
-// One pair's gradient: d out / d cost is the plan, P = a b exp((f + g - C) / epsilon), by the envelope theorem. `f` and
-// `g` are its potentials.
+// One pair's gradient: d out / d cost is the plan, by the envelope theorem. An iteration leaves the columns' sums
+// exact, so P[:, j] = b softmax_i(F[i] - S[i, j]): from F alone, without the rounding of G, and never more than there
+// is to move.
 template <class T, class Source, class To>
-void sinkhorn_pair_backward(const Source& tile, double epsilon, T grad, const T* f, const T* g, const To& to) {
+void sinkhorn_pair_backward(const Source& tile, double epsilon, T grad, const T* f, const To& to) {
   constexpr int w = kWidth<T>;
   const T scale = static_cast<T>(1 / epsilon);
   const int64_t n = tile.rows(), m = tile.steps(), width = tile.columns(), block = sinkhorn_rows<T>(tile);
   if (grad == 0 || tile.poisoned()) {
     return;
   }
-  Buffer<T> costs(block * width), weights(block * width), columns(width);
+  Buffer<T> costs(block * width), weights(block * width), sums(width), peaks(width);
+  std::fill_n(sums.data(), width, T(0));
+  std::fill_n(peaks.data(), width, kMasked<T>);
+  // f(first, end, costs) for each block of rows, whose costs are computed where they are not the ones held already.
+  int64_t held = -1;
+  const auto for_each_block = [&](const auto& visit) {
+    for (int64_t first = 0; first < n; first += block) {
+      const int64_t end = std::min(first + block, n);
+      T* c = costs.data() - first * width;
+      if (held != first) {
+        tile.costs(0, tile.panels(), first, end, c, width);
+        held = first;
+      }
+      visit(first, end, c);
+    }
+  };
+  for_each_block([&](int64_t first, int64_t end, const T* c) {
+    add_log_columns(c, first, end, width, scale, f, sums.data(), peaks.data());
+  });
   for (int64_t j = 0; j < width; ++j) {
-    columns[j] = j < m ? g[j] : -std::numeric_limits<T>::max() / 16;
+    sums[j] = j < m ? grad / (static_cast<T>(m) * sums[j]) : T(0);
   }
-  const T mass = grad / (static_cast<T>(n) * static_cast<T>(m));
-  for (int64_t first = 0; first < n; first += block) {
-    const int64_t end = std::min(first + block, n);
-    T *c = costs.data() - first * width, *p = weights.data() - first * width;
-    tile.costs(0, tile.panels(), first, end, c, width);
+  for_each_block([&](int64_t first, int64_t end, const T* c) {
+    T* p = weights.data() - first * width;
     for (int64_t i = first; i < end; ++i) {
       for (int64_t j = 0; j < width; j += w) {
-        const Vec<T, w> exponent = (f[i] + load<T, w>(columns.data() + j) - load<T, w>(c + i * width + j)) * scale;
-        store<T, w>(p + i * width + j, mass * vexp<T, w>(exponent));
+        const Vec<T, w> exponent = f[i] - scale * load<T, w>(c + i * width + j) - load<T, w>(peaks.data() + j);
+        store<T, w>(p + i * width + j, load<T, w>(sums.data() + j) * vexp<T, w>(exponent));
       }
     }
     tile.adjoint(0, tile.panels(), first, end, c, p, width, to);
-  }
+  });
 }
 
 template <class T>
-void sinkhorn_forward(const Inputs& inputs, const SinkhornOptions& options, T* out, T* f, T* g) {
-  sinkhorn_batch<T>(PairBatch<T>(inputs, 1, false), options, out, f, inputs.steps_x(), g, inputs.steps_y());
+void sinkhorn_forward(const Inputs& inputs, const SinkhornOptions& options, T* out, T* f) {
+  sinkhorn_batch<T>(PairBatch<T>(inputs, 1, false), options, out, f, inputs.steps_x());
 }
 
 template <class T>
-void sinkhorn_from_cost_forward(const GivenCosts& costs, const SinkhornOptions& options, T* out, T* f, T* g) {
-  sinkhorn_batch<T>(GivenBatch<T>(costs, 1), options, out, f, costs.steps_x(), g, costs.steps_y());
+void sinkhorn_from_cost_forward(const GivenCosts& costs, const SinkhornOptions& options, T* out, T* f) {
+  sinkhorn_batch<T>(GivenBatch<T>(costs, 1), options, out, f, costs.steps_x());
 }
 
 // dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
 template <class T>
-void sinkhorn_backward(const Inputs& inputs, double epsilon, const T* grad, const T* f, const T* g, T* dx, T* dy) {
+void sinkhorn_backward(const Inputs& inputs, double epsilon, const T* grad, const T* f, T* dx, T* dy) {
   const PairBatch<T> batch(inputs, 1, true);
-  backward_pairs(batch, dx, dy,
-                 [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
-                   const int64_t result = results[0];
-                   sinkhorn_pair_backward(pairs.tile_of(0), epsilon, grad[result], f + result * inputs.steps_x(),
-                                          g + result * inputs.steps_y(), to[0]);
-                 });
+  backward_pairs(
+      batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
+        const int64_t result = results[0];
+        sinkhorn_pair_backward(pairs.tile_of(0), epsilon, grad[result], f + result * inputs.steps_x(), to[0]);
+      });
 }
 
 // d_cost: (B1, B2, N, M), zero on entry.
 template <class T>
-void sinkhorn_from_cost_backward(const GivenCosts& costs, double epsilon, const T* grad, const T* f, const T* g,
-                                 T* d_cost) {
+void sinkhorn_from_cost_backward(const GivenCosts& costs, double epsilon, const T* grad, const T* f, T* d_cost) {
   const GivenBatch<T> batch(costs, 1);
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const int64_t result = results[0];
     sinkhorn_pair_backward(pairs.tile_of(0), epsilon, grad[result], f + result * costs.steps_x(),
-                           g + result * costs.steps_y(), batch.adjoints(results, d_cost)[0]);
+                           batch.adjoints(results, d_cost)[0]);
   });
 }
 

@@ -45,7 +45,7 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
 // (rows, lanes) holds what column t receives from column t + 1. `diagonal` holds the weights of the diagonal on entry,
 // e on return, which is 0 where they are negative: in cells that no path enters. Rows of the stretch outside the band
 // are zero.
-template <class T, int W, int V, class Pairs>
+template <class T, int W, int V, bool banded, class Pairs>
 void soft_dtw_adjoint(const Stretch& stretch, const Pairs& pairs, const Lanes<T>& lanes, const T* grads, T* diagonal,
                       const T* up, int64_t stride, int64_t first_row, int64_t end_row, T* ahead) {
   constexpr int64_t width = W * V;
@@ -75,6 +75,10 @@ void soft_dtw_adjoint(const Stretch& stretch, const Pairs& pairs, const Lanes<T>
         Vec<T, W> e = load<T, W>(at) + from_below[v];
         if constexpr (Pairs::kForbids) {
           e = d < T(0) ? Vec<T, W>{} : e;
+        }
+        // What the other weights leave of 1 for a cell outside is rounding.
+        if constexpr (banded) {
+          e = in_band<T, W>(lanes, v, t - s) ? e : Vec<T, W>{};
         }
         const Vec<T, W> left = vmax(T(1) - d - u, Vec<T, W>{});
         store<T, W>(at, e * left + from_diagonal[v]);
@@ -143,8 +147,8 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
       advance(stretch, true);
     }
     const int64_t row0 = lanes.first_row(stretch.step0), row1 = lanes.end_row(stretch.step1 - 1);
-    soft_dtw_adjoint<T, W, V>(stretch, pairs, lanes, grads, diagonal.data(), up.data(), stride, row0, row1,
-                              ahead.data());
+    soft_dtw_adjoint<T, W, V, banded>(stretch, pairs, lanes, grads, diagonal.data(), up.data(), stride, row0, row1,
+                                      ahead.data());
     // The product reads whole panels; a last one may end in columns past the last step.
     const int64_t grain = pairs.granularity(), covered = (stretch.step1 - stretch.step0 + grain - 1) / grain * grain;
     for (int64_t s = row0; s < row1; ++s) {

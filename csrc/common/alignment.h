@@ -40,6 +40,13 @@ struct Lanes {
   int64_t end_row(int64_t t) const { return std::clamp<int64_t>(t - lowest + 1, 0, rows); }
 };
 
+// Whether the cells that lie `offset` = t - s off the diagonal are in the bands of vector number v of the lanes.
+template <class T, int W>
+SCAV_INLINE auto in_band(const Lanes<T>& lanes, int v, int64_t offset) {
+  const T at = static_cast<T>(offset);
+  return (load<T, W>(lanes.low.data() + v * W) <= at) & (load<T, W>(lanes.high.data() + v * W) >= at);
+}
+
 // One stretch of steps, with its costs laid out as Pairs::costs leaves them.
 struct Stretch {
   int64_t step0, step1;
@@ -67,10 +74,7 @@ void sweep(const Stretch& stretch, const Lanes<T>& lanes, const T* costs, int64_
         const Vec<T, W> left = load<T, W>(at + v * W);
         Vec<T, W> r = cell(s, t, v, load<T, W>(cost + v * W), diagonal[v], up[v], left);
         if constexpr (banded) {
-          const T offset = static_cast<T>(t - s);
-          const Vec<T, W> outside = splat<T, W>(kUnreachable<T>);
-          r = load<T, W>(lanes.low.data() + v * W) <= offset ? r : outside;
-          r = load<T, W>(lanes.high.data() + v * W) >= offset ? r : outside;
+          r = in_band<T, W>(lanes, v, t - s) ? r : splat<T, W>(kUnreachable<T>);
         }
         store<T, W>(at + v * W, r);
         diagonal[v] = left;

@@ -20,17 +20,17 @@ from scav_kernels.ops.common import (
 )
 from scav_kernels.ops.registry import METRICS, Metric
 
-# `f` (B1, B2, N), `g` (B1, B2, M), empty unless save_potentials: the dual potentials in the cost's unit, 0 beyond the
-# lengths.
+# `f` (B1, B2, N), empty unless save_potentials: x's dual potentials in units of epsilon, 0 beyond the lengths. y's, and
+# the plan, follow from them and the costs.
 torch.library.define(
     "scav::sinkhorn",
     "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, float epsilon, int max_iterations, float tolerance, "
-    "str cost, bool paired, bool save_potentials) -> (Tensor out, Tensor f, Tensor g)",
+    "str cost, bool paired, bool save_potentials) -> (Tensor out, Tensor f)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
     "scav::sinkhorn_backward",
-    "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, Tensor f, Tensor g, float epsilon, "
+    "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, Tensor f, float epsilon, "
     "str cost, bool paired, bool need_x, bool need_y) -> (Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
@@ -108,8 +108,8 @@ def sinkhorn_plan(
     check_pair("sinkhorn_plan", x, y)
     check_options("sinkhorn_plan", epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance, cost=cost)
     costs = ground_cost(x, y, cost)[None, None]
-    out, f, g = torch.ops.scav.sinkhorn_from_cost(costs, None, None, epsilon, max_iterations, tolerance, True)
-    return torch.ops.scav.sinkhorn_from_cost_backward(torch.ones_like(out), costs, None, None, f, g, epsilon)[0, 0]
+    out, f = torch.ops.scav.sinkhorn_from_cost(costs, None, None, epsilon, max_iterations, tolerance, True)
+    return torch.ops.scav.sinkhorn_from_cost_backward(torch.ones_like(out), costs, None, None, f, epsilon)[0, 0]
 
 
 def _distance(
@@ -126,7 +126,7 @@ def _distance(
 ) -> Tensor:
     check_tensors("sinkhorn", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
     check_options("sinkhorn", epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance, cost=cost)
-    out, _, _ = torch.ops.scav.sinkhorn(
+    out, _ = torch.ops.scav.sinkhorn(
         x, y, x_lengths, y_lengths, epsilon, max_iterations, tolerance, cost, paired, wants_grad(x, y)
     )
     return out
@@ -147,11 +147,9 @@ def _fake(
     cost: str,
     paired: bool,
     save_potentials: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     out = new_result(x, y, paired)
-    if not save_potentials:
-        return out, out.new_empty(0), out.new_empty(0)
-    return out, new_result(x, y, paired, x.shape[1]), new_result(x, y, paired, y.shape[1])
+    return out, out.new_empty((*out.shape, x.shape[1]) if save_potentials else (0,))
 
 
 @torch.library.register_fake("scav::sinkhorn_backward")
@@ -162,7 +160,6 @@ def _fake_backward(
     x_lengths: Tensor | None,
     y_lengths: Tensor | None,
     f: Tensor,
-    g: Tensor,
     epsilon: float,
     cost: str,
     paired: bool,
@@ -172,17 +169,17 @@ def _fake_backward(
     return new_gradients(x, y, need_x, need_y)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, epsilon, _max_iterations, _tolerance, cost, paired, save_potentials = inputs
-    _, f, g = output
-    ctx.mark_non_differentiable(f, g)
+    _, f = output
+    ctx.mark_non_differentiable(f)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, f, g)
+    ctx.save_for_backward(*tensors, f)
     ctx.options = epsilon, cost, paired
     ctx.has_potentials = save_potentials
 
 
-def _backward(ctx: Any, grad: Tensor | None, _f: Tensor | None, _g: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, _f: Tensor | None) -> tuple[Tensor | None, ...]:
     need_x, need_y, *_ = ctx.needs_input_grad
     if grad is None:
         return (None,) * 10

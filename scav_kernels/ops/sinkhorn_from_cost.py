@@ -15,16 +15,16 @@ from scav_kernels.ops.common import (
     wants_grad,
 )
 
-# `f` (B1, B2, N) and `g` (B1, B2, M) as in scav::sinkhorn.
+# `f` as in scav::sinkhorn.
 torch.library.define(
     "scav::sinkhorn_from_cost",
     "(Tensor cost, Tensor? x_lengths, Tensor? y_lengths, float epsilon, int max_iterations, float tolerance, "
-    "bool save_potentials) -> (Tensor out, Tensor f, Tensor g)",
+    "bool save_potentials) -> (Tensor out, Tensor f)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
     "scav::sinkhorn_from_cost_backward",
-    "(Tensor grad, Tensor cost, Tensor? x_lengths, Tensor? y_lengths, Tensor f, Tensor g, float epsilon) -> Tensor",
+    "(Tensor grad, Tensor cost, Tensor? x_lengths, Tensor? y_lengths, Tensor f, float epsilon) -> Tensor",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -60,7 +60,7 @@ def sinkhorn_from_cost(
     """
     check_tensors("sinkhorn_from_cost", cost=cost, x_lengths=x_lengths, y_lengths=y_lengths)
     check_options("sinkhorn_from_cost", epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance)
-    out, _, _ = torch.ops.scav.sinkhorn_from_cost(
+    out, _ = torch.ops.scav.sinkhorn_from_cost(
         as_batch(cost), x_lengths, y_lengths, epsilon, max_iterations, tolerance, wants_grad(cost)
     )
     return out.reshape(()) if cost.dim() == 2 else out
@@ -75,10 +75,9 @@ def _fake(
     max_iterations: int,
     tolerance: float,
     save_potentials: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     out = new_result_of_costs(cost)
-    f, g = (out.new_empty((*out.shape, steps) if save_potentials else (0,)) for steps in cost.shape[2:])
-    return out, f, g
+    return out, out.new_empty((*out.shape, cost.shape[2]) if save_potentials else (0,))
 
 
 @torch.library.register_fake("scav::sinkhorn_from_cost_backward")
@@ -88,23 +87,22 @@ def _fake_backward(
     x_lengths: Tensor | None,
     y_lengths: Tensor | None,
     f: Tensor,
-    g: Tensor,
     epsilon: float,
 ) -> Tensor:
     return cost.new_empty(cost.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, epsilon, _max_iterations, _tolerance, save_potentials = inputs
-    _, f, g = output
-    ctx.mark_non_differentiable(f, g)
+    _, f = output
+    ctx.mark_non_differentiable(f)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, f, g)
+    ctx.save_for_backward(*tensors, f)
     ctx.epsilon = epsilon
     ctx.has_potentials = save_potentials
 
 
-def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, _f: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 7
     if not ctx.has_potentials:
