@@ -11,11 +11,19 @@ import math
 import torch
 from torch import Tensor
 
+from scav_kernels.reference.pairs import accumulation_dtype
+
 from .cases import Case
 from .inputs import Answer
+from .strategies import Problem
 
 ERROR_RATIO = 2
 FLOOR_ULPS = 4
+# ‖x‖² + ‖y‖² − 2⟨x, y⟩, and a gradient x Σw − Σ w y, are at least this much smaller than their terms, or computed from
+# x − y.
+CANCELLATION = 16
+# Roots of an ulp: what ‖x‖² + ‖y‖² − 2⟨x, y⟩ may leave of ‖x‖ where steps coincide. 1e-3 in float32.
+COINCIDENCE_ROOTS = 3
 
 
 def assert_accurate(case: Case, actual: Answer, plain: list[Answer], oracle: Answer) -> None:
@@ -32,6 +40,82 @@ def assert_same_up_to_rounding(actual: Answer, expected: Answer) -> None:
     for part in actual._fields:
         before = getattr(expected, part)
         assert_within(part, getattr(actual, part), before, floor(before.dtype, steps(expected)), before.dtype)
+
+
+def assert_same_answer(problem: Problem, actual: Answer, expected: Answer) -> None:
+    """For one question asked in another way, so that its costs round differently."""
+    assert_same_value(problem, actual.value, expected.value)
+    if not problem.decided:
+        return
+    magnification = reach(problem) / problem.smoothing if problem.smoothing else 0.0
+    for part in ("x_grad", "y_grad"):
+        before = getattr(expected, part)
+        terms = steps(expected) * max(expected.value.shape)
+        allowed = CANCELLATION * floor(before.dtype, terms, magnification)
+        allowed *= max(before.abs().max().item(), slope(problem))
+        difference = (getattr(actual, part) - before).abs().max().item()
+        assert difference <= allowed, f"{part}: difference {difference:.2e}, allowed {allowed:.2e}"
+
+
+def assert_same_value(problem: Problem, actual: Tensor, expected: Tensor, slack: float = 0.0) -> None:
+    """`slack`: what the two may differ by without any rounding, in the distance's unit."""
+    assert actual.shape == expected.shape, f"expected {tuple(expected.shape)}, got {tuple(actual.shape)}"
+    for smaller, larger in ((actual, expected), (expected, actual)):
+        assert_at_most(problem, smaller, larger, slack)
+
+
+def assert_at_most(problem: Problem, smaller: Tensor, larger: Tensor, slack: float = 0.0) -> None:
+    allowed = rounding(problem) + slack
+    excess = (smaller.double() - larger.double()).max().item()
+    assert excess <= allowed, f"excess {excess:.2e}, allowed {allowed:.2e}"
+
+
+def rounding(problem: Problem) -> float:
+    """How far rounding may move a distance, in its unit. It moves by no more than the costs along a path do."""
+    terms = max(problem.given.x.shape[2], path(problem))
+    return CANCELLATION * floor(accumulation_dtype(problem.given.x), terms) * reach(problem)
+
+
+def reach(problem: Problem) -> float:
+    """No number in the computation of a distance is larger."""
+    logarithm = 1 + math.log(max(problem.given.x.shape[1], problem.given.y.shape[1]))
+    return path(problem) * (largest_cost(problem) + problem.smoothing * logarithm)
+
+
+def largest_cost(problem: Problem) -> float:
+    """No ground cost of the problem is larger."""
+    if problem.cost == "cosine":
+        return 2.0
+    x, y = (max(steps.norm(dim=-1).max().item() for steps in side) for side in problem.valid())
+    return (x + y) ** (2 if problem.cost == "sqeuclidean" else 1)
+
+
+def slope(problem: Problem) -> float:
+    """Typical gradient of one cell, in units of the distance per unit of a feature: a sum of several may be zero."""
+    sides = problem.valid()
+    if problem.cost == "cosine":
+        norms = torch.cat([steps.norm(dim=-1) for side in sides for steps in side])
+        of_cost = 1 / norms.masked_fill(norms == 0, torch.inf).min().item()
+    else:
+        of_cost = 2 * largest_cost(problem) ** 0.5 if problem.cost == "sqeuclidean" else 1.0
+    # A mean or a plan spreads a weight of one over the steps.
+    return of_cost if "dtw" in problem.case.metric else of_cost / max(len(steps) for side in sides for steps in side)
+
+
+def path(problem: Problem) -> int:
+    """Cells whose costs one distance adds."""
+    return problem.given.x.shape[1] + problem.given.y.shape[1] - 1 if "dtw" in problem.case.metric else 1
+
+
+def unconverged(problem: Problem) -> float:
+    """How far below the optimum Sinkhorn's dual value may stop: its gradient, the marginal error, times how far the
+    potentials may be from the best ones, which vary by no more than the costs do."""
+    return problem.case.options["tolerance"] * largest_cost(problem)
+
+
+def coincidence(dtype: torch.dtype) -> float:
+    """Share of its norm by which a step may differ from itself."""
+    return COINCIDENCE_ROOTS * math.sqrt(torch.finfo(dtype).eps)
 
 
 def assert_close(name: str, actual: Tensor, expected: Tensor) -> None:
