@@ -6,7 +6,7 @@ sequences come from a seed.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from hypothesis import HealthCheck, settings
@@ -39,18 +39,21 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "cost": COSTS,
     },
 }
+OPTIONS |= {f"{metric}_divergence": OPTIONS[metric] for metric in ("soft_dtw", "sinkhorn")}
 METRICS = tuple(OPTIONS)
 # Options under which the drawn problems of normal steps converge.
 CONVERGED = {"epsilon": st.sampled_from((0.5, 1.0, 10.0)), "max_iterations": 20_000, "tolerance": 1e-9}
 
-Test = TypeVar("Test", bound=Callable[..., None])
-
-
-def examples(count: int) -> Callable[[Test], Test]:
-    """As many examples as that, the same in every run; how long one takes is not judged."""
-    return settings(
-        max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+# Every property is tried on this many problems, of each distance that it is about: the same ones in every run. How long
+# one takes is not judged, and one thread is enough of a fixture for all of them.
+EXAMPLES = 25
+law = settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,8 +96,18 @@ class Problem:
             return self.cost != "cosine"
         return self.given.x.dtype == torch.float64 and self.given.x.shape[2] > 1
 
-    def value(self, **options: Any) -> Tensor:
-        return self.case.kernel(*self.given, **options)
+    def asked(self, metric: str | None = None, **options: Any) -> "Problem":
+        """The same sequences, asked about with other options; another metric starts with none."""
+        case = self.case
+        kept = case.options if metric is None else {}
+        return replace(self, case=replace(case, metric=metric or case.metric, options={**kept, **options}))
+
+    def of(self, given: Sequences) -> "Problem":
+        """The same question about other sequences."""
+        return replace(self, given=given)
+
+    def value(self) -> Tensor:
+        return self.case.kernel(*self.given)
 
     def answer(self, paired: bool = False) -> Answer:
         return answer(self.case.kernel, self.given, paired)
@@ -143,9 +156,15 @@ def problems(
     **options: Any,
 ) -> Problem:
     """`options` take the place of drawn ones; each is a value or a strategy."""
-    chosen = {name: value if isinstance(value, st.SearchStrategy) else st.just(value) for name, value in options.items()}
+    chosen = {
+        name: value if isinstance(value, st.SearchStrategy) else st.just(value) for name, value in options.items()
+    }
     drawn = draw(st.fixed_dictionaries({**OPTIONS[metric], **chosen}))
-    sizes, dtype, seed = draw(shapes() if shape is None else shape), draw(st.sampled_from(dtypes)), draw(st.integers(0, 2**16))
+    sizes, dtype, seed = (
+        draw(shapes() if shape is None else shape),
+        draw(st.sampled_from(dtypes)),
+        draw(st.integers(0, 2**16)),
+    )
     scale = draw(st.sampled_from((2.0**-10, 1.0, 2.0**10)))
     whole = draw(st.booleans()) if whole is None else whole
 

@@ -10,11 +10,7 @@ import scav_kernels
 
 from .cases import CASES, CORE, Case
 from .inputs import Sequences, Shape, answer, sequences
-from .tolerances import assert_same_up_to_rounding
-
-# Of the norm of a step, for ‖x‖² + ‖y‖² − 2⟨x, y⟩ in float32: the root of an ulp of ‖x‖², with room.
-COINCIDENCE = 1e-3
-ALIGNMENT = 1e-5
+from .tolerances import ALIGNMENT, COINCIDENCE, assert_same_up_to_rounding
 
 
 def at_distance_zero(steps: int, dimensions: int, norm: float) -> Tensor:

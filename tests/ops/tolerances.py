@@ -22,8 +22,10 @@ FLOOR_ULPS = 4
 # ‖x‖² + ‖y‖² − 2⟨x, y⟩, and a gradient x Σw − Σ w y, are at least this much smaller than their terms, or computed from
 # x − y.
 CANCELLATION = 16
-# Roots of an ulp: what ‖x‖² + ‖y‖² − 2⟨x, y⟩ may leave of ‖x‖ where steps coincide. 1e-3 in float32.
-COINCIDENCE_ROOTS = 3
+# What ‖x‖² + ‖y‖² − 2⟨x, y⟩ in float32 may leave of ‖x‖ where steps coincide: the root of an ulp, with room.
+COINCIDENCE = 1e-3
+# Of a probability, in soft-DTW's expected alignment, whatever the lengths.
+ALIGNMENT = 1e-5
 
 
 def assert_accurate(case: Case, actual: Answer, plain: list[Answer], oracle: Answer) -> None:
@@ -50,8 +52,8 @@ def assert_same_answer(problem: Problem, actual: Answer, expected: Answer) -> No
     magnification = reach(problem) / problem.smoothing if problem.smoothing else 0.0
     for part in ("x_grad", "y_grad"):
         before = getattr(expected, part)
-        terms = steps(expected) * max(expected.value.shape)
-        allowed = CANCELLATION * floor(before.dtype, terms, magnification)
+        cells = steps(expected) * max(expected.value.shape)
+        allowed = CANCELLATION * floor(before.dtype, cells, magnification)
         allowed *= max(before.abs().max().item(), slope(problem))
         difference = (getattr(actual, part) - before).abs().max().item()
         assert difference <= allowed, f"{part}: difference {difference:.2e}, allowed {allowed:.2e}"
@@ -72,8 +74,8 @@ def assert_at_most(problem: Problem, smaller: Tensor, larger: Tensor, slack: flo
 
 def rounding(problem: Problem) -> float:
     """How far rounding may move a distance, in its unit. It moves by no more than the costs along a path do."""
-    terms = max(problem.given.x.shape[2], path(problem))
-    return CANCELLATION * floor(accumulation_dtype(problem.given.x), terms) * reach(problem)
+    summands = max(problem.given.x.shape[2], path(problem))
+    return CANCELLATION * floor(accumulation_dtype(problem.given.x), summands) * reach(problem)
 
 
 def reach(problem: Problem) -> float:
@@ -103,19 +105,25 @@ def slope(problem: Problem) -> float:
 
 
 def path(problem: Problem) -> int:
-    """Cells whose costs one distance adds."""
-    return problem.given.x.shape[1] + problem.given.y.shape[1] - 1 if "dtw" in problem.case.metric else 1
+    """Cells whose costs one distance adds, at most."""
+    longest = max(problem.given.x.shape[1], problem.given.y.shape[1])
+    return terms(problem) * (2 * longest - 1 if "dtw" in problem.case.metric else 1)
+
+
+def terms(problem: Problem) -> int:
+    """A divergence adds to a distance the halves of two others."""
+    return 2 if "divergence" in problem.case.metric else 1
 
 
 def unconverged(problem: Problem) -> float:
     """How far below the optimum Sinkhorn's dual value may stop: its gradient, the marginal error, times how far the
     potentials may be from the best ones, which vary by no more than the costs do."""
-    return problem.case.options["tolerance"] * largest_cost(problem)
+    return terms(problem) * problem.case.options["tolerance"] * largest_cost(problem)
 
 
 def coincidence(dtype: torch.dtype) -> float:
     """Share of its norm by which a step may differ from itself."""
-    return COINCIDENCE_ROOTS * math.sqrt(torch.finfo(dtype).eps)
+    return COINCIDENCE * math.sqrt(torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
 
 
 def assert_close(name: str, actual: Tensor, expected: Tensor) -> None:
@@ -131,9 +139,14 @@ def steps(found: Answer) -> int:
 
 
 def magnification(case: Case, oracle: Answer) -> float:
-    """The relative rounding of a cost or a distance grows by this in exp(−distance / gamma) or exp(−cost / epsilon)."""
-    options = case.all_options()
-    return oracle.value.abs().max().item() / options.get("gamma", options.get("epsilon", math.inf))
+    """By how much the relative rounding of a cost or a distance grows.
+
+    By distance / smoothing in exp(−distance / smoothing), and by epsilon / distance in Sinkhorn's potentials, which are
+    logarithms in units of epsilon.
+    """
+    options, value = case.all_options(), oracle.value.abs().max().item()
+    epsilon = options.get("epsilon", 0.0)
+    return value / options.get("gamma", epsilon or math.inf) + (epsilon / value if epsilon and value else 0.0)
 
 
 def assert_within(name: str, actual: Tensor, expected: Tensor, allowed: float, dtype: torch.dtype) -> None:
