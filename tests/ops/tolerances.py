@@ -19,8 +19,8 @@ from .strategies import Problem
 
 ERROR_RATIO = 2
 FLOOR_ULPS = 4
-# ‖x‖² + ‖y‖² − 2⟨x, y⟩, and a gradient x Σw − Σ w y, are at least this much smaller than their terms, or computed from
-# x − y.
+# ‖x‖² + ‖y‖² − 2⟨x, y⟩, or its root, and a gradient x Σw − Σ w y are this much smaller than their terms at most: where
+# more would cancel, kernels start from x − y.
 CANCELLATION = 16
 # What ‖x‖² + ‖y‖² − 2⟨x, y⟩ in float32 may leave of ‖x‖ where steps coincide: the root of an ulp, with room.
 COINCIDENCE = 1e-3
