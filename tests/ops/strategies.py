@@ -45,7 +45,7 @@ METRICS = tuple(OPTIONS)
 CONVERGED = {"epsilon": st.sampled_from((0.5, 1.0, 10.0)), "max_iterations": 20_000, "tolerance": 1e-9}
 
 # Every property is tried on this many problems, of each distance that it is about: the same ones in every run. How long
-# one takes is not judged, and one thread is enough of a fixture for all of them.
+# one takes is not judged, and the fixture that sets the number of threads need not run between them.
 EXAMPLES = 25
 law = settings(
     max_examples=EXAMPLES,

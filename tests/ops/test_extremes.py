@@ -12,12 +12,12 @@ from torch import Tensor
 import scav_kernels
 from scav_kernels import reference
 
-from .cases import CASES, CORE, Case
+from .cases import CASES, CORE, OPS, Case
 from .inputs import Sequences, Shape, answer, sequences
 from .test_closed_form import delannoy
 from .tolerances import ALIGNMENT, assert_accurate, assert_close, floor
 
-BANDED_AND_CORE = CORE + [case for case in CASES if case.options.get("band") is not None]
+BANDED_AND_CORE = CORE + [case for case in OPS if case.options.get("band") is not None]
 SMALL = Shape(b1=2, b2=3, n=7, m=6, d=5)
 COSTS = ["euclidean", "sqeuclidean", "cosine"]
 
@@ -28,16 +28,10 @@ def check(case: Case, given: Sequences) -> None:
     assert_accurate(case, answer(case.kernel, given), plain, oracle)
 
 
-# Sizes.
-
-
 @pytest.mark.parametrize(("n", "m"), [(257, 1), (1, 257), (257, 3), (3, 257)])
 @pytest.mark.parametrize("case", BANDED_AND_CORE, ids=str)
 def test_long_against_short(case: Case, n: int, m: int) -> None:
     check(case, sequences(Shape(b1=1, b2=2, n=n, m=m, d=3, ragged=False)))
-
-
-# Magnitudes.
 
 
 def cost_of(case: Case) -> str:
@@ -68,9 +62,6 @@ def test_magnitudes_that_differ(case: Case) -> None:
     magnitudes = 10.0 ** torch.tensor([-6, 6, 0, -3, 3, 5, -1])
     given = sequences(SMALL)
     check(smoothed(case, unit), given.map(lambda x: x * magnitudes[: x.shape[1], None]))
-
-
-# Smoothing.
 
 
 @pytest.mark.parametrize("relative", [1e-4, 1e-3, 1e-2, 1e2, 1e3, 1e4])
@@ -138,9 +129,6 @@ def test_sinkhorn_tends_to_the_mean_cost(epsilon: float, dtype: torch.dtype) -> 
     assert (cost.grad.double() * 88 - 1).abs().max().item() <= 3 / epsilon + floor(dtype)
 
 
-# Denormals.
-
-
 @pytest.fixture(params=[False, True], ids=["denormals", "flushed"])
 def flushed(request: pytest.FixtureRequest) -> Iterator[bool]:
     assert torch.set_flush_denormal(request.param)
@@ -191,9 +179,6 @@ def test_denormal_costs(metric: str, flushed: bool) -> None:
     allowed = floor(torch.float32) * largest + 13 * torch.finfo(torch.float32).tiny
     assert (value.double() - oracle).abs().max().item() <= allowed
     assert ((cost.grad >= 0) & (cost.grad <= 1 + ALIGNMENT)).all()
-
-
-# The expected alignment of long sequences.
 
 
 @pytest.mark.parametrize("n", [256, 4096])
