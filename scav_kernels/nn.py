@@ -54,6 +54,8 @@ class _PairwiseLoss(_Metric):
     def __init__(self, metric: str, options: dict[str, Any], debias: bool, reduction: str) -> None:
         if reduction not in _REDUCTIONS:
             raise ValueError(f"expected reduction to be one of {', '.join(map(repr, _REDUCTIONS))}, got {reduction!r}")
+        if not isinstance(debias, bool):
+            raise TypeError(f"expected debias to be a bool, got {debias!r} of type {type(debias).__name__}")
         super().__init__(f"{metric}_divergence" if debias else metric, options)
         self.debias = debias
         self.reduction = reduction

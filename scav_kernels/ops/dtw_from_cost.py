@@ -38,8 +38,9 @@ def dtw_from_cost(
 
     Args:
         cost: (B1, B2, N, M) or (N, M), float32, float64, bfloat16 or float16; inf forbids a cell.
-        x_lengths: (B1,) int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes nothing.
-        y_lengths: (B2,) int64 valid steps, 1 ≤ length ≤ M; None: all.
+        x_lengths: (B1,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes
+            nothing.
+        y_lengths: (B2,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ M; None: all.
         band: Sakoe-Chiba radius in steps, ≥ 0, as in ``dtw``. None: no band.
 
     Returns:

@@ -45,8 +45,9 @@ def sinkhorn_from_cost(
 
     Args:
         cost: (B1, B2, N, M) or (N, M), float32, float64, bfloat16 or float16; inf forbids a cell.
-        x_lengths: (B1,) int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes nothing.
-        y_lengths: (B2,) int64 valid steps, 1 ≤ length ≤ M; None: all.
+        x_lengths: (B1,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes
+            nothing.
+        y_lengths: (B2,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ M; None: all.
         epsilon: strength of the entropy > 0, in the cost's unit; exact transport as epsilon → 0.
         max_iterations: of updates of both potentials, ≥ 1.
         tolerance: L1 error ≥ 0 of a pair's marginals, out of a mass of 1, below which it stops; 0 runs all iterations.

@@ -183,6 +183,17 @@ def test_padding_changes_nothing(case: Case, poison: float) -> None:
     assert not actual.gradient[~valid(given)].any()
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_without_autograd(case: Case, mode: type) -> None:
+    given = costs()
+    given.cost.requires_grad_()
+    with mode():
+        value = case.kernel(*given)
+    assert not value.requires_grad
+    assert torch.equal(value, case.kernel(*given).detach())
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_no_lengths_means_full_lengths(case: Case) -> None:
     given = costs()

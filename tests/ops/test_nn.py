@@ -100,6 +100,7 @@ def test_no_parameters_and_no_state() -> None:
         (lambda: SoftDTWLoss(cost="l1"), ValueError, ["'sqeuclidean'", "'l1'"]),
         (lambda: SinkhornLoss(-1.0), ValueError, ["epsilon > 0", "-1"]),
         (lambda: SinkhornLoss(max_iterations=0), ValueError, ["max_iterations", "got 0"]),
+        (lambda: SinkhornLoss(debias="no"), TypeError, ["debias", "a bool", "'no' of type str"]),
         (lambda: SinkhornLoss(reduction="max"), ValueError, ["reduction", "'mean', 'sum', 'none'", "'max'"]),
     ],
 )
