@@ -57,6 +57,7 @@ at::Tensor check_lengths(const char* op, const char* name, const std::optional<a
 at::Tensor check_grad(const char* op, at::IntArrayRef shape, at::ScalarType dtype, const at::Tensor& grad) {
   TORCH_CHECK_VALUE(grad.sizes() == shape, op, ": expected grad of the result's shape ", shape, ", got ",
                     shape_of(grad));
+  check_floating(op, "grad", grad);
   check_cpu(op, "grad", grad);
   return grad.detach().to(dtype).contiguous();
 }
@@ -77,7 +78,8 @@ void check_band(const char* op, std::optional<int64_t> band) {
 void check_positive(const char* op, const char* name, double value, at::ScalarType dtype) {
   TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op, ": expected ", name, " > 0 and finite, got ", value);
   AT_DISPATCH_FLOATING_TYPES(dtype, "check_positive", [&] {
-    constexpr double least = std::numeric_limits<scalar_t>::min(), most = std::numeric_limits<scalar_t>::max() / 4;
+    // Below `most`, what the smoothing adds to a sum along a path stays far from where sums end.
+    constexpr double least = std::numeric_limits<scalar_t>::min(), most = std::numeric_limits<scalar_t>::max() / 1e8;
     TORCH_CHECK_VALUE(value >= least && value <= most, op, ": expected ", name, " between ", least, " and ", most,
                       ", the range of ", dtype, ", got ", value);
   });

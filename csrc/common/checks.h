@@ -24,7 +24,7 @@ void check_cpu(const char* op, const char* name, const at::Tensor& value);
 at::Tensor check_lengths(const char* op, const char* name, const std::optional<at::Tensor>& lengths, int64_t batch,
                          int64_t steps);
 
-// `grad` of a result of this shape: contiguous, in the dtype of accumulation.
+// `grad` of a result of this shape, of a floating-point dtype: contiguous, in the dtype of accumulation.
 at::Tensor check_grad(const char* op, at::IntArrayRef shape, at::ScalarType dtype, const at::Tensor& grad);
 
 // `value` has this shape, dtype and sits on the CPU; `name` is the argument's.
@@ -34,7 +34,7 @@ void check_saved(const char* op, const char* name, const at::Tensor& value, at::
 // A Sakoe-Chiba radius in steps is at least 0.
 void check_band(const char* op, std::optional<int64_t> band);
 
-// A positive number that neither it nor its inverse leaves the range of `dtype`.
+// A positive number that leaves the range of `dtype` neither itself nor as its inverse, nor in sums along a path.
 void check_positive(const char* op, const char* name, double value, at::ScalarType dtype);
 
 void check_iterations(const char* op, int64_t max_iterations, double tolerance);

@@ -121,6 +121,8 @@ BAD_OPTIONS = [
     ("soft_dtw", {"gamma": -1.0}, ValueError, ["gamma", "> 0", "-1"]),
     ("soft_dtw", {"gamma": float("nan")}, ValueError, ["gamma", "nan"]),
     ("soft_dtw", {"gamma": float("inf")}, ValueError, ["gamma", "inf"]),
+    ("soft_dtw", {"gamma": 1e-40}, ValueError, ["gamma", "the range of Float", "1e-40"]),
+    ("soft_dtw", {"gamma": 1e37}, ValueError, ["gamma", "the range of Float", "1e+37"]),
     ("sinkhorn", {"epsilon": 0.0}, ValueError, ["epsilon", "> 0", "got 0"]),
     ("sinkhorn", {"epsilon": -0.5}, ValueError, ["epsilon", "> 0", "-0.5"]),
     ("sinkhorn", {"epsilon": float("nan")}, ValueError, ["epsilon", "nan"]),
