@@ -1,5 +1,7 @@
 """What the ops share on the Python side: checks before dispatch, metadata of results, and what other modes do."""
 
+from collections.abc import Callable
+from functools import wraps
 from types import NoneType
 from typing import Any, NoReturn, cast
 
@@ -95,6 +97,29 @@ def wants_grad(*tensors: Tensor) -> bool:
 
 def accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def register_fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`torch.library.register_fake`, refusing tensors on several devices.
+
+    A meta tensor among others brings a call here, and the answer would be memory that nobody wrote.
+    """
+
+    def register(fake: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(fake)
+        def on_one_device(*args: object) -> Any:
+            devices = {str(value.device) for value in args if isinstance(value, Tensor)}
+            if len(devices) > 1:
+                raise RuntimeError(
+                    f"{op}: expected all tensors on one device, got {' and '.join(sorted(devices))}; "
+                    "move them, e.g. with .to(x.device)"
+                )
+            return fake(*args)
+
+        torch.library.register_fake(op, on_one_device)
+        return fake
+
+    return register
 
 
 def new_result(x: Tensor, y: Tensor, paired: bool, *tail: int | torch.SymInt) -> Tensor:

@@ -15,6 +15,7 @@ from scav_kernels.ops.common import (
     promote_under_autocast,
     refuse_double_backward,
     refuse_missing_cuda,
+    register_fake,
     wants_grad,
 )
 from scav_kernels.ops.registry import METRICS, Metric
@@ -110,7 +111,7 @@ def _distance(
 METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True))
 
 
-@torch.library.register_fake("scav::dtw")
+@register_fake("scav::dtw")
 def _fake(
     x: Tensor,
     y: Tensor,
@@ -126,7 +127,7 @@ def _fake(
     return out, path
 
 
-@torch.library.register_fake("scav::dtw_backward")
+@register_fake("scav::dtw_backward")
 def _fake_backward(
     grad: Tensor,
     x: Tensor,

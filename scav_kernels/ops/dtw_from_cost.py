@@ -12,6 +12,7 @@ from scav_kernels.ops.common import (
     new_result_of_costs,
     refuse_double_backward,
     refuse_missing_cuda,
+    register_fake,
     wants_grad,
 )
 
@@ -56,7 +57,7 @@ def dtw_from_cost(
     return out.reshape(()) if cost.dim() == 2 else out
 
 
-@torch.library.register_fake("scav::dtw_from_cost")
+@register_fake("scav::dtw_from_cost")
 def _fake(
     cost: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, band: int | None, save_path: bool
 ) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ def _fake(
     return out, path
 
 
-@torch.library.register_fake("scav::dtw_from_cost_backward")
+@register_fake("scav::dtw_from_cost_backward")
 def _fake_backward(
     grad: Tensor, cost: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, out: Tensor, path: Tensor
 ) -> Tensor:

@@ -14,6 +14,7 @@ from scav_kernels.ops.common import (
     promote_under_autocast,
     refuse_double_backward,
     refuse_missing_cuda,
+    register_fake,
 )
 from scav_kernels.ops.registry import METRICS, Metric
 
@@ -83,7 +84,7 @@ def _distance(
 METRICS["interpolated_euclidean"] = Metric(interpolated_euclidean, partial(_distance, paired=True))
 
 
-@torch.library.register_fake("scav::interpolated_euclidean")
+@register_fake("scav::interpolated_euclidean")
 def _fake(
     x: Tensor,
     y: Tensor,
@@ -96,7 +97,7 @@ def _fake(
     return new_result(x, y, paired)
 
 
-@torch.library.register_fake("scav::interpolated_euclidean_backward")
+@register_fake("scav::interpolated_euclidean_backward")
 def _fake_backward(
     grad: Tensor,
     x: Tensor,

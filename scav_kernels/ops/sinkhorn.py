@@ -16,6 +16,7 @@ from scav_kernels.ops.common import (
     promote_under_autocast,
     refuse_double_backward,
     refuse_missing_cuda,
+    register_fake,
     wants_grad,
 )
 from scav_kernels.ops.registry import METRICS, Metric
@@ -135,7 +136,7 @@ def _distance(
 METRICS["sinkhorn"] = Metric(sinkhorn, partial(_distance, paired=True))
 
 
-@torch.library.register_fake("scav::sinkhorn")
+@register_fake("scav::sinkhorn")
 def _fake(
     x: Tensor,
     y: Tensor,
@@ -152,7 +153,7 @@ def _fake(
     return out, out.new_empty((*out.shape, x.shape[1]) if save_potentials else (0,))
 
 
-@torch.library.register_fake("scav::sinkhorn_backward")
+@register_fake("scav::sinkhorn_backward")
 def _fake_backward(
     grad: Tensor,
     x: Tensor,

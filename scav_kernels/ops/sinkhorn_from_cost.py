@@ -12,6 +12,7 @@ from scav_kernels.ops.common import (
     new_result_of_costs,
     refuse_double_backward,
     refuse_missing_cuda,
+    register_fake,
     wants_grad,
 )
 
@@ -67,7 +68,7 @@ def sinkhorn_from_cost(
     return out.reshape(()) if cost.dim() == 2 else out
 
 
-@torch.library.register_fake("scav::sinkhorn_from_cost")
+@register_fake("scav::sinkhorn_from_cost")
 def _fake(
     cost: Tensor,
     x_lengths: Tensor | None,
@@ -81,7 +82,7 @@ def _fake(
     return out, out.new_empty((*out.shape, cost.shape[2]) if save_potentials else (0,))
 
 
-@torch.library.register_fake("scav::sinkhorn_from_cost_backward")
+@register_fake("scav::sinkhorn_from_cost_backward")
 def _fake_backward(
     grad: Tensor,
     cost: Tensor,

@@ -16,6 +16,7 @@ from scav_kernels.ops.common import (
     promote_under_autocast,
     refuse_double_backward,
     refuse_missing_cuda,
+    register_fake,
 )
 from scav_kernels.ops.registry import METRICS, Metric
 
@@ -108,7 +109,7 @@ def _distance(
 METRICS["soft_dtw"] = Metric(soft_dtw, partial(_distance, paired=True))
 
 
-@torch.library.register_fake("scav::soft_dtw")
+@register_fake("scav::soft_dtw")
 def _fake(
     x: Tensor,
     y: Tensor,
@@ -122,7 +123,7 @@ def _fake(
     return new_result(x, y, paired)
 
 
-@torch.library.register_fake("scav::soft_dtw_backward")
+@register_fake("scav::soft_dtw_backward")
 def _fake_backward(
     grad: Tensor,
     x: Tensor,

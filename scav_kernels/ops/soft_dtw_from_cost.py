@@ -12,6 +12,7 @@ from scav_kernels.ops.common import (
     new_result_of_costs,
     refuse_double_backward,
     refuse_missing_cuda,
+    register_fake,
 )
 
 torch.library.define(
@@ -62,12 +63,12 @@ def soft_dtw_from_cost(
     return out.reshape(()) if cost.dim() == 2 else out
 
 
-@torch.library.register_fake("scav::soft_dtw_from_cost")
+@register_fake("scav::soft_dtw_from_cost")
 def _fake(cost: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, gamma: float, band: int | None) -> Tensor:
     return new_result_of_costs(cost)
 
 
-@torch.library.register_fake("scav::soft_dtw_from_cost_backward")
+@register_fake("scav::soft_dtw_from_cost_backward")
 def _fake_backward(
     grad: Tensor,
     cost: Tensor,

@@ -72,6 +72,24 @@ def test_the_op_itself_refuses_bad_input(case: Case, mode: type) -> None:
             op(case)(*schema_arguments(case, bad, False))
 
 
+@pytest.mark.parametrize("wrong", ["x", "y", "x_lengths", "y_lengths"])
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_the_op_itself_refuses_tensors_on_two_devices(case: Case, wrong: str) -> None:
+    """A meta tensor takes the call to the fake, whose answer is memory that nobody wrote."""
+    given = sequences(Shape())
+    mixed = given._replace(**{wrong: getattr(given, wrong).to("meta")})
+    with pytest.raises(RuntimeError, match=f"{case.metric}: expected all tensors on one device, got cpu and meta"):
+        op(case)(*schema_arguments(case, mixed, False))
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64], ids=str)
+def test_upstream_gradients_are_floating_point(dtype: torch.dtype) -> None:
+    x = torch.zeros(1, 2, 3)
+    options = False, "x", False, True, True
+    with pytest.raises(TypeError, match="expected grad of dtype float32"):
+        torch.ops.scav.interpolated_euclidean_backward(torch.ones(1, 1, dtype=dtype), x, x, None, None, *options)
+
+
 def test_default_metric() -> None:
     given = sequences(Shape(b1=3, b2=3))
     expected = scav_kernels.interpolated_euclidean(*given)
