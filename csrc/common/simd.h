@@ -18,6 +18,8 @@ using Vec = typename VecOf<T, W>::type;
 
 template <class T>
 using IntOf = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+template <class T>
+using BitsOf = std::make_unsigned_t<IntOf<T>>;
 
 #define SCAV_INLINE inline __attribute__((always_inline))
 
@@ -88,7 +90,7 @@ SCAV_INLINE To bits_as(From from) {
 template <class T, int W>
 SCAV_INLINE Vec<T, W> vexp(Vec<T, W> v) {
   using V = Vec<T, W>;
-  using I = Vec<IntOf<T>, W>;
+  using Bits = Vec<BitsOf<T>, W>;
   constexpr bool single = sizeof(T) == 4;
   constexpr T lowest = single ? T(-87.3) : T(-708.3);
   // Adding and subtracting 1.5 * 2^mantissa rounds to the nearest integer, and leaves it in the low bits.
@@ -121,8 +123,9 @@ SCAV_INLINE Vec<T, W> vexp(Vec<T, W> v) {
   }
   const V mantissa = (p * r) * r + r + T(1);
   constexpr int shift = single ? 23 : 52;
-  const I exponent = bits_as<I>(shifted) << shift;
-  const V scaled = bits_as<V>(bits_as<I>(mantissa) + exponent);
+  // Unsigned, as arguments that are far too large wrap around.
+  const Bits exponent = bits_as<Bits>(shifted) << shift;
+  const V scaled = bits_as<V>(bits_as<Bits>(mantissa) + exponent);
   return v < lowest ? V{} : scaled;
 }
 
