@@ -70,5 +70,7 @@ def band_mask(n: int, m: int, band: int | None) -> Tensor:
     """(n, m), true where −band − max(n − m, 0) ≤ t − s ≤ band + max(m − n, 0): a corridor between both corners."""
     if band is None:
         return torch.ones(n, m, dtype=torch.bool)
+    # A radius may be the largest of int64; beyond the grid, all are alike.
+    band = min(band, n + m)
     offset = torch.arange(m) - torch.arange(n)[:, None]
     return (offset >= -band - max(n - m, 0)) & (offset <= band + max(m - n, 0))

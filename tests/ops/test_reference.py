@@ -22,7 +22,7 @@ from .cases import CASES, Case
 from .inputs import Shape, sequences
 
 SIZES = [(1, 1), (1, 4), (4, 1), (3, 3), (4, 5), (5, 3)]
-BANDS = [None, 0, 1, 2]
+BANDS = [None, 0, 1, 2, 2**63 - 1]
 
 
 def random_cost(n: int, m: int) -> Tensor:
