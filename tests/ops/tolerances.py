@@ -26,6 +26,8 @@ CANCELLATION = 16
 COINCIDENCE = 1e-3
 # Of a probability, in soft-DTW's expected alignment, whatever the lengths.
 ALIGNMENT = 1e-5
+# Of ‖x‖ + ‖y‖, for the cost of two steps of few features.
+COST_ULPS = FLOOR_ULPS * CANCELLATION
 
 
 def assert_accurate(case: Case, actual: Answer, plain: list[Answer], oracle: Answer) -> None:
