@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test lint lock build
+.PHONY: demo test lint lock build sanitize
 .DEFAULT_GOAL := test
 
 demo: build
@@ -12,6 +12,19 @@ demo: build
 
 test: build
 	$(BIN)/python -m pytest tests --numprocesses auto
+
+# The ops under AddressSanitizer and UndefinedBehaviorSanitizer (GCC's), in a build of their own. Python's -fwrapv would
+# make every signed overflow legal. Left out: tests that measure memory, or whose subject is not the kernels.
+SANITIZE := $(CURDIR)/build/sanitize
+SANITIZERS := -fsanitize=address,undefined
+sanitize: $(VENV)/.installed
+	SCAV_BUILD_CUDA=0 LDFLAGS="$(SANITIZERS)" \
+	SCAV_CXXFLAGS="-O1 -fno-omit-frame-pointer -fno-wrapv $(SANITIZERS) -fno-sanitize-recover=undefined" \
+	$(BIN)/python setup.py --quiet build --build-base $(SANITIZE) --build-lib $(SANITIZE)/lib
+	cd $(SANITIZE)/lib && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(abspath $(BIN))/python -m pytest $(CURDIR)/tests/ops --numprocesses auto \
+	-k "not memory and not large and not reference and not registration and not simd"
 
 lint: build
 	$(BIN)/ruff check .

@@ -22,8 +22,7 @@ RESAMPLES = ["x", "y", "shorter"]
 LARGEST = 2**63 - 1
 # max_iterations and tolerance. No plan misses more than a mass of 2, so that a tolerance above stops at once.
 ITERATIONS = [(count, tolerance) for count in (1, 2, 3, 10, 30, 100) for tolerance in (0.0, 0.0, 1e-12, 1e-3, 0.1)]
-ITERATIONS += [(1000, 0.1), (1000, 5.0), (1000, 1e300), (1000, torch.inf)]
-ENDLESS = [(2**62, 5.0), (LARGEST, 1e300), (LARGEST, torch.inf)]
+ITERATIONS += [(1000, 0.1), (2**62, 5.0), (LARGEST, 1e300), (LARGEST, torch.inf)]
 EXTREME = [torch.nan, torch.inf, -torch.inf, 1e30, -1e30, 1e18, 1e-30, 1e-45, 0.0]
 # More than the fuzz's memory holds; the last two only together.
 HUGE_SIZES = [2**33, 2**40, 2**62]
@@ -90,7 +89,7 @@ class Artist:
         self.n, self.m, self.d = self.size(4, 70), self.size(4, 70), self.size(3, 20)
         # Whether to draw numbers that may overflow.
         self.extreme = self.chance(0.4)
-        self.max_iterations, self.tolerance = self.pick(ITERATIONS if self.extreme else [*ITERATIONS, *ENDLESS])
+        self.max_iterations, self.tolerance = self.pick(ITERATIONS)
         if self.chance(0.03):
             self.b1 = 0
         if self.chance(0.03):
@@ -210,14 +209,13 @@ class Artist:
 
         found = [change(lambda: self.of_another_type(kind))]
         found += [change(bad) for bad in REFUSED.get(name, {}).get(kind, [])]
-        if self.extreme:
-            found += [change(extreme, Expect.EITHER) for extreme in EXTREME_OPTIONS.get(name, [])]
+        found += [change(extreme, Expect.EITHER) for extreme in EXTREME_OPTIONS.get(name, [])]
         if isinstance(value, Tensor):
             found += [change(lambda: torch.zeros(value.shape, dtype=self.dtype_for(name, value)))] * 3
             found += [change(lambda: self.of_another_shape(name, value))] * 3
             found += [change(lambda: value.to("meta"))]
             found += [change(lambda: value.to_sparse())] if value.dim() else []
-            found += [change(lambda: self.huge(value), Expect.REFUSAL if value.numel() else Expect.ANYTHING)]
+            found += [change(lambda: self.huge(name, value), Expect.REFUSAL if value.numel() else Expect.ANYTHING)]
             found += [change(lambda: self.bad_lengths(value))] * 3 if "lengths" in name and len(value) else []
             found += [change(lambda: self.junk(value), Expect.ANYTHING)] * 3 if name in SAVED else []
         return found
@@ -240,9 +238,11 @@ class Artist:
         shape[axis] = 0 if name == "cost" or (size and self.chance(0.5)) else size + 1
         return torch.ones(shape, dtype=value.dtype)
 
-    def huge(self, value: Tensor) -> Tensor:
+    def huge(self, name: str, value: Tensor) -> Tensor:
         """One number, declared as more than memory holds, on one axis or on several."""
-        axes = self.random.sample(range(value.dim()), self.random.randint(1, value.dim()))
+        # Given costs are read where they are: any number of equal rows takes time, not memory.
+        axes = [axis for axis in range(value.dim()) if axis != 2 or name != "cost"]
+        axes = self.random.sample(axes, self.random.randint(1, len(axes)))
         shape = list(value.shape)
         for axis, square in zip(axes, HUGE_SQUARE, strict=False):
             shape[axis] = self.pick([*HUGE_SIZES, square] if len(axes) > 1 and shape[axis] else HUGE_SIZES)
@@ -293,4 +293,4 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
 EXTREME_OPTIONS = {
     name: [5e-324, 1e-300, 1e-40, 1e-30, 1e-20, 1e20, 1e30, 1e38, 1e300, 1.7e308] for name in ("gamma", "epsilon")
 }
-SAVED = ("out", "path", "f", "g")
+SAVED = ("out", "path", "f")

@@ -365,11 +365,12 @@ def expected_alignment(pairs: Pairs, given: Arguments) -> Weights:
                 e[cell] += share
     weights = e[1:, 1:].transpose(2, 0, 1)
     # A path's share is exp(−its cost / gamma), relative to that of all of them, and a product of as many weights.
-    relative = 2 * path_error(pairs, np.abs(finite(r)).max((0, 1)), gamma) / gamma + (pairs.n + pairs.m) * pairs.unit
-    return magnified(weights, relative[:, None, None], pairs.unit)
+    cells = (pairs.n + pairs.m) * pairs.unit
+    relative = 2 * path_error(pairs, np.abs(finite(r)).max((0, 1)), gamma) / gamma + cells
+    return magnified(weights, relative[:, None, None], cells[:, None, None])
 
 
-def magnified(weights: Array, relative: Array, rounding: float) -> Weights:
+def magnified(weights: Array, relative: Array, rounding: Array | float) -> Weights:
     """Weights of a relative error; those that should be 0 may be a rounding of 1."""
     return Weights(weights, 2 * relative * weights + rounding, (relative > MAGNIFIED).any((1, 2)))
 
@@ -377,13 +378,13 @@ def magnified(weights: Array, relative: Array, rounding: float) -> Weights:
 def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
     epsilon, tolerance, count = given["epsilon"], given["tolerance"], given["max_iterations"]
     n, m, rows, columns = pairs.n[:, None], pairs.m[:, None], pairs.valid.any(2), pairs.valid.any(1)
-    f, g = np.zeros(rows.shape), np.zeros(columns.shape)
-    # Of a potential: iterations do not add to it, because a softmin does not magnify what it is given.
+    f, g, iterations = np.zeros(rows.shape), np.zeros(columns.shape), min(count, MOST_ITERATIONS)
+    # Of the value: iterations do not add to it, because a softmin does not magnify what it is given.
     error = 2 * pairs.error.max((1, 2)) + FLOOR_ULPS * pairs.unit * (pairs.largest + epsilon)
     blocked = blocked_steps(pairs)
     vague = pairs.vague | (pairs.largest / epsilon > OVERFLOW * torch.finfo(pairs.dtype).max)
     running = ~pairs.poisoned & ~vague & ~blocked
-    for _ in range(min(count, MOST_ITERATIONS)):
+    for _ in range(iterations):
         if not running.any():
             break
         next_f = -epsilon * log_sum_exp(g[:, None] - pairs.cost, pairs.valid, epsilon, 2, m)
@@ -396,15 +397,16 @@ def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
         vague |= running & (tolerance > 0) & (np.abs(left - tolerance) <= uncertain)
         running &= ~(left < tolerance)
     vague |= running & (count > MOST_ITERATIONS)
-    # Where no plan has the marginals, potentials grow without bound.
-    error += FLOOR_ULPS * pairs.unit * np.abs(f).max(1)
+    # Iterations do add to what f gains and g loses, and to sums that grow because no plan has the marginals.
+    drift = iterations * (error + pairs.unit * np.abs(f).max(1))
+    grown = np.abs(f).max(1) > 4 * (pairs.largest + epsilon)
     value = np.where(blocked, np.inf, f.sum(1) / pairs.n + g.sum(1) / pairs.m)
-    out = replace(pairs, vague=vague).output(value, 2 * error)
+    out = replace(pairs, vague=vague).output(value, 2 * error + drift * grown)
     if not given["save_potentials"]:
-        return [out, nothing(pairs.dtype), nothing(pairs.dtype)]
-    # Those of poisoned pairs, and of pairs without a plan, mean nothing.
+        return [out, nothing(pairs.dtype)]
+    # Potentials are saved in units of epsilon; of poisoned pairs, and of pairs without a plan, they mean nothing.
     saved = replace(pairs, vague=vague | pairs.poisoned | blocked, poisoned=np.zeros_like(vague))
-    return [out, saved.output(f, error[:, None] * rows), saved.output(g, error[:, None] * columns)]
+    return [out, saved.output(f / epsilon, drift[:, None] / epsilon * rows)]
 
 
 def blocked_steps(pairs: Pairs) -> Array:
@@ -431,13 +433,15 @@ def plan(pairs: Pairs, f: Array, g: Array, epsilon: float) -> Array:
 
 
 def plan_weights(pairs: Pairs, given: Arguments) -> Weights:
-    """Of the saved potentials."""
-    f, g = (numbers(given[name]).reshape(len(pairs.n), given[name].shape[-1]) for name in ("f", "g"))
-    weights = np.where(blocked_steps(pairs)[:, None, None], 0, plan(pairs, f, g, given["epsilon"]))
-    # The potentials' own rounding is that of the largest numbers behind them.
-    size = (pairs.largest + np.abs(f).max(1) + np.abs(g).max(1))[:, None, None]
-    relative = (pairs.error + FLOOR_ULPS * pairs.unit * size) / given["epsilon"] + FLOOR_ULPS * pairs.unit
-    return magnified(weights, relative, pairs.unit)
+    """Of the saved potentials: shares of the columns, whose sums an iteration leaves exact."""
+    f, epsilon = numbers(given["f"]).reshape(len(pairs.n), given["f"].shape[-1]), given["epsilon"]
+    exponent = np.where(pairs.valid, f[:, :, None] - pairs.cost / epsilon, -np.inf)
+    shares = np.exp(exponent - finite(exponent.max(1, keepdims=True)))
+    weights = shares / nonzero(shares.sum(1, keepdims=True)) / pairs.m[:, None, None]
+    weights = np.where(blocked_steps(pairs)[:, None, None], 0, weights)
+    rounding = FLOOR_ULPS * pairs.unit * (np.abs(f).max(1) + pairs.largest / epsilon + 1)
+    relative = 2 * (pairs.error.max((1, 2)) / epsilon + rounding)
+    return magnified(weights, relative[:, None, None], pairs.unit)
 
 
 REDUCERS = {
@@ -457,6 +461,7 @@ def gradients(reducer: Reducer, given: Arguments) -> list[Expected]:
     pairs = replace(pairs, vague=pairs.vague | weights.vague)
     x, y = np.broadcast_arrays(a.steps[pairs.i][:, :, None], b.steps[pairs.j][:, None])
     of_x, of_y = slope(x, y, pairs, given["cost"]), slope(y, x, pairs, given["cost"])
+    pairs = replace(pairs, vague=pairs.vague | too_steep(pairs.cost, grad, pairs.dtype))
     found = []
     for which, of, cells, axis in ((a, pairs.i, of_x, 2), (b, pairs.j, of_y, 1)):
         value = (grad[:, None, None, None] * weights.value[..., None] * cells.value).sum(axis)
@@ -464,6 +469,12 @@ def gradients(reducer: Reducer, given: Arguments) -> list[Expected]:
         wrong = np.abs(grad)[:, None, None] * (weights.value * cells.error + rounding * cells.size)
         found.append(sum_over_pairs(pairs, which, of, grad, value, wrong.sum(axis)))
     return rounded(given, found)
+
+
+def too_steep(distances: Array, grad: Array, dtype: torch.dtype) -> Array:
+    """(P, ...) -> (P,), whether a gradient over a distance, or over the smallest norm, overflows on the way."""
+    smallest = np.where(distances > 0, distances, 1).min(tuple(range(1, distances.ndim)), initial=SMALLEST_NORM)
+    return np.abs(grad) / smallest > OVERFLOW * torch.finfo(dtype).max
 
 
 def sum_over_pairs(
@@ -571,6 +582,8 @@ def interpolated_gradients(given: Arguments) -> list[Expected]:
     x, y = (np.zeros((len(grad), *which.steps.shape[1:])) for which in (a, b))
     x_wrong, y_wrong = np.zeros(x.shape[:2]), np.zeros(y.shape[:2])
     forwards, backwards = directions(given, pairs, a, b)
+    steep = [part.of & too_steep(part.distance, grad, pairs.dtype) for part in (forwards, backwards)]
+    pairs = replace(pairs, vague=pairs.vague | steep[0] | steep[1])
     for part, source, source_wrong, target, target_wrong in (
         (forwards, x, x_wrong, y, y_wrong),
         (backwards, y, y_wrong, x, x_wrong),
