@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
+SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -type f)
 
 .PHONY: demo test lint lock build sanitize
 .DEFAULT_GOAL := test
