@@ -1,5 +1,6 @@
 """The distances of given costs: as their namesakes on sequences, and as the reference on costs of any kind."""
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from scav_kernels.reference.ground_cost import ground_cost
 
 from .cases import CONVERGED
 from .inputs import Shape, sequences, weights
-from .tolerances import assert_close, assert_within, floor
+from .tolerances import assert_close, assert_within, floor, magnification
 from .tolerances import error as relative_error
 
 
@@ -39,10 +40,15 @@ class Case:
     def op(self) -> torch._ops.OpOverload:
         return getattr(torch.ops.scav, f"{self.parent}_from_cost").default
 
+    def all_options(self) -> dict[str, Any]:
+        """Defaults included."""
+        parameters = inspect.signature(getattr(scav_kernels, f"{self.parent}_from_cost")).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        return {**defaults, **self.options}
+
     def op_arguments(self, *given: Tensor | None) -> tuple[Any, ...]:
         """In the schema's order; whatever a backward pass needs is saved."""
-        defaults = {"gamma": 1.0, "band": None, "epsilon": 0.05, "max_iterations": 100, "tolerance": 1e-3}
-        options = {**defaults, **self.options}
+        options = self.all_options()
         return *given, *(options.get(argument.name, True) for argument in self.op()._schema.arguments[3:])
 
 
@@ -103,10 +109,9 @@ def assert_accurate(case: Case, given: Costs) -> None:
     oracle = answer(case.reference, given._replace(cost=given.cost.double()))
     plain, actual = answer(case.reference, given), answer(case.kernel, given)
     steps = max(given.cost.shape[2:])
-    magnification = oracle.value.abs().max().item() / case.options.get("gamma", case.options.get("epsilon", 0.05))
     for part in actual._fields:
         expected, ours, theirs = (getattr(found, part) for found in (oracle, actual, plain))
-        allowed = max(2 * relative_error(theirs, expected), floor(ours.dtype, steps, magnification))
+        allowed = max(2 * relative_error(theirs, expected), floor(ours.dtype, steps, magnification(case, oracle)))
         assert_within(part, ours, expected, allowed, given.cost.dtype)
 
 
