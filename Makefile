@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -type f)
 
-.PHONY: demo test lint lock build sanitize
+.PHONY: demo test lint lock build sanitize mutants
 .DEFAULT_GOAL := test
 
 demo: build
@@ -25,6 +25,10 @@ sanitize: $(VENV)/.installed
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(abspath $(BIN))/python -m pytest $(CURDIR)/tests/ops --numprocesses auto \
 	-k "not memory and not large and not reference and not registration and not simd"
+
+# Kernels made wrong on purpose, each of which the tests must catch; rewrites docs/mutants.md.
+mutants: build
+	$(BIN)/python -m tests.mutants
 
 lint: build
 	$(BIN)/ruff check .

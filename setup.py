@@ -61,4 +61,5 @@ def architectures() -> str:
     return ",".join(os.environ.get("TORCH_CUDA_ARCH_LIST", "native").replace(";", " ").split())
 
 
-setup(ext_modules=[get_extension()], cmdclass={"build_ext": BuildExtension})
+if __name__ == "__main__":
+    setup(ext_modules=[get_extension()], cmdclass={"build_ext": BuildExtension})

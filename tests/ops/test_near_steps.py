@@ -10,6 +10,7 @@ from .tolerances import assert_accurate
 STEPS, DIMENSIONS = 9, 33
 DISTANCE = 1e-3  # of the norms, so that far steps do not count beside near ones in a sharp minimum
 SHARP = [case for case in CASES if case.metric in ("interpolated_euclidean", "dtw") or case.name == "soft_dtw-sharp"]
+SHARP += [Case("sinkhorn-sharp", "sinkhorn", {"epsilon": DISTANCE / 10})]
 
 
 def around_one_sequence(b1: int, b2: int) -> Sequences:

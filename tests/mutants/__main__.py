@@ -1,0 +1,66 @@
+"""Checks that every mutant, or each of those named, is caught, and writes what catches it to docs/mutants.md."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .build import COMMON, Workshop, file_of
+from .page import PAGE, ROOT, caught_by_the_page, page
+from .table import MUTANTS, Mutant
+
+
+def failing_functions(library: Path, op: str) -> list[str]:
+    """Of the tests of `op`, the first few that fail with its kernels from `library`."""
+    report = library.with_suffix(".json")
+    command = [sys.executable, "-m", "tests.mutants.suite", str(library), op, str(report)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if run.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {run.returncode}\n{run.stdout}\n{run.stderr}")
+    return json.loads(report.read_text())
+
+
+def check(chosen: list[Mutant], scratch: Path) -> dict[str, list[str]]:
+    """Names of mutants, and the tests that catch each; as many at a time as there are cores."""
+    workshop = Workshop(scratch)
+    ops = list(dict.fromkeys(mutant.op for mutant in chosen))
+
+    def unchanged(op: str) -> None:
+        if failing := failing_functions(workshop.unchanged(op), op):
+            raise RuntimeError(f"{op}, as it is, fails {', '.join(failing)}: nothing can be told from its mutants")
+
+    def caught(mutant: Mutant) -> list[str]:
+        functions = failing_functions(workshop.mutated(mutant), mutant.op)
+        print(f"{mutant.op}: {mutant.name}: {', '.join(functions) or 'SURVIVES'}", flush=True)
+        return functions
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(workshop.compile_unchanged, [*map(file_of, ops), *COMMON]))
+        list(pool.map(unchanged, ops))
+        return dict(zip((mutant.name for mutant in chosen), pool.map(caught, chosen), strict=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help="of a mutant; all of them unless given")
+    names = parser.parse_args().names
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    if unknown := set(names) - {mutant.name for mutant in chosen}:
+        parser.error(f"expected names of mutants, got {', '.join(sorted(unknown))}")
+    (ROOT / "build").mkdir(exist_ok=True)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutants-", dir=ROOT / "build") as scratch:
+        caught = check(chosen, Path(scratch))
+    PAGE.write_text(page({**caught_by_the_page(), **caught}), encoding="utf-8")
+    survivors = [name for name, functions in caught.items() if not functions]
+    print(f"{len(chosen)} mutants, {len(survivors)} survivors, {time.monotonic() - start:.0f} s", *survivors)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""One op from a copy of csrc/ as a library that, once loaded, takes the place of the extension's own kernels of it."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from torch.utils.cpp_extension import get_cxx_compiler, library_paths
+
+from setup import CSRC, get_extension
+
+from .table import Mutant
+
+# What every kernel's file includes, and what takes most of its compilation.
+HEADERS = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
+COMMON = sorted(str(path.relative_to(CSRC)) for path in CSRC.glob("common/*.cpp"))
+
+
+def file_of(op: str) -> str:
+    return f"{op}_cpu.cpp"
+
+
+class Workshop:
+    """Builds in the folder `scratch`; nothing of what it builds is optimised, as tests compute little."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.compiler = [get_cxx_compiler(), *get_extension().extra_compile_args["cxx"], "-O0", "-fPIC", "-w"]
+        self.objects: dict[str, Path] = {}  # of unchanged files
+        self.headers = scratch / "headers.h"
+        self.headers.write_text(HEADERS)
+        self.run(["-x", "c++-header", str(self.headers), "-o", f"{self.headers}.gch"])
+
+    def compile_unchanged(self, file: str) -> None:
+        to = self.scratch / Path(file).with_suffix(".o").name
+        self.objects[file] = self.compile(CSRC, file, to)
+
+    def unchanged(self, op: str) -> Path:
+        return self.link([self.objects[file] for file in (*COMMON, file_of(op))], self.scratch / f"{op}.so")
+
+    def mutated(self, mutant: Mutant) -> Path:
+        """The op's library. Only the file that holds the change, or the op's that includes it, is compiled for it."""
+        copy = self.scratch / mutant.name
+        shutil.copytree(CSRC, copy)
+        target = copy / mutant.file
+        target.write_text(mutant.applied_to(target.read_text()))
+        changed = mutant.file if mutant.file.endswith(".cpp") else file_of(mutant.op)
+        objects = {file: self.objects[file] for file in (*COMMON, file_of(mutant.op))}
+        objects[changed] = self.compile(copy, changed, copy / "changed.o")
+        return self.link(list(objects.values()), copy / "mutant.so")
+
+    def compile(self, csrc: Path, file: str, to: Path) -> Path:
+        self.run(["-include", str(self.headers), f"-I{csrc}", "-c", str(csrc / file), "-o", str(to)])
+        return to
+
+    def link(self, objects: list[Path], to: Path) -> Path:
+        libraries = [f"-L{path}" for path in library_paths()] + ["-lc10", "-ltorch_cpu"]
+        self.run(["-shared", *map(str, objects), *libraries, "-o", str(to)])
+        return to
+
+    def run(self, arguments: list[str]) -> None:
+        done = subprocess.run([*self.compiler, *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(done.args)}\n{done.stderr}")

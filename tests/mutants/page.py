@@ -1,0 +1,33 @@
+"""docs/mutants.md: what is wrong with each mutant, and which tests catch it."""
+
+import re
+from pathlib import Path
+
+from .table import MUTANTS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "mutants.md"
+TITLE = """# Mutants
+
+Kernels made wrong on purpose, one at a time (`tests/mutants/table.py`), and the tests of `tests/ops/` that fail then:
+the first three in the order of `make mutants`, which writes this page and fails if a mutant survives.
+
+| op | mutant | what is wrong | caught by |
+|---|---|---|---|
+"""
+
+
+def page(caught: dict[str, list[str]]) -> str:
+    """`caught` holds the names of mutants, and of the functions that catch each."""
+    rows = []
+    for mutant in MUTANTS:
+        functions = ", ".join(f"`{name}`" for name in caught.get(mutant.name, [])) or "nothing"
+        rows.append(f"| `{mutant.op}` | {mutant.name} | {mutant.wrong} | {functions} |\n")
+    return TITLE + "".join(rows)
+
+
+def caught_by_the_page() -> dict[str, list[str]]:
+    """What `page` was given when it was written last."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
+    rows = (line.split(" | ") for line in lines if line.startswith("| `"))
+    return {row[1]: re.findall(r"`(.*?)`", row[-1]) for row in rows}

@@ -1,0 +1,43 @@
+"""The table of mutants fits the kernels, and the page that lists them fits the table and the tests."""
+
+import pytest
+
+from .page import PAGE, ROOT, caught_by_the_page, page
+from .table import MUTANTS, Mutant
+
+CSRC = ROOT / "csrc"
+OPS = sorted(path.name.removesuffix("_cpu.cpp") for path in CSRC.glob("*_cpu.cpp"))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_changes_one_place_of_its_file(mutant: Mutant) -> None:
+    text = (CSRC / mutant.file).read_text(encoding="utf-8")
+    assert mutant.applied_to(text) != text
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_is_compiled_with_one_file(mutant: Mutant) -> None:
+    # Kernel headers have no guard and are in the op's file only; a guarded one may be in others.
+    assert mutant.file.endswith(".cpp") or "#pragma once" not in (CSRC / mutant.file).read_text(encoding="utf-8")
+
+
+def test_names_are_unique() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_every_op_has_mutants() -> None:
+    assert sorted({mutant.op for mutant in MUTANTS}) == OPS
+
+
+def test_the_page_lists_the_table() -> None:
+    assert page(caught_by_the_page()) == PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_catches_each() -> None:
+    assert all(caught_by_the_page().values())
+
+
+def test_the_page_names_tests_that_exist() -> None:
+    for name in {name for functions in caught_by_the_page().values() for name in functions}:
+        file, function = name.split("::")
+        assert f"\ndef {function}(" in (ROOT / "tests" / "ops" / file).read_text(encoding="utf-8"), name
