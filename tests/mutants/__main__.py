@@ -1,4 +1,4 @@
-"""Checks that every mutant, or each of those named, is caught, and writes what catches it to docs/mutants.md."""
+"""Checks that every mutant, or each of those named, is caught, and writes down what catches it."""
 
 import argparse
 import json
@@ -48,7 +48,9 @@ def check(chosen: list[Mutant], scratch: Path) -> dict[str, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help="of a mutant; all of them unless given")
-    names = parser.parse_args().names
+    parser.add_argument("--page", type=Path, default=PAGE, help="the file to write, docs/mutants.md unless given")
+    arguments = parser.parse_args()
+    names = arguments.names
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     if unknown := set(names) - {mutant.name for mutant in chosen}:
         parser.error(f"expected names of mutants, got {', '.join(sorted(unknown))}")
@@ -56,7 +58,7 @@ def main() -> int:
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=ROOT / "build") as scratch:
         caught = check(chosen, Path(scratch))
-    PAGE.write_text(page({**caught_by_the_page(), **caught}), encoding="utf-8")
+    arguments.page.write_text(page({**caught_by_the_page(), **caught}), encoding="utf-8")
     survivors = [name for name, functions in caught.items() if not functions]
     print(f"{len(chosen)} mutants, {len(survivors)} survivors, {time.monotonic() - start:.0f} s", *survivors)
     return 1 if survivors else 0

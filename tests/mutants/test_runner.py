@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +10,8 @@ from .page import ROOT
 
 
 @pytest.mark.slow
-def test_a_mutant_is_caught() -> None:
-    command = [sys.executable, "-m", "tests.mutants", "value-epsilon"]
+def test_a_mutant_is_caught(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.mutants", "value-epsilon", "--page", str(tmp_path / "page.md")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "sinkhorn: value-epsilon: test_" in run.stdout
