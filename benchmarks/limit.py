@@ -1,0 +1,82 @@
+"""What a machine could do at best, in operations per second, two to a multiply-add."""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import cpu_name
+
+SOURCE = Path(__file__).with_name("peak.cpp")
+BUILD = Path(__file__).parents[1] / "build" / "benchmarks"
+# Of each chain: some milliseconds, of which a busy machine leaves one try or another alone.
+STEPS, TRIES = 1_000_000, 5
+# Numbers that torch.mm may write while it is timed; its rate no longer changes there.
+LARGEST_PRODUCT = {"cpu": 2**25, "cuda": 2**31}
+
+
+def arithmetic_peak(dtype: torch.dtype) -> float:
+    """FLOP/s of multiply-adds in registers, on as many threads as torch uses, now; what accumulates in float32 has
+    the peak of float32."""
+    function = "float64_flops" if dtype == torch.float64 else "float32_flops"
+    return max(getattr(library(), function)(torch.get_num_threads(), STEPS) for _ in range(TRIES))
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """peak.cpp, compiled for this CPU once and kept in build/."""
+    key = hashlib.sha256(SOURCE.read_bytes() + cpu_name().encode()).hexdigest()[:16]
+    built = BUILD / f"peak-{key}.so"
+    if not built.exists():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        unfinished = built.with_suffix(f".{os.getpid()}")
+        flags = ["-std=c++17", "-O2", "-march=native", "-pthread", "-shared", "-fPIC"]
+        subprocess.run([os.environ.get("CXX", "c++"), *flags, str(SOURCE), "-o", str(unfinished)], check=True)
+        unfinished.rename(built)
+    loaded = ctypes.CDLL(str(built))
+    for function in (loaded.float32_flops, loaded.float64_flops):
+        function.argtypes, function.restype = [ctypes.c_int, ctypes.c_long], ctypes.c_double
+    return loaded
+
+
+def matmul_flops(rows: int, columns: int, depth: int, dtype: torch.dtype, device: str) -> float:
+    """FLOP/s of the device's library (MKL or oneDNN, cuBLAS) on (rows, depth) times (depth, columns), best of five;
+    of fewer columns where the product would be large."""
+    columns = max(1, min(columns, LARGEST_PRODUCT[device] // rows))
+    a = torch.randn(rows, depth, device=device).to(dtype)
+    b = torch.randn(depth, columns, device=device).to(dtype)
+    out = torch.empty(rows, columns, dtype=dtype, device=device)
+    seconds = min(seconds_of(lambda: torch.mm(a, b, out=out), device) for _ in range(6))
+    return 2 * rows * columns * depth / seconds
+
+
+def peak_flops(rows: int, columns: int, depth: int, dtype: torch.dtype, device: str) -> float:
+    """FLOP/s that the limit goes by: of arithmetic alone on a CPU, of cuBLAS on a GPU."""
+    return arithmetic_peak(dtype) if device == "cpu" else matmul_flops(rows, columns, depth, dtype, device)
+
+
+def cuda_extra_bytes(run: Callable[[], object]) -> int:
+    """Peak of what a run allocates on the GPU."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def seconds_of(run: Callable[[], object], device: str = "cpu") -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,56 @@
+"""Where a benchmark ran, and of what."""
+
+import os
+import platform
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import scav_kernels
+
+ROOT = Path(__file__).parents[1]
+
+
+def about() -> dict[str, Any]:
+    return {
+        "cpu": cpu_name(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "scav_kernels": scav_kernels.__version__,
+        "commit": commit(),
+        **scav_kernels.build_info(),
+    }
+
+
+@cache
+def cpu_name() -> str:
+    """With family and model where the name alone does not tell generations apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+        facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
+    except (OSError, KeyError):
+        return platform.processor() or platform.machine()
+
+
+def slug() -> str:
+    """The machine's name in file names."""
+    name = re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
+    return f"{name}-{torch.get_num_threads()}threads"
+
+
+@cache
+def commit() -> str | None:
+    """Ends in -dirty where files differ from it; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
