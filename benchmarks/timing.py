@@ -1,0 +1,26 @@
+"""How each benchmark spends its time."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.limit import seconds_of
+
+# Seconds for the rounds of one benchmark, of which there is at least one.
+SPENT = 0.8
+MOST_ROUNDS = 30
+
+
+def time_rounds(
+    benchmark: BenchmarkFixture,
+    run: Callable[[], object],
+    before_each: Callable[[], object] = lambda: None,
+    rounds: int | None = None,
+) -> dict[str, Any]:
+    """Times a `run` that has been warmed up; its raw samples, their best and their median, in seconds."""
+    if rounds is None:
+        rounds = max(1, min(MOST_ROUNDS, int(SPENT / seconds_of(run))))
+    benchmark.pedantic(run, setup=before_each, rounds=rounds)
+    stats = benchmark.stats.stats
+    return {"seconds": stats.min, "median_seconds": stats.median, "samples_seconds": stats.data}
