@@ -1,0 +1,65 @@
+"""Every op on every workload, beside the limit of the machine: `pytest benchmarks/test_ops.py`."""
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+import scav_kernels
+from benchmarks import limit
+from benchmarks.alone import sweep
+from benchmarks.cases import CASES, OPS, OURS, Case, inputs, name_of, once, ours, products
+from benchmarks.conftest import Record
+from benchmarks.machine import about
+from benchmarks.oracle import TOLERANCES, Question, check
+from benchmarks.timing import time_rounds
+from scav_kernels import reference
+
+
+def parameter(case: Case) -> object:
+    return pytest.param(case, id=str(case), marks=[pytest.mark.gpu] if case.device == "cuda" else [])
+
+
+@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
+def test_op(benchmark: BenchmarkFixture, record: Record, smoke: bool, case: Case) -> None:
+    op, work, direction, dtype, device = case
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if device == "cuda" and scav_kernels.build_info()["cuda_version"] is None:
+        pytest.skip("built without CUDA kernels: SCAV_BUILD_CUDA=1 insists on them")
+    if smoke:
+        work = work.tiny()
+    distance = ours(op)
+    question = Question(getattr(reference, op), tuple(OPS[op].items()), work, dtype, device)
+    check(distance, question, direction, TOLERANCES[dtype])
+
+    batch = inputs(work, dtype, device, gradient=direction == "forward_backward")
+    rows, columns = products(op, batch)
+    shape = rows, columns, work.d, dtype, device
+    mm = limit.matmul_flops(*shape)
+    peaks = [limit.peak_flops(*shape)]
+
+    def run() -> None:
+        once(distance, batch, direction)
+        limit.synchronize(device)
+
+    times = time_rounds(benchmark, run, lambda: peaks.append(limit.peak_flops(*shape)), work.rounds)
+    limit_seconds = 2 * rows * columns * work.d / max(peaks)
+    facts = {
+        **times,
+        "shapes": [list(steps.shape) for steps in batch[:2]],
+        "dtype": name_of(dtype),
+        "cells": rows * columns,
+        "cells_per_second": rows * columns / times["seconds"],
+        "peak_flops": max(peaks),
+        "limit_seconds": limit_seconds,
+        "efficiency": limit_seconds / times["seconds"],
+        "matmul_efficiency": mm / max(peaks),
+    }
+    if device == "cuda":
+        facts["extra_bytes"] = limit.cuda_extra_bytes(run)
+    elif work.name == "batch" and not smoke:
+        (alone,) = sweep(op, OURS, direction, [work])
+        facts["extra_bytes"] = alone["extra_bytes"]
+    benchmark.extra_info |= {key: facts[key] for key in facts if "seconds" not in key or key == "limit_seconds"}
+    benchmark.extra_info |= {"machine": about()}
+    record("ops", str(case), **facts, op=op, workload=case.work.name, direction=direction, device=device)

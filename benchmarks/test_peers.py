@@ -1,0 +1,87 @@
+"""Other libraries and plain PyTorch on `square`, beside our own time in the same process."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.cases import SQUARE, Workload, inputs, once, ours
+from benchmarks.conftest import Record
+from benchmarks.limit import seconds_of
+from benchmarks.machine import about
+from benchmarks.oracle import PEER_TOLERANCES, Question, check
+from benchmarks.peers import PEERS, Distance, Peer
+from benchmarks.timing import time_rounds
+from scav_kernels import reference
+
+# Slower ones are timed on fewer pairs, and their time scaled.
+LONGEST = 1.0
+# Sequences on a side of the trial that tells how slow one is.
+TRIAL = 8
+# Runs of ours, of which the best counts.
+OUR_ROUNDS = 3
+
+# Their warnings are theirs.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def parameter(peer: Peer, work: Workload, direction: str) -> object:
+    slow = not peer.name.startswith("PyTorch")
+    return pytest.param(peer, work, direction, id=f"{peer}-D{work.d}-{direction}", marks=[pytest.mark.slow] * slow)
+
+
+@pytest.mark.parametrize(
+    ("peer", "work", "direction"),
+    [
+        parameter(peer, work, direction)
+        for peer in PEERS
+        for work in (SQUARE, replace(SQUARE, d=64))
+        for direction in peer.directions
+    ],
+)
+def test_peer(
+    benchmark: BenchmarkFixture, record: Record, smoke: bool, peer: Peer, work: Workload, direction: str
+) -> None:
+    name = f"{peer}-D{work.d}-{direction}"
+    facts = {"op": peer.op, "peer": peer.name, "d": work.d, "direction": direction}
+    try:
+        distance = peer.load()
+    except ImportError as reason:
+        record("peers", name, **facts, skipped=str(reason))
+        pytest.skip(str(reason))
+    if peer.compiles:
+        # For this shape alone.
+        torch.compiler.reset()
+    full = work.tiny() if smoke else work
+    part = full if smoke or peer.compiles else affordable(distance, full, direction)
+    question = Question(peer.reference or getattr(reference, peer.op), tuple(peer.options.items()), part)
+    check(distance, question, direction, PEER_TOLERANCES)
+
+    gradient = direction == "forward_backward"
+    theirs, whole = inputs(part, gradient=gradient), inputs(full, gradient=gradient)
+    times = time_rounds(benchmark, lambda: once(distance, theirs, direction), rounds=full.rounds)
+    own = ours(peer.op, **peer.options)
+    our_seconds = min(seconds_of(lambda: once(own, whole, direction)) for _ in range(OUR_ROUNDS))
+    scale = full.b1 * full.b2 / (part.b1 * part.b2)
+    facts |= {
+        "shapes": [list(steps.shape) for steps in whole[:2]],
+        "timed_pairs": part.b1 * part.b2,
+        "scaled_by": scale,
+        "scaled_seconds": times["seconds"] * scale,
+        "our_seconds": our_seconds,
+        "times_ours": times["seconds"] * scale / our_seconds,
+    }
+    benchmark.extra_info |= facts | {"machine": about()}
+    record("peers", name, **facts, **times)
+
+
+def affordable(distance: Distance, work: Workload, direction: str) -> Workload:
+    """The workload with as many sequences as take no longer than `LONGEST`."""
+    trial = replace(work, b1=TRIAL, b2=TRIAL)
+    batch = inputs(trial, gradient=direction == "forward_backward")
+    once(distance, batch, direction)  # loads or compiles
+    seconds = seconds_of(lambda: once(distance, batch, direction))
+    while trial.b1 < work.b1 and 4 * seconds <= LONGEST:
+        trial, seconds = replace(trial, b1=2 * trial.b1, b2=2 * trial.b2), 4 * seconds
+    return trial
