@@ -1,0 +1,230 @@
+"""Tables and plots of a results file: `python -m benchmarks.report benchmarks/results/<machine>.json`."""
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.cases import DIRECTIONS, OPS, OURS
+from benchmarks.machine import ROOT
+
+DOCS = ROOT / "docs"
+PAGE = "benchmarks.md"
+BEGIN = "<!-- What follows is made by benchmarks/report.py -->\n"
+END = "<!-- End of what is made -->\n"
+PLOTS = {
+    "benchmarks-efficiency.png": "Efficiency of each op on each workload",
+    "benchmarks-time.png": "Time against batch size",
+    "benchmarks-memory.png": "Memory against batch size",
+}
+
+Record = dict[str, Any]
+
+
+def write(results: Record, folder: Path) -> None:
+    """Rewrites what is between the marks of the page in `folder`, and the plots beside it."""
+    page = folder / PAGE
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    page.write_text(before + BEGIN + "\n" + text(results) + "\n" + END + after, encoding="utf-8")
+    plots = (efficiency_plot(results), growth_plot(results, "seconds"), growth_plot(results, "extra_bytes"))
+    for name, figure in zip(PLOTS, plots, strict=True):
+        figure.savefig(folder / name, dpi=130)
+
+
+def text(results: Record) -> str:
+    machine = results["machine"]
+    where = [machine["cpu"], *filter(None, [machine["gpu"]]), f"{machine['threads']} threads"]
+    where += [f"SIMD level {machine['simd_level']}", f"torch {machine['torch']}"]
+    where += [f"scav_kernels {machine['scav_kernels']} at `{str(machine['commit'])[:12]}`"]
+    tables = {
+        "Ops": ops_table(results),
+        "Peers": peers_table(results),
+        "Growth": growth_table(results),
+    }
+    parts = [", ".join(where) + ".\n", *(f"### {title}\n\n{table}" for title, table in tables.items())]
+    parts += [f"![{caption}]({name})\n" for name, caption in PLOTS.items()]
+    return "\n".join(parts)
+
+
+def ops_table(results: Record) -> str:
+    """One line per op, workload, dtype and device; its efficiencies are shares of one matrix product."""
+    header = ["op", "workload", "forward, ms", "of the limit", "with backward, ms", "of the limit", "of four limits"]
+    rows = []
+    for (op, workload, dtype, device), both in grouped(results, "ops", "op", "workload", "dtype", "device"):
+        forward, training = (both.get(direction) for direction in DIRECTIONS)
+        rows.append(
+            [
+                f"`{op}`",
+                workload + "".join(f", {each}" for each in (dtype, device) if each not in ("float32", "cpu")),
+                milliseconds(forward),
+                number(forward, "efficiency"),
+                milliseconds(training),
+                number(training, "efficiency"),
+                number(training, "efficiency", 4),
+                number(forward, "matmul_efficiency"),
+                " / ".join(mebibytes(each) for each in (forward, training) if each and "extra_bytes" in each),
+            ]
+        )
+    return markdown([*header, "`torch.mm` of the limit", "extra MiB, forward / with backward"], rows)
+
+
+def peers_table(results: Record) -> str:
+    header = ["op", "D", "peer", "forward, ms", "times ours", "with backward, ms", "times ours", "pairs timed"]
+    rows = []
+    for (op, d, peer), both in grouped(results, "peers", "op", "d", "peer"):
+        present = [each for each in both.values() if "skipped" not in each]
+        if not present:
+            reason = next(iter(both.values()))["skipped"]
+            rows.append([f"`{op}`", str(d), peer, f"skipped: {reason}", *[""] * 4])
+            continue
+        cells = []
+        for each in map(both.get, DIRECTIONS):
+            cells += [milliseconds(each, "scaled_seconds"), number(each, "times_ours")]
+        pairs = sorted({each["timed_pairs"] for each in present})
+        rows.append([f"`{op}`", str(d), peer, *cells, " / ".join(map(str, pairs))])
+    return markdown(header, rows)
+
+
+def growth_table(results: Record) -> str:
+    """Exponents of ours, and the expected ones in brackets."""
+    found: dict[str, dict[str, str]] = {}
+    axes: dict[str, None] = {}
+    for each in results.get("growth", {}).values():
+        if each["name"] == OURS:
+            fitted = "–" if each["exponent"] is None else f"{each['exponent']:.2f}"
+            label = f"{each['axis']}, {each['direction'].replace('forward_backward', 'with backward')}"
+            axes[label] = None
+            found.setdefault(each["op"], {})[label] = f"{fitted} ({each['expected']:g})"
+    return markdown(["op", *axes], [[f"`{op}`", *(row.get(axis, "") for axis in axes)] for op, row in found.items()])
+
+
+def grouped(results: Record, section: str, *keys: str) -> Iterator[tuple[tuple[Any, ...], dict[str, Record]]]:
+    """Records that differ only in their direction, by direction."""
+    groups: dict[tuple[Any, ...], dict[str, Record]] = {}
+    for each in results.get(section, {}).values():
+        groups.setdefault(tuple(each[key] for key in keys), {})[each["direction"]] = each
+    yield from groups.items()
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def milliseconds(record: Record | None, key: str = "seconds") -> str:
+    return "–" if not record or key not in record else significant(1000 * record[key])
+
+
+def mebibytes(record: Record) -> str:
+    return f"{record['extra_bytes'] / 2**20:.0f}"
+
+
+def number(record: Record | None, key: str, factor: float = 1.0) -> str:
+    return "–" if not record or key not in record else f"{factor * record[key]:.2f}"
+
+
+def significant(value: float) -> str:
+    """Three digits."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+def efficiency_plot(results: Record) -> Figure:
+    """Bars of float32 on the CPU, a panel per direction, and where `torch.mm` alone is."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    records = [
+        each for each in results.get("ops", {}).values() if (each["dtype"], each["device"]) == ("float32", "cpu")
+    ]
+    workloads = list(dict.fromkeys(each["workload"] for each in records))
+    width = 0.8 / len(OPS)
+    colours = matplotlib.colormaps["viridis"]([0.1, 0.35, 0.6, 0.85])
+    for panel, direction, title in zip(panels, DIRECTIONS, ("forward", "forward and backward"), strict=True):
+        for place, (op, colour) in enumerate(zip(OPS, colours, strict=True)):
+            bars = [each for each in records if (each["op"], each["direction"]) == (op, direction)]
+            at = [workloads.index(each["workload"]) + (place - (len(OPS) - 1) / 2) * width for each in bars]
+            panel.bar(at, [each["efficiency"] for each in bars], width, color=colour, label=op)
+            marks = [each["matmul_efficiency"] for each in bars]
+            label = "torch.mm alone" if place == 0 else None
+            panel.plot(at, marks, linestyle="none", marker="_", markersize=12, color="black", label=label)
+        panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
+        panel.set_ylabel("limit / time")
+        panel.set_title(title, loc="left", fontsize=10)
+    panels[0].legend(frameon=False, fontsize=8, ncols=len(OPS) + 1, loc="lower left", bbox_to_anchor=(0.3, 1))
+    panels[1].set_xticks(range(len(workloads)), workloads)
+    return figure
+
+
+def growth_plot(results: Record, quantity: str) -> Figure:
+    """A panel per op: seconds, or bytes beyond the inputs, against B. A cross is where memory runs out: found, or where
+    the growth of the last points leads, dashed."""
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    panels = figure.subplots(2, 2).flat
+    growth = [each for each in results.get("growth", {}).values() if each["axis"] == "B" and each.get("points")]
+    unit = {"seconds": 1.0, "extra_bytes": 2.0**20}[quantity]
+    for panel, op in zip(panels, OPS, strict=True):
+        for each in (each for each in growth if each["op"] == op):
+            draw(panel, each, quantity, unit, results["machine"]["memory_bytes"])
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log")
+        panel.set_xlabel("B, sequences on each side")
+        panel.set_ylabel({"seconds": "seconds", "extra_bytes": "MiB beyond the inputs"}[quantity])
+        panel.set_title(op, loc="left", fontsize=10)
+        if panel.lines:
+            panel.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw(panel: Axes, growth: Record, quantity: str, unit: float, memory: int) -> None:
+    measured = [point for point in growth["points"] if "seconds" in point]
+    if not measured:
+        return
+    values = [max(at_best(point[quantity]) / unit, 1e-6) for point in measured]
+    label = growth["name"] + (" (forward only)" if growth["direction"] == "forward" else "")
+    own = growth["name"] == OURS
+    (line,) = panel.plot(
+        [point["value"] for point in measured],
+        values,
+        marker="o",
+        markersize=3,
+        linewidth=2.5 if own else 1,
+        label=label,
+    )
+    last = measured[-1]
+    end = out_of_memory(growth["points"], memory)
+    # Beyond the plot it says nothing.
+    if not own and end and end <= 64 * last["value"]:
+        grown = values[-1] * (end / last["value"]) ** 2 if quantity == "seconds" else memory / unit
+        panel.plot([last["value"], end], [values[-1], grown], color=line.get_color(), linewidth=1, linestyle=":")
+        panel.plot([end], [grown], marker="x", color=line.get_color())
+
+
+def at_best(samples: float | Sequence[float]) -> float:
+    return min(samples) if isinstance(samples, list) else samples
+
+
+def out_of_memory(points: Sequence[Record], memory: int) -> float | None:
+    """The B at which memory ran out, or would if it went on as between the last two: as the inputs do, or the cells."""
+    *_, before, last = [{}, *points]
+    if "out_of_memory" in last:
+        return last["value"]
+    if not before or min(before["extra_bytes"], last["extra_bytes"]) <= 0:
+        return None
+    slope = math.log(last["extra_bytes"] / before["extra_bytes"]) / math.log(last["value"] / before["value"])
+    return last["value"] * (memory / last["extra_bytes"]) ** (1 / min(max(slope, 1), 2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    write(json.loads(parser.parse_args().results.read_text(encoding="utf-8")), DOCS)
+
+
+if __name__ == "__main__":
+    main()
