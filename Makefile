@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -type f)
 
-.PHONY: demo test lint lock build sanitize mutants
+.PHONY: demo test bench sanitize mutants lint lock build
 .DEFAULT_GOAL := test
 
 demo: build
@@ -12,6 +12,11 @@ demo: build
 
 test: build
 	$(BIN)/python -m pytest tests --numprocesses auto
+	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
+
+# Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
+bench: build
+	$(BIN)/python -m benchmarks.run
 
 # The ops under AddressSanitizer and UndefinedBehaviorSanitizer (GCC's), in a build of their own. Python's -fwrapv would
 # make every signed overflow legal. Left out: tests that measure memory, or whose subject is not the kernels.
@@ -34,7 +39,7 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find csrc -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	find csrc benchmarks -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
 
 build: $(VENV)/.built
 
