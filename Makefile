@@ -15,7 +15,7 @@ test: build
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
 
 # Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
-bench: build
+bench: build $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run
 
 # The ops under AddressSanitizer and UndefinedBehaviorSanitizer (GCC's), in a build of their own. Python's -fwrapv would
@@ -53,6 +53,12 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 
-# Rewrites constraints.txt from what is installed now, after an upgrade by hand.
+$(VENV)/.bench: $(VENV)/.installed constraints-bench.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r constraints-bench.txt
+	touch $@
+
+# Rewrites constraints.txt from what is installed now, after an upgrade by hand. pip lists what constraints-bench.txt
+# names first.
 lock:
-	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > constraints.new && mv constraints.new constraints.txt
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable -r constraints-bench.txt | \
+	sed '1,/^## The following/d'; } > constraints.new && mv constraints.new constraints.txt
