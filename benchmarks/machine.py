@@ -29,6 +29,15 @@ def about() -> dict[str, Any]:
     }
 
 
+def missing(device: str) -> str | None:
+    """What keeps our ops from running there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        return "no CUDA device"
+    if device == "cuda" and scav_kernels.build_info()["cuda_version"] is None:
+        return "built without CUDA kernels: SCAV_BUILD_CUDA=1 insists on them"
+    return None
+
+
 @cache
 def cpu_name() -> str:
     """With family and model where the name alone does not tell generations apart."""

@@ -7,6 +7,7 @@ know only pairs of their own; clips are repeated only for what insists on clips.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from benchmarks import plain
 from benchmarks.cases import DIRECTIONS, OPS, OURS, ours
+from benchmarks.machine import missing
 from scav_kernels import reference
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -35,6 +37,7 @@ class Peer:
     gradient: bool = True
     # Whether the first call for each shape compiles.
     compiles: bool = False
+    device: str = "cpu"
     # What it should answer, where that is not what our op does.
     reference: Callable[..., Tensor] | None = None
 
@@ -98,6 +101,17 @@ def dtaidistance_dtw() -> Distance:
     return distance
 
 
+def aeon_dtw() -> Distance:
+    from aeon.distances import dtw_pairwise_distance
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        # (B, D, steps), whose features lie side by side all the same.
+        clips = (steps.double().mT.numpy() for steps in (x, y))
+        return torch.as_tensor(dtw_pairwise_distance(*clips, n_jobs=-1))
+
+    return distance
+
+
 def tslearn_soft_dtw() -> Distance:
     from tslearn.metrics import SoftDTWLossPyTorch
 
@@ -116,6 +130,65 @@ def pysdtw() -> Distance:
         return loss(*placeholders(x, y)).view(len(x), len(y))
 
     return distance
+
+
+def torchsoftdtw() -> Distance:
+    from torchsoftdtw import soft_dtw
+
+    return lambda x, y: soft_dtw(pair_costs(x, y).square(), gamma=1.0).view(len(x), len(y))
+
+
+def from_jax(of_cost: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+    """Costs (B, N, M) -> (B,), differentiable, of JAX's function of one pair's costs (N, M)."""
+    import jax
+
+    # Pairs at a time, whose costs stay in cache.
+    function = partial(jax.lax.map, of_cost, batch_size=64)
+    forward = jax.jit(function)
+    forward_to_differentiate = jax.jit(partial(jax.vjp, function))
+    pull_back = jax.jit(lambda pullback, gradient: pullback(gradient))
+
+    def to_torch(array: Any) -> Tensor:
+        return torch.from_dlpack(jax.block_until_ready(array))
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, cost: Tensor) -> Tensor:
+            cost = jax.dlpack.from_dlpack(cost.detach())
+            if not ctx.needs_input_grad[0]:
+                return to_torch(forward(cost))
+            value, ctx.pullback = forward_to_differentiate(cost)
+            return to_torch(value)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            (gradient,) = pull_back(ctx.pullback, jax.dlpack.from_dlpack(gradient.contiguous()))
+            return to_torch(gradient)
+
+    return Function.apply
+
+
+def ott_soft_dtw() -> Distance:
+    from ott.geometry.costs import SoftDTW
+
+    given = SimpleNamespace(all_pairs=lambda cost, _: cost)
+    of_cost = SoftDTW(gamma=1.0, ground_cost=given)
+    soft_dtw = from_jax(lambda cost: of_cost(cost, cost))
+    return lambda x, y: soft_dtw(pair_costs(x, y).square()).view(len(x), len(y))
+
+
+def ott_sinkhorn(lse_mode: bool) -> Distance:
+    from ott.geometry.geometry import Geometry
+    from ott.solvers import linear
+
+    stop = {f"{which}_iterations": ITERATIONS for which in ("min", "inner", "max")}
+
+    def of_cost(cost: Any) -> Any:
+        geometry = Geometry(cost_matrix=cost, epsilon=EPSILON)
+        return linear.solve(geometry, lse_mode=lse_mode, threshold=0.0, **stop).reg_ot_cost
+
+    sinkhorn = from_jax(of_cost)
+    return lambda x, y: sinkhorn(pair_costs(x, y)).view(len(x), len(y))
 
 
 def pot(method: str) -> Distance:
@@ -138,6 +211,16 @@ def geomloss() -> Distance:
     return lambda x, y: loss(*repeated(x, y)).view(len(x), len(y))
 
 
+def flash_sinkhorn() -> Distance:
+    if reason := missing("cuda"):
+        raise ImportError(reason)
+    from flash_sinkhorn import SamplesLoss
+
+    fixed = {"use_epsilon_scaling": False, "eps": EPSILON, "n_iters": ITERATIONS}
+    loss = SamplesLoss(backend="alternating", allow_tf32=False, **fixed)
+    return lambda x, y: loss(*repeated(x, y)).view(len(x), len(y))
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True)
 
@@ -149,7 +232,8 @@ def compiled_sinkhorn() -> Distance:
 INTERPOLATED = partial(Peer, "interpolated_euclidean")
 DTW = partial(Peer, "dtw")
 SOFT_DTW = partial(Peer, "soft_dtw")
-SINKHORN = partial(Peer, "sinkhorn", options={"epsilon": EPSILON, "max_iterations": ITERATIONS, "tolerance": 0.0})
+FIFTY = {"epsilon": EPSILON, "max_iterations": ITERATIONS, "tolerance": 0.0}
+SINKHORN = partial(Peer, "sinkhorn", options=FIFTY)
 
 PEERS = [
     INTERPOLATED("PyTorch, cdist per step", lambda: plain.interpolated_euclidean_by_step),
@@ -159,14 +243,20 @@ PEERS = [
     DTW("torchdtw", torchdtw, gradient=False, reference=dtw_per_step),
     DTW("tslearn", tslearn_dtw, options={"cost": "sqeuclidean"}, gradient=False),
     DTW("dtaidistance", dtaidistance_dtw, gradient=False),
+    DTW("aeon", aeon_dtw, options={"cost": "sqeuclidean"}, gradient=False),
     SOFT_DTW("PyTorch, by anti-diagonal", lambda: plain.soft_dtw),
     SOFT_DTW("tslearn", tslearn_soft_dtw),
     SOFT_DTW("pysdtw", pysdtw),
+    SOFT_DTW("torchsoftdtw", torchsoftdtw),
+    SOFT_DTW("ott-jax", ott_soft_dtw, compiles=True),
     SINKHORN("PyTorch, log domain", lambda: plain.sinkhorn),
     SINKHORN("torch.compile", compiled_sinkhorn, compiles=True),
     SINKHORN("POT", partial(pot, "sinkhorn")),
     SINKHORN("POT, log domain", partial(pot, "log_sinkhorn")),
     SINKHORN("GeomLoss", geomloss),
+    SINKHORN("ott-jax", partial(ott_sinkhorn, lse_mode=False), compiles=True),
+    SINKHORN("ott-jax, log domain", partial(ott_sinkhorn, lse_mode=True), compiles=True),
+    SINKHORN("FlashSinkhorn, CUDA", flash_sinkhorn, options={**FIFTY, "cost": "sqeuclidean"}, device="cuda"),
 ]
 
 

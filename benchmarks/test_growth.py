@@ -12,6 +12,9 @@ from benchmarks.cases import DIRECTIONS, OPS, OURS, SQUARE, Workload
 from benchmarks.conftest import Record
 from benchmarks.peers import CONTENDERS
 
+# Their warnings are theirs.
+pytestmark = pytest.mark.filterwarnings("default")
+
 # The exponent is that of the last points, where what does not grow matters least.
 FITTED = 3
 
@@ -37,8 +40,9 @@ EXPECTED_OF_OP = {("interpolated_euclidean", "NM"): 0.5}
 
 
 def parameters() -> list[object]:
-    """Every contender as B grows, in training where it has a gradient, and our own in the other directions as well."""
-    cases = [(*key, "B", peer.directions[-1]) for key, peer in CONTENDERS.items()]
+    """Every contender on the CPU as B grows, in training where it has a gradient, and our own in the other directions
+    as well."""
+    cases = [(*key, "B", peer.directions[-1]) for key, peer in CONTENDERS.items() if peer.device == "cpu"]
     cases += [(op, OURS, axis, DIRECTIONS[0]) for op in OPS for axis in AXES if axis != "B"]
     quick = ("dtw", OURS, "D", DIRECTIONS[0])
     return [pytest.param(*case, id="-".join(case), marks=[] if case == quick else [pytest.mark.slow]) for case in cases]

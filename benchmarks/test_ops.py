@@ -1,15 +1,13 @@
 """Every op on every workload, beside the limit of the machine: `pytest benchmarks/test_ops.py`."""
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-import scav_kernels
 from benchmarks import limit
 from benchmarks.alone import sweep
 from benchmarks.cases import CASES, OPS, OURS, Case, inputs, name_of, once, ours, products
 from benchmarks.conftest import Record
-from benchmarks.machine import about
+from benchmarks.machine import about, missing
 from benchmarks.oracle import TOLERANCES, Question, check
 from benchmarks.timing import time_rounds
 from scav_kernels import reference
@@ -22,10 +20,8 @@ def parameter(case: Case) -> object:
 @pytest.mark.parametrize("case", [parameter(case) for case in CASES])
 def test_op(benchmark: BenchmarkFixture, record: Record, smoke: bool, case: Case) -> None:
     op, work, direction, dtype, device = case
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    if device == "cuda" and scav_kernels.build_info()["cuda_version"] is None:
-        pytest.skip("built without CUDA kernels: SCAV_BUILD_CUDA=1 insists on them")
+    if reason := missing(device):
+        pytest.skip(reason)
     if smoke:
         work = work.tiny()
     distance = ours(op)

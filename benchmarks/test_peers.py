@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.cases import SQUARE, Workload, inputs, once, ours
 from benchmarks.conftest import Record
-from benchmarks.limit import seconds_of
+from benchmarks.limit import seconds_of, synchronize
 from benchmarks.machine import about
 from benchmarks.oracle import PEER_TOLERANCES, Question, check
 from benchmarks.peers import PEERS, Distance, Peer
@@ -54,15 +54,21 @@ def test_peer(
         # For this shape alone.
         torch.compiler.reset()
     full = work.tiny() if smoke else work
-    part = full if smoke or peer.compiles else affordable(distance, full, direction)
-    question = Question(peer.reference or getattr(reference, peer.op), tuple(peer.options.items()), part)
+    part = full if smoke or peer.compiles else affordable(distance, full, direction, peer.device)
+    right = peer.reference or getattr(reference, peer.op)
+    question = Question(right, tuple(peer.options.items()), part, device=peer.device)
     check(distance, question, direction, PEER_TOLERANCES)
 
     gradient = direction == "forward_backward"
-    theirs, whole = inputs(part, gradient=gradient), inputs(full, gradient=gradient)
-    times = time_rounds(benchmark, lambda: once(distance, theirs, direction), rounds=full.rounds)
+    theirs, whole = (inputs(work, device=peer.device, gradient=gradient) for work in (part, full))
+
+    def run() -> None:
+        once(distance, theirs, direction)
+        synchronize(peer.device)
+
+    times = time_rounds(benchmark, run, rounds=full.rounds)
     own = ours(peer.op, **peer.options)
-    our_seconds = min(seconds_of(lambda: once(own, whole, direction)) for _ in range(OUR_ROUNDS))
+    our_seconds = min(seconds_of(lambda: once(own, whole, direction), peer.device) for _ in range(OUR_ROUNDS))
     scale = full.b1 * full.b2 / (part.b1 * part.b2)
     facts |= {
         "shapes": [list(steps.shape) for steps in whole[:2]],
@@ -76,13 +82,13 @@ def test_peer(
     record("peers", name, **facts, **times)
 
 
-def affordable(distance: Distance, work: Workload, direction: str) -> Workload:
+def affordable(distance: Distance, work: Workload, direction: str, device: str) -> Workload:
     """The workload with as many sequences as take no longer than `LONGEST`."""
     trial = replace(work, b1=TRIAL, b2=TRIAL)
     while trial.b1 < work.b1:
-        batch = inputs(trial, gradient=direction == "forward_backward")
+        batch = inputs(trial, device=device, gradient=direction == "forward_backward")
         # The first call may load or compile.
-        seconds = min(seconds_of(lambda batch=batch: once(distance, batch, direction)) for _ in range(2))
+        seconds = min(seconds_of(lambda batch=batch: once(distance, batch, direction), device) for _ in range(2))
         if 4 * seconds > LONGEST:
             break
         trial = replace(trial, b1=2 * trial.b1, b2=2 * trial.b2)
