@@ -47,17 +47,18 @@ void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int6
                int64_t path_stride) {
   constexpr int64_t width = W * V;
   const int64_t rows = pairs.rows(), steps = pairs.steps(), grain = pairs.granularity();
-  Buffer<T> state(rows * width), costs(rows * grain * width);
+  const int64_t stride = grain * W, block = rows * stride;
+  Buffer<T> state(rows * width), costs(V * block);
   std::fill_n(state.data(), rows * width, kUnreachable<T>);
 
-  auto on_step = [&](int64_t t) { take_results(pairs, t, state.data(), results, out); };
+  auto on_step = [&](int64_t t) { take_results(lanes, t, state.data(), results, out); };
   auto ignore = [](int64_t) {};
   // Costs are made a few steps at a time, and consumed while they are in L1.
   auto advance = [&](int64_t step0, int64_t step1, const auto& cell, const auto& after) {
     for (int64_t t = step0; t < step1; t += grain) {
       const int64_t end = std::min(t + grain, step1);
-      pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), grain * width);
-      sweep<T, W, V, banded>(Stretch{t, end}, lanes, costs.data(), grain * width, state.data(), cell, after);
+      pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, block);
+      sweep<T, W, V, banded>(Stretch{t, end}, lanes, costs.data(), stride, block, state.data(), cell, after);
     }
   };
   auto plain = [](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
@@ -91,8 +92,8 @@ void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int6
   PathWalker walker;
   for (int64_t lane = 0; lane < width; ++lane) {
     const int64_t result = results[static_cast<size_t>(lane)];
-    walker.lanes.push_back(
-        {pairs.rows_of(lane) - 1, pairs.steps_of(lane) - 1, result < 0 ? nullptr : paths + result * path_stride});
+    walker.lanes.push_back({lanes.last_row[static_cast<size_t>(lane)], lanes.last_step[static_cast<size_t>(lane)],
+                            result < 0 ? nullptr : paths + result * path_stride});
   }
   for (int64_t index = plan.stretches - 1; index >= 0; --index) {
     const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
@@ -122,13 +123,13 @@ void dtw_batch(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t*
 
 template <class T>
 void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint8_t* paths) {
-  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), 1, paths ? 1 : 0), false);
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, paths ? 1 : 0), false);
   dtw_batch<T>(batch, band, out, paths, inputs.steps_x() + inputs.steps_y());
 }
 
 template <class T>
 void dtw_from_cost_forward(const GivenCosts& costs, std::optional<int64_t> band, T* out, uint8_t* paths) {
-  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), 1, paths ? 1 : 0));
+  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, paths ? 1 : 0));
   dtw_batch<T>(batch, band, out, paths, costs.steps_x() + costs.steps_y());
 }
 
@@ -198,6 +199,12 @@ void dtw_backward(const Inputs& inputs, const T* grad, const T* out, const uint8
   // A thread owns a range of one side and visits all of the other: gradients of the two sides are two passes, which
   // costs the path's distances twice, and needs neither locks nor copies.
   const int64_t parts = thread_count();
+  // Of its range it takes as many at a time as stay in cache with their gradients, while the other side passes by.
+  const auto at_a_time = [](int64_t block) {
+    constexpr int64_t kBytes = int64_t(768) << 10;
+    return std::max<int64_t>(1, kBytes / (2 * block * static_cast<int64_t>(sizeof(T))));
+  };
+  const int64_t few_x = at_a_time(x_block), few_y = at_a_time(y_block);
   run_parts(parts, [&](int64_t part) {
     if (inputs.paired) {
       for (int64_t i = x.batch * part / parts; i < x.batch * (part + 1) / parts; ++i) {
@@ -205,16 +212,17 @@ void dtw_backward(const Inputs& inputs, const T* grad, const T* out, const uint8
       }
       return;
     }
-    if (dx != nullptr) {
-      for (int64_t i = x.batch * part / parts; i < x.batch * (part + 1) / parts; ++i) {
-        for (int64_t j = 0; j < y.batch; ++j) {
-          pair(i, j, i * y.batch + j, dx + i * x_block, parts > 1 ? nullptr : (dy ? dy + j * y_block : nullptr));
+    const int64_t end_x = x.batch * (part + 1) / parts, end_y = y.batch * (part + 1) / parts;
+    for (int64_t first = x.batch * part / parts; dx != nullptr && first < end_x; first += few_x) {
+      for (int64_t j = 0; j < y.batch; ++j) {
+        for (int64_t i = first; i < std::min(first + few_x, end_x); ++i) {
+          pair(i, j, i * y.batch + j, dx + i * x_block, nullptr);
         }
       }
     }
-    if (dy != nullptr && (parts > 1 || dx == nullptr)) {
-      for (int64_t j = y.batch * part / parts; j < y.batch * (part + 1) / parts; ++j) {
-        for (int64_t i = 0; i < x.batch; ++i) {
+    for (int64_t first = y.batch * part / parts; dy != nullptr && first < end_y; first += few_y) {
+      for (int64_t i = 0; i < x.batch; ++i) {
+        for (int64_t j = first; j < std::min(first + few_y, end_y); ++j) {
           pair(i, j, i * y.batch + j, nullptr, dy + j * y_block);
         }
       }

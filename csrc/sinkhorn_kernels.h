@@ -347,18 +347,18 @@ void sinkhorn_pair_backward(const Source& tile, double epsilon, T grad, const T*
 
 template <class T>
 void sinkhorn_forward(const Inputs& inputs, const SinkhornOptions& options, T* out, T* f) {
-  sinkhorn_batch<T>(PairBatch<T>(inputs, 1, false), options, out, f, inputs.steps_x());
+  sinkhorn_batch<T>(PairBatch<T>(inputs, {1, 1}, false), options, out, f, inputs.steps_x());
 }
 
 template <class T>
 void sinkhorn_from_cost_forward(const GivenCosts& costs, const SinkhornOptions& options, T* out, T* f) {
-  sinkhorn_batch<T>(GivenBatch<T>(costs, 1), options, out, f, costs.steps_x());
+  sinkhorn_batch<T>(GivenBatch<T>(costs, {1, 1}), options, out, f, costs.steps_x());
 }
 
 // dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
 template <class T>
 void sinkhorn_backward(const Inputs& inputs, double epsilon, const T* grad, const T* f, T* dx, T* dy) {
-  const PairBatch<T> batch(inputs, 1, true);
+  const PairBatch<T> batch(inputs, {1, 1}, true);
   backward_pairs(
       batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
         const int64_t result = results[0];
@@ -369,7 +369,7 @@ void sinkhorn_backward(const Inputs& inputs, double epsilon, const T* grad, cons
 // d_cost: (B1, B2, N, M), zero on entry.
 template <class T>
 void sinkhorn_from_cost_backward(const GivenCosts& costs, double epsilon, const T* grad, const T* f, T* d_cost) {
-  const GivenBatch<T> batch(costs, 1);
+  const GivenBatch<T> batch(costs, {1, 1});
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const int64_t result = results[0];
     sinkhorn_pair_backward(pairs.tile_of(0), epsilon, grad[result], f + result * costs.steps_x(),

@@ -26,7 +26,8 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
                     const std::vector<int64_t>& results, T* out) {
   constexpr int64_t width = W * V;
   const int64_t rows = pairs.rows(), steps = pairs.steps(), grain = pairs.granularity();
-  Buffer<T> state(rows * width), costs(rows * grain * width);
+  const int64_t stride = grain * W, block = rows * stride;
+  Buffer<T> state(rows * width), costs(V * block);
   std::fill_n(state.data(), rows * width, kUnreachable<T>);
   auto cell = [&](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
                   __attribute__((always_inline)) {
@@ -35,9 +36,9 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
   // Costs are made a few steps at a time, and consumed while they are in L1.
   for (int64_t t = 0; t < steps; t += grain) {
     const int64_t end = std::min(t + grain, steps);
-    pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), grain * width);
-    sweep<T, W, V, banded>(Stretch{t, end}, lanes, costs.data(), grain * width, state.data(), cell,
-                           [&](int64_t step) { take_results(pairs, step, state.data(), results, out); });
+    pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, block);
+    sweep<T, W, V, banded>(Stretch{t, end}, lanes, costs.data(), stride, block, state.data(), cell,
+                           [&](int64_t step) { take_results(lanes, step, state.data(), results, out); });
   }
 }
 
@@ -46,21 +47,21 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
 // e on return, which is 0 where they are negative: in cells that no path enters. Rows of the stretch outside the band
 // are zero.
 template <class T, int W, int V, bool banded, class Pairs>
-void soft_dtw_adjoint(const Stretch& stretch, const Pairs& pairs, const Lanes<T>& lanes, const T* grads, T* diagonal,
-                      const T* up, int64_t stride, int64_t first_row, int64_t end_row, T* ahead) {
+void soft_dtw_adjoint(const Stretch& stretch, const Lanes<T>& lanes, const T* grads, T* diagonal, const T* up,
+                      int64_t stride, int64_t block, int64_t first_row, int64_t end_row, T* ahead) {
   constexpr int64_t width = W * V;
   for (int64_t t = stretch.step1 - 1; t >= stretch.step0; --t) {
     for (int64_t lane = 0; lane < width; ++lane) {
-      if (pairs.steps_of(lane) == t + 1) {
-        ahead[(pairs.rows_of(lane) - 1) * width + lane] += grads[lane];
+      if (lanes.last_step[static_cast<size_t>(lane)] == t) {
+        ahead[lanes.last_row[static_cast<size_t>(lane)] * width + lane] += grads[lane];
       }
     }
     const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t);
-    T* weights = diagonal + (t - stretch.step0) * width;
-    const T* up_weights = up + (t - stretch.step0) * width;
+    T* weights = diagonal + (t - stretch.step0) * W;
+    const T* up_weights = up + (t - stretch.step0) * W;
     for (int64_t s = first_row; s < end_row; ++s) {
-      if (s < row0 || s >= row1) {
-        std::fill_n(weights + s * stride, width, T(0));
+      for (int v = 0; v < V && (s < row0 || s >= row1); ++v) {
+        store<T, W>(weights + v * block + s * stride, Vec<T, W>{});
       }
     }
     Vec<T, W> from_below[V], from_diagonal[V];
@@ -70,8 +71,8 @@ void soft_dtw_adjoint(const Stretch& stretch, const Pairs& pairs, const Lanes<T>
     for (int64_t s = row1 - 1; s >= row0; --s) {
       for (int v = 0; v < V; ++v) {
         T* at = ahead + s * width + v * W;
-        T* weight = weights + s * stride + v * W;
-        const Vec<T, W> d = load<T, W>(weight), u = load<T, W>(up_weights + s * stride + v * W);
+        T* weight = weights + v * block + s * stride;
+        const Vec<T, W> d = load<T, W>(weight), u = load<T, W>(up_weights + v * block + s * stride);
         Vec<T, W> e = load<T, W>(at) + from_below[v];
         if constexpr (Pairs::kForbids) {
           e = d < T(0) ? Vec<T, W>{} : e;
@@ -102,22 +103,22 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
   const int64_t rows = pairs.rows(), steps = pairs.steps();
   const Plan plan = plan_stretches(rows, steps, width, pairs.granularity(), 3 * sizeof(T), sizeof(T));
   // Rows start a cache line apart from a power of two, which would map all of them to a few sets of L1.
-  const int64_t stride = plan.steps * width + 16;
+  const int64_t stride = plan.steps * W + 16, block = rows * stride;
   Buffer<T> state(rows * width), saved(plan.stretches * rows * width), ahead(rows * width);
-  Buffer<T> costs(rows * stride), diagonal(rows * stride), up(rows * stride);
+  Buffer<T> costs(V * block), diagonal(V * block), up(V * block);
   std::fill_n(state.data(), rows * width, kUnreachable<T>);
   std::fill_n(ahead.data(), rows * width, T(0));
 
   auto advance = [&](const Stretch& stretch, bool last) {
     pairs.costs(stretch.step0, stretch.step1, lanes.first_row(stretch.step0), lanes.end_row(stretch.step1 - 1),
-                costs.data(), stride);
+                costs.data(), stride, block);
     auto plain = [&](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u, Vec<T, W> l)
                      __attribute__((always_inline)) {
                        return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l));
                      };
     auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u,
                       Vec<T, W> l) __attribute__((always_inline)) {
-      const int64_t at = s * stride + (t - stretch.step0) * width + v * W;
+      const int64_t at = v * block + s * stride + (t - stretch.step0) * W;
       const Vec<T, W> r =
           within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at));
       if constexpr (Pairs::kForbids) {
@@ -128,9 +129,9 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
     };
     auto ignore = [](int64_t) {};
     if (last) {
-      sweep<T, W, V, banded>(stretch, lanes, costs.data(), stride, state.data(), record, ignore);
+      sweep<T, W, V, banded>(stretch, lanes, costs.data(), stride, block, state.data(), record, ignore);
     } else {
-      sweep<T, W, V, banded>(stretch, lanes, costs.data(), stride, state.data(), plain, ignore);
+      sweep<T, W, V, banded>(stretch, lanes, costs.data(), stride, block, state.data(), plain, ignore);
     }
   };
   auto stretch_at = [&](int64_t index) {
@@ -147,15 +148,17 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
       advance(stretch, true);
     }
     const int64_t row0 = lanes.first_row(stretch.step0), row1 = lanes.end_row(stretch.step1 - 1);
-    soft_dtw_adjoint<T, W, V, banded>(stretch, pairs, lanes, grads, diagonal.data(), up.data(), stride, row0, row1,
-                                      ahead.data());
+    soft_dtw_adjoint<T, W, V, banded, Pairs>(stretch, lanes, grads, diagonal.data(), up.data(), stride, block, row0,
+                                             row1, ahead.data());
     // The product reads whole panels; a last one may end in columns past the last step.
     const int64_t grain = pairs.granularity(), covered = (stretch.step1 - stretch.step0 + grain - 1) / grain * grain;
-    for (int64_t s = row0; s < row1; ++s) {
-      T* past = diagonal.data() + s * stride + (stretch.step1 - stretch.step0) * width;
-      std::fill_n(past, (covered - (stretch.step1 - stretch.step0)) * width, T(0));
+    for (int v = 0; v < V; ++v) {
+      for (int64_t s = row0; s < row1; ++s) {
+        T* past = diagonal.data() + v * block + s * stride + (stretch.step1 - stretch.step0) * W;
+        std::fill_n(past, (covered - (stretch.step1 - stretch.step0)) * W, T(0));
+      }
     }
-    pairs.adjoint(stretch.step0, stretch.step1, row0, row1, costs.data(), diagonal.data(), stride, to);
+    pairs.adjoint(stretch.step0, stretch.step1, row0, row1, costs.data(), diagonal.data(), stride, block, to);
   }
 }
 
@@ -197,13 +200,13 @@ void soft_dtw_pairs_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, s
 
 template <class T>
 void soft_dtw_forward(const Inputs& inputs, double gamma, std::optional<int64_t> band, T* out) {
-  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), 1, 0), false);
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, 0), false);
   soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
 }
 
 template <class T>
 void soft_dtw_from_cost_forward(const GivenCosts& costs, double gamma, std::optional<int64_t> band, T* out) {
-  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), 1, 0));
+  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 0));
   soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
 }
 
@@ -211,7 +214,7 @@ void soft_dtw_from_cost_forward(const GivenCosts& costs, double gamma, std::opti
 template <class T>
 void soft_dtw_backward(const Inputs& inputs, double gamma, std::optional<int64_t> band, const T* grad, T* dx, T* dy) {
   const SoftDtw<T> recurrence(gamma);
-  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), thread_count(), 3 * sizeof(T)), true);
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), true, 3 * sizeof(T)), true);
   backward_pairs(batch, dx, dy,
                  [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
                    soft_dtw_pairs_backward(recurrence, pairs, band, results, grad, to);
@@ -223,7 +226,7 @@ template <class T>
 void soft_dtw_from_cost_backward(const GivenCosts& costs, double gamma, std::optional<int64_t> band, const T* grad,
                                  T* d_cost) {
   const SoftDtw<T> recurrence(gamma);
-  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), thread_count(), 3 * sizeof(T)));
+  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 3 * sizeof(T)));
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     soft_dtw_pairs_backward(recurrence, pairs, band, results, grad, batch.adjoints(results, d_cost));
   });

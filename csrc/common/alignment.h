@@ -16,8 +16,9 @@ inline constexpr T kReached = kUnreachable<T> / 2;
 template <class T>
 struct Lanes {
   bool banded;
-  Buffer<T> low, high;              // (lanes,) bounds of t - s
-  int64_t lowest = 0, highest = 0;  // over the lanes
+  Buffer<T> low, high;                       // (lanes,) bounds of t - s
+  std::vector<int64_t> last_row, last_step;  // (lanes,) of a pair; -1 where there is none
+  int64_t lowest = 0, highest = 0;           // over the lanes
   int64_t rows;
 
   template <class Pairs>
@@ -27,6 +28,8 @@ struct Lanes {
     const int64_t radius = banded ? std::min(*band, reach) : reach;
     for (int64_t lane = 0; lane < pairs.lanes(); ++lane) {
       const int64_t n = pairs.rows_of(lane), m = pairs.steps_of(lane);
+      last_row.push_back(n - 1);
+      last_step.push_back(m - 1);
       const int64_t from = -radius - std::max<int64_t>(n - m, 0), to = radius + std::max<int64_t>(m - n, 0);
       low[lane] = static_cast<T>(from);
       high[lane] = static_cast<T>(to);
@@ -55,8 +58,8 @@ struct Stretch {
 // Advances `state` (rows, lanes) from column step0 - 1 to column step1 - 1; `cell` is called as
 // cell(s, t, vector, cost, diagonal, up, left) for the vectors of every cell, and `on_step(t)` after each column.
 template <class T, int W, int V, bool banded, class Cell, class OnStep>
-void sweep(const Stretch& stretch, const Lanes<T>& lanes, const T* costs, int64_t stride, T* state, const Cell& cell,
-           const OnStep& on_step) {
+void sweep(const Stretch& stretch, const Lanes<T>& lanes, const T* costs, int64_t stride, int64_t block, T* state,
+           const Cell& cell, const OnStep& on_step) {
   constexpr int64_t width = W * V;
   for (int64_t t = stretch.step0; t < stretch.step1; ++t) {
     const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t);
@@ -69,10 +72,10 @@ void sweep(const Stretch& stretch, const Lanes<T>& lanes, const T* costs, int64_
     }
     for (int64_t s = row0; s < row1; ++s) {
       T* at = state + s * width;
-      const T* cost = costs + s * stride + (t - stretch.step0) * width;
+      const T* cost = costs + s * stride + (t - stretch.step0) * W;
       for (int v = 0; v < V; ++v) {
         const Vec<T, W> left = load<T, W>(at + v * W);
-        Vec<T, W> r = cell(s, t, v, load<T, W>(cost + v * W), diagonal[v], up[v], left);
+        Vec<T, W> r = cell(s, t, v, load<T, W>(cost + v * block), diagonal[v], up[v], left);
         if constexpr (banded) {
           r = in_band<T, W>(lanes, v, t - s) ? r : splat<T, W>(kUnreachable<T>);
         }
@@ -86,74 +89,76 @@ void sweep(const Stretch& stretch, const Lanes<T>& lanes, const T* costs, int64_
 }
 
 // Results of the lanes that end at step t, read from the state after column t.
-template <class T, class Pairs>
-void take_results(const Pairs& pairs, int64_t t, const T* state, const std::vector<int64_t>& results, T* out) {
-  const int64_t width = pairs.lanes();
-  for (int64_t lane = 0; lane < width; ++lane) {
-    if (pairs.steps_of(lane) == t + 1) {
-      const T r = state[(pairs.rows_of(lane) - 1) * width + lane];
-      out[results[static_cast<size_t>(lane)]] = r < kReached<T> ? r : std::numeric_limits<T>::infinity();
+template <class T>
+void take_results(const Lanes<T>& lanes, int64_t t, const T* state, const std::vector<int64_t>& results, T* out) {
+  for (size_t lane = 0; lane < results.size(); ++lane) {
+    if (lanes.last_step[lane] == t) {
+      const T r = state[lanes.last_row[lane] * static_cast<int64_t>(results.size()) + static_cast<int64_t>(lane)];
+      out[results[lane]] = r < kReached<T> ? r : std::numeric_limits<T>::infinity();
     }
   }
 }
 
-// How many sequences there are to fill lanes with, whether those of one recursion share their x, and the longest grid.
+// How many sequences there are to fill vectors and their lanes with, and the longest grid.
 struct GridSizes {
-  int64_t sequences;
-  bool shared;
-  int64_t rows, steps;
+  int64_t xs, ys, rows, steps;
 };
 
 inline GridSizes grid_sizes(const Inputs& inputs) {
-  return {inputs.batch_y(), !inputs.paired, inputs.steps_x(), inputs.steps_y()};
+  return {inputs.paired ? 1 : inputs.batch_x(), inputs.batch_y(), inputs.steps_x(), inputs.steps_y()};
 }
 
-// Lanes side by side in a recursion: four registers hide the latency of the chain along s, narrow lanes keep the
-// scratch of long sequences small. Chosen for the least time over `parts` threads that each take whole groups. Pairs
-// with an x of their own are few, and compiled for one register only.
+// x's side by side in a recursion: independent chains along s hide each other's latency.
+inline constexpr int64_t kVectors = 4;
+
+// Lanes side by side in a recursion. A vector's lanes are y's of one x; narrow vectors leave fewer lanes empty, and
+// keep the scratch of long sequences small. Chosen for the least time over the threads, which share out recursions or,
+// where `by_group`, whole groups of y's; a recursion keeps `bytes_per_cell` until it is walked backwards. Pairs with an
+// x of their own are few, and compiled for one vector only.
 template <class T>
-int64_t choose_lanes(const GridSizes& sizes, int64_t parts, int64_t bytes_per_cell) {
-  constexpr int64_t w = kWidth<T>, narrow = std::min<int64_t>(w, 4);
-  struct Option {
-    int64_t lanes;
-    double time;  // of one lane, relative
-  };
-  const Option options[] = {{4 * w, 1.0}, {2 * w, 1.1}, {w, 1.3}, {narrow, 1.3 * static_cast<double>(w / narrow)}};
-  constexpr int64_t kScratch = int64_t(24) << 20;
-  int64_t best = narrow;
+LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_cell) {
+  constexpr int64_t kScratch = int64_t(24) << 20, kSecondLevelCache = int64_t(1) << 20;
+  LaneCount best{std::min(kWidth<T>, 4), 1};
   double least = std::numeric_limits<double>::infinity();
-  for (const Option& option : options) {
-    if (!sizes.shared && option.lanes > w) {
-      continue;
-    }
-    const int64_t groups = (sizes.sequences + option.lanes - 1) / option.lanes;
-    const double time = static_cast<double>((groups + parts - 1) / parts * option.lanes) * option.time;
-    const Plan plan = plan_stretches(sizes.rows, sizes.steps, option.lanes, kNarrowPanel, bytes_per_cell, sizeof(T));
-    if (time < least && plan.bytes <= kScratch) {
-      least = time;
-      best = option.lanes;
+  const int64_t parts = thread_count();
+  for (int64_t width = kWidth<T>; width >= std::min(kWidth<T>, 4); width /= 2) {
+    const int64_t groups = (sizes.ys + width - 1) / width;
+    for (int64_t vectors : {kVectors, int64_t(1)}) {
+      if (vectors > 1 && sizes.xs == 1) {
+        continue;
+      }
+      const int64_t blocks = (sizes.xs + vectors - 1) / vectors;
+      const int64_t tasks = by_group ? groups : groups * blocks, lanes = width * vectors * (by_group ? blocks : 1);
+      const Plan plan =
+          plan_stretches(sizes.rows, sizes.steps, width * vectors, kNarrowPanel, bytes_per_cell, sizeof(T));
+      // What a lane costs more in a narrower vector, in one that waits for itself, and where its cells leave the cache.
+      const double narrow = 1 + 0.2 * static_cast<double>(kWidth<T> / width - 1), alone = vectors > 1 ? 1 : 1.3;
+      const double spilled = plan.bytes > kSecondLevelCache ? 1.35 : 1;
+      const double time = static_cast<double>((tasks + parts - 1) / parts * lanes) * narrow * alone * spilled;
+      if (time < least && plan.bytes <= kScratch) {
+        least = time;
+        best = {width, vectors};
+      }
     }
   }
   return best;
 }
 
-// Calls f(std::integral_constant W, std::integral_constant V) for the number of lanes, W * V.
-template <class T, class Pairs, class F>
+// Calls f(std::integral_constant W, std::integral_constant V) for the lanes of a recursion, V vectors of W.
+template <class T, int W = kWidth<T>, class Pairs, class F>
 void with_lanes(const Pairs& pairs, const F& f) {
-  constexpr int w = kWidth<T>, narrow = std::min(w, 4);
   using std::integral_constant;
+  if constexpr (W > 4) {
+    if (pairs.width() < W) {
+      return with_lanes<T, W / 2>(pairs, f);
+    }
+  }
   if constexpr (Pairs::kShared) {
-    if (pairs.lanes() == 4 * w) {
-      return f(integral_constant<int, w>{}, integral_constant<int, 4>{});
-    }
-    if (pairs.lanes() == 2 * w) {
-      return f(integral_constant<int, w>{}, integral_constant<int, 2>{});
+    if (pairs.lanes() > W) {
+      return f(integral_constant<int, W>{}, integral_constant<int, kVectors>{});
     }
   }
-  if (pairs.lanes() == w) {
-    return f(integral_constant<int, w>{}, integral_constant<int, 1>{});
-  }
-  f(integral_constant<int, narrow>{}, integral_constant<int, 1>{});
+  f(integral_constant<int, W>{}, integral_constant<int, 1>{});
 }
 
 }  // namespace scav::SCAV_LEVEL

@@ -53,8 +53,8 @@ struct GivenBatch {
   int64_t lanes;
   std::vector<int64_t> order;
 
-  GivenBatch(const GivenCosts& given, int64_t lane_count)
-      : costs(given), lanes(lane_count), order(static_cast<size_t>(given.pairs())) {
+  GivenBatch(const GivenCosts& given, LaneCount count)
+      : costs(given), lanes(count.width), order(static_cast<size_t>(given.pairs())) {
     std::iota(order.begin(), order.end(), 0);
     const auto size = [&](int64_t pair) { return std::pair(costs.length_y(pair), costs.length_x(pair)); };
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return size(a) < size(b); });
@@ -91,9 +91,7 @@ struct GivenBatch {
   }
 };
 
-inline GridSizes grid_sizes(const GivenCosts& costs) {
-  return {costs.pairs(), false, costs.steps_x(), costs.steps_y()};
-}
+inline GridSizes grid_sizes(const GivenCosts& costs) { return {1, costs.pairs(), costs.steps_x(), costs.steps_y()}; }
 
 // f(pairs, results) for every set of pairs that share a recursion.
 template <class T, class F>

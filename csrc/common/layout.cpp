@@ -10,6 +10,15 @@ namespace {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// The widest panel that computes no more empty columns than the narrowest would.
+int64_t panel_for(int64_t columns) {
+  const int64_t least = round_up(columns, kNarrowPanel);
+  if (least <= kPanel) {
+    return least;
+  }
+  return least % kPanel == 0 ? kPanel : (least % (kPanel / 2) == 0 ? kPanel / 2 : kNarrowPanel);
+}
+
 void append(Layout& layout, Group group) {
   group.column = layout.columns;
   group.columns = round_up(group.steps * group.lanes, group.panel);
@@ -32,7 +41,7 @@ Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes) {
   for (int64_t first = 0; first < batch; first += lanes) {
     const int64_t count = std::min(lanes, batch - first);
     const int64_t longest = lengths[layout.order[static_cast<size_t>(first + count - 1)]];
-    append(layout, {first, count, lanes, longest, std::max(kPanel, lanes), 0, 0});
+    append(layout, {first, count, lanes, longest, panel_for(longest * lanes), 0, 0});
   }
   return layout;
 }
@@ -42,11 +51,7 @@ Layout one_by_one(const int64_t* lengths, int64_t batch, bool narrow) {
   layout.order.resize(static_cast<size_t>(batch));
   std::iota(layout.order.begin(), layout.order.end(), 0);
   for (int64_t b = 0; b < batch; ++b) {
-    // The widest panel that computes no more empty columns than the narrow one would.
-    const int64_t least = round_up(lengths[b], kNarrowPanel);
-    const int64_t wide = least <= kPanel ? least : (least % kPanel == 0 ? kPanel : kNarrowPanel);
-    const int64_t panel = narrow ? kNarrowPanel : wide;
-    append(layout, {b, 1, 1, lengths[b], panel, 0, 0});
+    append(layout, {b, 1, 1, lengths[b], narrow ? kNarrowPanel : panel_for(lengths[b]), 0, 0});
   }
   return layout;
 }

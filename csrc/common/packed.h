@@ -76,27 +76,26 @@ Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows) {
 // Where the gradient of one x against one group accumulates; a side that needs none is null.
 template <class T>
 struct Adjoint {
-  const T* x_columns;  // (D, n): the x, transposed
-  T* dx;               // (n, D)
-  T* dy;               // panels, laid out as Packed::panels, without the part along y
-  T* dy_weights;       // (columns,): the factor of y in that part
+  T* dx;          // (n, D)
+  T* dy;          // (columns, D), without the part along y
+  T* dy_weights;  // (columns,): the factor of y in that part
 };
 
-// Gradients of the packed y's: what their panels gathered, and the part along y.
+// Gradients of the packed y's: what their columns gathered, and the part along y.
 template <class T>
 struct PackedGradient {
-  Buffer<T> panels, weights;
+  Buffer<T> rows, weights;
 
   PackedGradient(const Packed<T>& packed, bool needed) {
     if (!needed) {
       return;
     }
-    panels = Buffer<T>(packed.layout.columns * packed.y->dim);
+    rows = Buffer<T>(packed.layout.columns * packed.y->dim);
     weights = Buffer<T>(packed.layout.columns);
     std::fill_n(weights.data(), packed.layout.columns, T(0));
     const int64_t size = packed.layout.columns * packed.y->dim, parts = thread_count();
     run_parts(parts, [&](int64_t part) {
-      std::fill(panels.data() + size * part / parts, panels.data() + size * (part + 1) / parts, T(0));
+      std::fill(rows.data() + size * part / parts, rows.data() + size * (part + 1) / parts, T(0));
     });
   }
 
@@ -110,29 +109,26 @@ struct PackedGradient {
     const auto count = static_cast<int64_t>(all.size());
     const int64_t parts = thread_count();
     run_parts(parts, [&](int64_t part) {
-      Buffer<T> rows(kPanel * dim);
       for (int64_t index = count * part / parts; index < count * (part + 1) / parts; ++index) {
         const auto [group, panel] = all[static_cast<size_t>(index)];
         const int64_t first = group->column + panel * group->panel;
-        const T* from = panels.data() + first * dim;
-        transpose<T>(
-            dim, group->panel, [&](int64_t k) { return from + k * group->panel; },
-            [&](int64_t j) { return rows.data() + j * dim; });
         for (int64_t j = 0; j < group->panel; ++j) {
           const T* row = packed.source(*group, panel * group->panel + j);
           if (row == nullptr) {
             continue;
           }
           T* to = dy + (row - packed.y->data);
+          const T* gathered = rows.data() + (first + j) * dim;
+          const T along = weights[first + j];
           for (int64_t k = 0; k < dim; ++k) {
-            to[k] = rows[j * dim + k] + weights[first + j] * row[k];
+            to[k] = gathered[k] + along * row[k];
           }
         }
       }
     });
   }
 
-  Adjoint<T> adjoint(const T* x_columns, T* dx) const { return {x_columns, dx, panels.data(), weights.data()}; }
+  Adjoint<T> adjoint(T* dx) const { return {dx, rows.data(), weights.data()}; }
 };
 
 }  // namespace scav::SCAV_LEVEL

@@ -3,28 +3,60 @@
 
 namespace scav::SCAV_LEVEL {
 
-// Pairs that share a recursion: one x against the y's of a group.
+// Pairs that share a recursion: up to `vectors` x's against the y's of a group. Lane v * width + l is x number v
+// against the group's y number l, where `width` is the group's lanes.
 template <class T>
 struct SharedX {
   static constexpr bool kShared = true, kForbids = Tile<T>::kForbids;
-  Tile<T> tile;
-  int64_t lanes() const { return tile.group.lanes; }
-  int64_t rows() const { return tile.rows(); }
-  int64_t steps() const { return tile.steps(); }
-  const Tile<T>& tile_of(int64_t) const { return tile; }
-  int64_t rows_of(int64_t) const { return tile.rows(); }
-  int64_t steps_of(int64_t lane) const { return tile.packed.length(tile.group, lane); }
-  // Steps come in whole panels.
-  int64_t granularity() const { return tile.group.panel / tile.group.lanes; }
+  std::vector<Tile<T>> tiles;
+  int64_t vectors;
 
-  // Costs of steps [step0, step1) and rows [row0, row1): cell (s, t) of a lane at s * stride + (t - step0) * lanes +
-  // lane.
-  void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride) const {
-    tile.costs(step0 / granularity(), panel_end(step1), row0, row1, out, stride);
+  const Group& group() const { return tiles[0].group; }
+  int64_t width() const { return group().lanes; }
+  int64_t lanes() const { return vectors * width(); }
+  const Tile<T>& tile_of(int64_t lane) const { return tiles[static_cast<size_t>(lane / width())]; }
+  bool has(int64_t lane) const { return lane < static_cast<int64_t>(tiles.size()) * width(); }
+  int64_t rows() const {
+    int64_t most = 0;
+    for (const Tile<T>& tile : tiles) {
+      most = std::max(most, tile.rows());
+    }
+    return most;
+  }
+  int64_t steps() const { return group().steps; }
+  int64_t rows_of(int64_t lane) const { return has(lane) ? tile_of(lane).rows() : 0; }
+  int64_t steps_of(int64_t lane) const { return has(lane) ? tiles[0].packed.length(group(), lane % width()) : 0; }
+  // Steps come in whole panels.
+  int64_t granularity() const { return group().panel / width(); }
+
+  // Costs of steps [step0, step1) and rows [row0, row1), 0 past an x's last: cell (s, t) of lane v * width + l at
+  // v * block + s * stride + (t - step0) * width + l.
+  void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride, int64_t block) const {
+    for (const Tile<T>& tile : tiles) {
+      const int64_t end = std::clamp(tile.rows(), row0, row1);
+      tile.costs(step0 / granularity(), panel_end(step1), row0, end, out, stride);
+      for (int64_t s = end; s < row1; ++s) {
+        std::fill_n(out + s * stride, (step1 - step0) * width(), T(0));
+      }
+      out += block;
+    }
+    for (int64_t v = static_cast<int64_t>(tiles.size()); v < vectors; ++v, out += block) {
+      for (int64_t s = row0; s < row1; ++s) {
+        std::fill_n(out + s * stride, (step1 - step0) * width(), T(0));
+      }
+    }
   }
   void adjoint(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
-               const std::vector<Adjoint<T>>& to) const {
-    tile.adjoint(step0 / granularity(), panel_end(step1), row0, row1, costs, weights, stride, to[0]);
+               int64_t block, const std::vector<Adjoint<T>>& to) const {
+    // Panel by panel, so that what one panel gathers stays in cache for all x's.
+    for (int64_t panel = step0 / granularity(); panel < panel_end(step1); ++panel) {
+      const int64_t at = panel * group().panel - step0 * width();
+      for (size_t v = 0; v < tiles.size(); ++v) {
+        const int64_t from = static_cast<int64_t>(v) * block + at;
+        tiles[v].adjoint(panel, panel + 1, row0, std::clamp(tiles[v].rows(), row0, row1), costs + from, weights + from,
+                         stride, to[v]);
+      }
+    }
   }
 
  private:
@@ -37,9 +69,10 @@ template <class T, class Source>
 struct OwnX {
   static constexpr bool kShared = false, kForbids = Source::kForbids;
   std::vector<Source> tiles;
-  int64_t width;
+  int64_t lane_count;
 
-  int64_t lanes() const { return width; }
+  int64_t width() const { return lane_count; }
+  int64_t lanes() const { return lane_count; }
   const Source& tile_of(int64_t lane) const { return tiles[static_cast<size_t>(lane)]; }
   int64_t rows() const { return longest(&OwnX::rows_of); }
   int64_t steps() const { return longest(&OwnX::steps_of); }
@@ -47,10 +80,10 @@ struct OwnX {
   int64_t steps_of(int64_t lane) const { return lane < size() ? tile_of(lane).steps() : 0; }
   int64_t granularity() const { return kNarrowPanel; }
 
-  void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride) const {
+  void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride, int64_t) const {
     const Block block(step0, step1, row0, row1);
-    Buffer<T> own(width * block.size());
-    for (int64_t lane = 0; lane < width; ++lane) {
+    Buffer<T> own(lane_count * block.size());
+    for (int64_t lane = 0; lane < lane_count; ++lane) {
       const Block part = block.of(rows_of(lane), steps_of(lane));
       T* to = own.data() + lane * block.size();
       if (part.row1 < row1 || part.panel1 < block.panel1) {
@@ -63,14 +96,14 @@ struct OwnX {
     for (int64_t s = row0; s < row1; ++s) {
       const T* from = own.data() + (s - row0) * block.stride;
       transpose<T>(
-          width, step1 - step0, [&](int64_t lane) { return from + lane * block.size(); },
-          [&](int64_t k) { return out + s * stride + k * width; });
+          lane_count, step1 - step0, [&](int64_t lane) { return from + lane * block.size(); },
+          [&](int64_t k) { return out + s * stride + k * lane_count; });
     }
   }
 
   template <class To>
   void adjoint(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
-               const std::vector<To>& to) const {
+               int64_t, const std::vector<To>& to) const {
     const Block block(step0, step1, row0, row1);
     const Buffer<T> own_costs = by_lane(block, costs, stride), own_weights = by_lane(block, weights, stride);
     for (int64_t lane = 0; lane < size(); ++lane) {
@@ -113,18 +146,23 @@ struct OwnX {
   // Cells with lanes innermost as one block to a lane, 0 past the last step.
   Buffer<T> by_lane(const Block& block, const T* cells, int64_t stride) const {
     const int64_t steps = block.step1 - block.step0;
-    Buffer<T> own(width * block.size());
+    Buffer<T> own(lane_count * block.size());
     for (int64_t s = block.row0; s < block.row1; ++s) {
       T* to = own.data() + (s - block.row0) * block.stride;
       transpose<T>(
-          steps, width, [&](int64_t k) { return cells + s * stride + k * width; },
+          steps, lane_count, [&](int64_t k) { return cells + s * stride + k * lane_count; },
           [&](int64_t lane) { return to + lane * block.size(); });
-      for (int64_t lane = 0; lane < width; ++lane) {
+      for (int64_t lane = 0; lane < lane_count; ++lane) {
         std::fill(to + lane * block.size() + steps, to + lane * block.size() + block.stride, T(0));
       }
     }
     return own;
   }
+};
+
+// How many lanes share a recursion: `vectors` of `width` each.
+struct LaneCount {
+  int64_t width, vectors;
 };
 
 // y's as one packed batch, and how pairs are drawn from it: against every x, or each against its own. Packed::y points
@@ -133,12 +171,18 @@ template <class T>
 struct PairBatch {
   const Inputs& inputs;
   Sequences<T> x, y;
-  int64_t lanes;
-  Layout pair_groups;  // paired: which pairs share a recursion; else unused
+  int64_t lanes, vectors;
+  Layout pair_groups;            // paired: which pairs share a recursion; else unused
+  std::vector<int64_t> x_order;  // x's by length, so that those of one recursion are about equally long
   Packed<T> packed;
 
-  PairBatch(const Inputs& given, int64_t lane_count, bool with_rows)
-      : inputs(given), x(given.sequences_x<T>()), y(given.sequences_y<T>()), lanes(lane_count) {
+  PairBatch(const Inputs& given, LaneCount count, bool with_rows)
+      : inputs(given),
+        x(given.sequences_x<T>()),
+        y(given.sequences_y<T>()),
+        lanes(count.width),
+        vectors(count.vectors),
+        x_order(by_length(x.lengths, x.batch)) {
     if (inputs.paired) {
       pair_groups = interleave(y.lengths, y.batch, lanes);
       packed = pack<T>(y, one_by_one(y.lengths, y.batch, true), with_rows);
@@ -161,13 +205,29 @@ struct PairBatch {
     return pairs;
   }
 
-  // Result index of each lane's pair; lanes without one hold -1.
-  std::vector<int64_t> results_of(const Group& group, int64_t i) const {
-    std::vector<int64_t> results(static_cast<size_t>(lanes), -1);
-    for (int64_t lane = 0; lane < group.count; ++lane) {
-      results[static_cast<size_t>(lane)] = inputs.paired ? pair_groups.order[static_cast<size_t>(group.first + lane)]
-                                                         : i * y.batch + packed.index(group, lane);
+  // As many x's as share a recursion: number `first` of `order` and those that follow, up to number `end`.
+  SharedX<T> shared(const Group& group, const std::vector<int64_t>& order, int64_t first, int64_t end) const {
+    SharedX<T> pairs{{}, vectors};
+    for (int64_t at = first; at < std::min(first + vectors, end); ++at) {
+      pairs.tiles.push_back(tile(order[static_cast<size_t>(at)], group));
     }
+    return pairs;
+  }
+
+  // Result index of each lane's pair; lanes without one hold -1.
+  std::vector<int64_t> results_of(const OwnX<T, Tile<T>>&, const Group& group) const {
+    std::vector<int64_t> results(static_cast<size_t>(lanes), -1);
+    std::copy_n(pair_groups.order.begin() + group.first, group.count, results.begin());
+    return results;
+  }
+  std::vector<int64_t> results_of(const SharedX<T>& pairs, const Group& group) const {
+    std::vector<int64_t> results;
+    for (const Tile<T>& tile : pairs.tiles) {
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        results.push_back(lane < group.count ? tile.b * y.batch + packed.index(group, lane) : -1);
+      }
+    }
+    results.resize(static_cast<size_t>(pairs.lanes()), -1);
     return results;
   }
 };
@@ -177,15 +237,18 @@ template <class T, class F>
 void for_each_pairs(const PairBatch<T>& batch, const F& f) {
   const bool paired = batch.inputs.paired;
   const auto& groups = paired ? batch.pair_groups.groups : batch.packed.layout.groups;
-  const int64_t parts = thread_count(), xs = paired ? 1 : batch.x.batch;
+  const int64_t parts = thread_count(), vectors = batch.vectors;
+  const int64_t blocks = paired ? 1 : (batch.x.batch + vectors - 1) / vectors;
   // Tasks are a group against a slice of the x's: small enough to balance, few enough to list.
-  const int64_t slices = std::clamp<int64_t>(16 * parts / static_cast<int64_t>(groups.size()), 1, xs);
+  const int64_t slices = std::clamp<int64_t>(16 * parts / static_cast<int64_t>(groups.size()), 1, blocks);
+  // First of the x's in slice number `slice`.
+  const auto first_of = [&](int64_t slice) { return std::min(blocks * slice / slices * vectors, batch.x.batch); };
   std::vector<double> weights;
   for (const Group& group : groups) {
     for (int64_t slice = 0; slice < slices; ++slice) {
       int64_t rows = 0;
-      for (int64_t i = xs * slice / slices; i < xs * (slice + 1) / slices; ++i) {
-        rows += paired ? 1 : batch.x.lengths[i];
+      for (int64_t at = first_of(slice); at < first_of(slice + 1); ++at) {
+        rows += paired ? 1 : batch.x.lengths[batch.x_order[static_cast<size_t>(at)]];
       }
       weights.push_back(static_cast<double>(group.steps * rows));
     }
@@ -195,22 +258,17 @@ void for_each_pairs(const PairBatch<T>& batch, const F& f) {
     for (int64_t task = bounds[static_cast<size_t>(part)]; task < bounds[static_cast<size_t>(part) + 1]; ++task) {
       const Group& group = groups[static_cast<size_t>(task / slices)];
       if (paired) {
-        f(batch.own(group), batch.results_of(group, 0));
+        const auto pairs = batch.own(group);
+        f(pairs, batch.results_of(pairs, group));
         continue;
       }
-      const int64_t slice = task % slices;
-      for (int64_t i = xs * slice / slices; i < xs * (slice + 1) / slices; ++i) {
-        f(SharedX<T>{batch.tile(i, group)}, batch.results_of(group, i));
+      const int64_t slice = task % slices, end = first_of(slice + 1);
+      for (int64_t first = first_of(slice); first < end; first += vectors) {
+        const auto pairs = batch.shared(group, batch.x_order, first, end);
+        f(pairs, batch.results_of(pairs, group));
       }
     }
   });
-}
-
-// The valid steps of x number i as (D, n).
-template <class T>
-void transpose_x(const Sequences<T>& x, int64_t i, T* columns) {
-  const int64_t n = x.lengths[i];
-  transpose<T>(n, x.dim, [&](int64_t s) { return x.row(i, s); }, [&](int64_t k) { return columns + k * n; });
 }
 
 // f(pairs, results, adjoints) for every set of pairs that share a recursion, adding to dx (B1, N, D) and dy (B2, M, D),
@@ -231,55 +289,61 @@ void backward_pairs(const PairBatch<T>& batch, T* dx, T* dy, const F& f) {
     run_parts(parts, [&](int64_t part) {
       for (int64_t g = bounds[static_cast<size_t>(part)]; g < bounds[static_cast<size_t>(part) + 1]; ++g) {
         const Group& group = groups[static_cast<size_t>(g)];
-        Buffer<T> columns(group.count * block);
+        const auto pairs = batch.own(group);
+        const std::vector<int64_t> results = batch.results_of(pairs, group);
         std::vector<Adjoint<T>> to;
         for (int64_t lane = 0; lane < group.count; ++lane) {
-          const int64_t i = batch.pair_groups.order[static_cast<size_t>(group.first + lane)];
-          transpose_x(x, i, columns.data() + lane * block);
-          to.push_back(gradient.adjoint(columns.data() + lane * block, dx ? dx + i * block : nullptr));
+          to.push_back(gradient.adjoint(dx ? dx + results[static_cast<size_t>(lane)] * block : nullptr));
         }
-        f(batch.own(group), batch.results_of(group, 0), to);
+        f(pairs, results, to);
       }
     });
     gradient.unpack(batch.packed, dy);
     return;
   }
-  constexpr int64_t kChunkBytes = int64_t(16) << 20;
-  const int64_t chunk = std::clamp<int64_t>(kChunkBytes / (block * static_cast<int64_t>(sizeof(T))), 1, x.batch);
+  // What is added to the x's of a chunk stays in the last-level cache while the y's pass by.
+  constexpr int64_t kChunkBytes = int64_t(2) << 20;
+  std::vector<int64_t> order;
+  std::copy_if(batch.x_order.begin(), batch.x_order.end(), std::back_inserter(order),
+               [&](int64_t i) { return x.poison[i] == 0; });
+  const auto count = static_cast<int64_t>(order.size());
+  const int64_t fitting = kChunkBytes / (block * static_cast<int64_t>(sizeof(T))) / batch.vectors * batch.vectors;
+  const int64_t chunk = std::clamp<int64_t>(fitting, batch.vectors, std::max(count, batch.vectors));
   const bool private_dx = dx != nullptr && parts > 1;
-  Buffer<T> columns(chunk * block), own(private_dx ? parts * chunk * block : 0);
-  for (int64_t first = 0; first < x.batch; first += chunk) {
-    const int64_t end = std::min(first + chunk, x.batch);
+  Buffer<T> own(private_dx ? parts * chunk * block : 0);
+  // Where a part adds to the gradient of number `at` of the chunk that starts at `first`.
+  const auto target = [&](int64_t part, int64_t first, int64_t at) {
+    return private_dx ? own.data() + (part * chunk + at) * block
+                      : (dx ? dx + order[static_cast<size_t>(first + at)] * block : nullptr);
+  };
+  for (int64_t first = 0; first < count; first += chunk) {
+    const int64_t size = std::min(chunk, count - first);
     run_parts(parts, [&](int64_t part) {
-      for (int64_t i = first + (end - first) * part / parts; i < first + (end - first) * (part + 1) / parts; ++i) {
-        transpose_x(x, i, columns.data() + (i - first) * block);
-      }
       if (private_dx) {
-        std::fill_n(own.data() + part * chunk * block, chunk * block, T(0));
+        std::fill_n(target(part, first, 0), size * block, T(0));
       }
-    });
-    run_parts(parts, [&](int64_t part) {
-      T* target = private_dx ? own.data() + part * chunk * block : (dx ? dx + first * block : nullptr);
       for (int64_t g = bounds[static_cast<size_t>(part)]; g < bounds[static_cast<size_t>(part) + 1]; ++g) {
         const Group& group = groups[static_cast<size_t>(g)];
-        for (int64_t i = first; i < end; ++i) {
-          if (x.poison[i] == 0) {
-            f(SharedX<T>{batch.tile(i, group)}, batch.results_of(group, i),
-              std::vector<Adjoint<T>>{gradient.adjoint(columns.data() + (i - first) * block,
-                                                       target ? target + (i - first) * block : nullptr)});
+        for (int64_t at = 0; at < size; at += batch.vectors) {
+          const auto pairs = batch.shared(group, order, first + at, first + size);
+          std::vector<Adjoint<T>> to;
+          for (size_t v = 0; v < pairs.tiles.size(); ++v) {
+            to.push_back(gradient.adjoint(target(part, first, at + static_cast<int64_t>(v))));
           }
+          f(pairs, batch.results_of(pairs, group), to);
         }
       }
     });
     if (private_dx) {
       run_parts(parts, [&](int64_t part) {
-        const int64_t size = (end - first) * block;
-        for (int64_t k = size * part / parts; k < size * (part + 1) / parts; ++k) {
-          T sum = 0;
+        for (int64_t at = size * part / parts; at < size * (part + 1) / parts; ++at) {
+          T* to = dx + order[static_cast<size_t>(first + at)] * block;
           for (int64_t from = 0; from < parts; ++from) {
-            sum += own[from * chunk * block + k];
+            const T* share = target(from, first, at);
+            for (int64_t k = 0; k < block; ++k) {
+              to[k] += share[k];
+            }
           }
-          dx[first * block + k] = sum;
         }
       });
     }

@@ -45,22 +45,24 @@ struct Tile {
   // `costs` are those of the forward; `weights` is overwritten.
   void adjoint(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
                const Adjoint<T>& to) const {
-    const int64_t width = group.panel, dim = x.dim, n = rows();
+    const int64_t width = group.panel, dim = x.dim, count = row1 - row0;
+    Buffer<T> turned(to.dy ? width * count : 0);
     for (int64_t panel = panel0; panel < panel1; ++panel) {
-      const int64_t at = (panel - panel0) * width;
+      const int64_t at = (panel - panel0) * width, column = group.column + panel * width;
       for (int64_t s = row0; s < row1; ++s) {
         row_weights(s, panel, costs + s * stride + at, weights + s * stride + at, to);
       }
       if (to.dy != nullptr) {
-        const int64_t column = group.column + panel * width;
-        gemm<T>(dim, width, row1 - row0, n, stride, width, true, to.x_columns + row0, weights + row0 * stride + at,
-                to.dy + column * dim);
+        transpose<T>(
+            count, width, [&](int64_t s) { return weights + (row0 + s) * stride + at; },
+            [&](int64_t j) { return turned.data() + j * count; });
+        gemm<T>(width, dim, count, count, dim, dim, true, turned.data(), x.row(b, row0), to.dy + column * dim);
       }
-    }
-    if (to.dx != nullptr) {
-      const int64_t column = group.column + panel0 * width;
-      gemm<T>(row1 - row0, dim, (panel1 - panel0) * width, stride, dim, dim, true, weights + row0 * stride,
-              packed.rows.data() + column * dim, to.dx + row0 * dim);
+      // A panel at a time: the product has no blocks for cache of its own.
+      if (to.dx != nullptr) {
+        gemm<T>(count, dim, width, stride, dim, dim, true, weights + row0 * stride + at,
+                packed.rows.data() + column * dim, to.dx + row0 * dim);
+      }
     }
   }
 
@@ -178,7 +180,7 @@ struct Tile {
         to.dx[s * x.dim + k] += factor * (row[k] - y_row[k]);
       }
       for (int64_t k = 0; to.dy != nullptr && k < x.dim; ++k) {
-        to.dy[column * x.dim + k * group.panel + j] -= factor * (row[k] - y_row[k]);
+        to.dy[(column + j) * x.dim + k] -= factor * (row[k] - y_row[k]);
       }
     }
   }
