@@ -66,19 +66,18 @@ class SinkhornPair {
         m_(tile.steps()),
         width_(tile.columns()),
         block_(sinkhorn_rows<T>(tile)),
+        padded_n_((n_ + w - 1) / w * w),
         scale_(static_cast<T>(1 / epsilon)),
-        costs_(block_ * width_),
-        kernel_(resident() ? n_ * width_ : 0),
-        f_(n_),
-        f_next_(n_),
-        u_(n_),
-        u_next_(n_),
-        g_(width_),
-        v_(width_),
-        sums_(width_),
-        peaks_(width_) {
+        scratch_((block_ + (resident() ? n_ : 0) + 4) * width_ + 4 * padded_n_) {
+    T* next = scratch_.data();
+    const auto take = [&](int64_t size) { return std::exchange(next, next + size); };
+    costs_ = take(block_ * width_);
+    kernel_ = take(resident() ? n_ * width_ : 0);
+    g_ = take(width_), v_ = take(width_), sums_ = take(width_), peaks_ = take(width_);
+    f_ = take(padded_n_), f_next_ = take(padded_n_), u_ = take(padded_n_), u_next_ = take(padded_n_);
+    std::fill_n(f_, 4 * padded_n_, T(1));
     if (resident()) {
-      tile_.costs(0, tile_.panels(), 0, n_, costs_.data(), width_);
+      tile_.costs(0, tile_.panels(), 0, n_, costs_, width_);
     }
     for (int64_t j = 0; j < width_; ++j) {
       g_[j] = j < m_ ? T(0) : kMasked<T>;
@@ -123,7 +122,7 @@ class SinkhornPair {
   }
 
   // F, for the backward pass: (n,).
-  void save(T* f) const { std::copy_n(f_.data(), n_, f); }
+  void save(T* f) const { std::copy_n(f_, n_, f); }
 
  private:
   enum class Outcome { converged, done, out_of_range };
@@ -134,24 +133,24 @@ class SinkhornPair {
   // leaves them as they were; a tolerance of 0 never has. Also if costs overflow in units of epsilon: no iteration
   // helps.
   bool log_iteration(T tolerance) {
-    std::fill_n(sums_.data(), width_, T(0));
-    std::fill_n(peaks_.data(), width_, kMasked<T>);
+    std::fill_n(sums_, width_, T(0));
+    std::fill_n(peaks_, width_, kMasked<T>);
     T error = 0;
     bool finite = true;
     for (int64_t first = 0; first < n_; first += block_) {
       const int64_t end = std::min(first + block_, n_);
       if (!resident()) {
-        tile_.costs(0, tile_.panels(), first, end, costs_.data() - first * width_, width_);
+        tile_.costs(0, tile_.panels(), first, end, costs_ - first * width_, width_);
       }
-      const T* costs = costs_.data() - first * width_;
+      const T* costs = costs_ - first * width_;
+      log_rows(costs, first, end);
       for (int64_t i = first; i < end; ++i) {
-        f_next_[i] = log_row(costs + i * width_);
         finite &= std::isfinite(f_next_[i]);
         if (tolerance > 0) {
           error += std::abs(std::exp(f_[i] - f_next_[i]) - 1) / static_cast<T>(n_);
         }
       }
-      add_log_columns(costs, first, end, width_, scale_, f_next_.data(), sums_.data(), peaks_.data());
+      add_log_columns(costs, first, end, width_, scale_, f_next_, sums_, peaks_);
     }
     if (error < tolerance) {
       return true;
@@ -161,29 +160,43 @@ class SinkhornPair {
       return true;
     }
     const T log_n = std::log(static_cast<T>(n_));
-    for (int64_t j = 0; j < m_; ++j) {
-      g_[j] = log_n - peaks_[j] - std::log(sums_[j]);
+    for (int64_t j = 0; j < width_; j += w) {
+      store<T, w>(g_ + j, log_n - load<T, w>(peaks_ + j) - log_of(load<T, w>(sums_ + j)));
     }
+    std::fill(g_ + m_, g_ + width_, kMasked<T>);
     if (resident()) {
       fill_kernel();
     }
     return false;
   }
 
-  // -log sum_j b exp(G[j] - S[i, j])
-  T log_row(const T* costs) const {
-    V peak = splat<T, w>(kMasked<T>), sum{};
-    for (int64_t j = 0; j < width_; j += w) {
-      peak = vmax(peak, load<T, w>(g_.data() + j) - scale_ * load<T, w>(costs + j));
+  // The log of what an exponential of sums was left of: minus infinity where nothing was.
+  static V log_of(V sum) { return sum > T(0) ? vlog<T, w>(sum) : splat<T, w>(-std::numeric_limits<T>::infinity()); }
+
+  // f_next[i] = -log sum_j b exp(G[j] - S[i, j]) for rows [first, end)
+  void log_rows(const T* costs, int64_t first, int64_t end) {
+    const T log_m = std::log(static_cast<T>(m_));
+    for (int64_t start = first; start < end; start += w) {
+      V peaks = splat<T, w>(T(0)), sums = splat<T, w>(T(1));
+      for (int64_t i = start; i < std::min(start + w, end); ++i) {
+        const T* row = costs + i * width_;
+        V peak = splat<T, w>(kMasked<T>), sum{};
+        for (int64_t j = 0; j < width_; j += w) {
+          peak = vmax(peak, load<T, w>(g_ + j) - scale_ * load<T, w>(row + j));
+        }
+        T most = peak[0];
+        for (int lane = 1; lane < w; ++lane) {
+          most = std::max(most, peak[lane]);
+        }
+        for (int64_t j = 0; j < width_; j += w) {
+          sum += vexp<T, w>(load<T, w>(g_ + j) - scale_ * load<T, w>(row + j) - most);
+        }
+        peaks[i - start] = most;
+        sums[i - start] = horizontal_sum<T, w>(sum);
+      }
+      const V next = log_m - peaks - log_of(sums);
+      std::memcpy(f_next_ + start, &next, static_cast<size_t>(std::min<int64_t>(w, end - start)) * sizeof(T));
     }
-    T most = peak[0];
-    for (int lane = 1; lane < w; ++lane) {
-      most = std::max(most, peak[lane]);
-    }
-    for (int64_t j = 0; j < width_; j += w) {
-      sum += vexp<T, w>(load<T, w>(g_.data() + j) - scale_ * load<T, w>(costs + j) - most);
-    }
-    return std::log(static_cast<T>(m_)) - most - std::log(horizontal_sum<T, w>(sum));
   }
 
   // K = exp(F + G - S), u = 1, b v = b
@@ -191,8 +204,8 @@ class SinkhornPair {
     for (int64_t i = 0; i < n_; ++i) {
       u_[i] = 1;
       for (int64_t j = 0; j < width_; j += w) {
-        const V exponent = f_[i] + load<T, w>(g_.data() + j) - scale_ * load<T, w>(costs_.data() + i * width_ + j);
-        store<T, w>(kernel_.data() + i * width_ + j, vexp<T, w>(exponent));
+        const V exponent = f_[i] + load<T, w>(g_ + j) - scale_ * load<T, w>(costs_ + i * width_ + j);
+        store<T, w>(kernel_ + i * width_ + j, vexp<T, w>(exponent));
       }
     }
     for (int64_t j = 0; j < width_; ++j) {
@@ -202,13 +215,16 @@ class SinkhornPair {
 
   // One iteration by multiplications, in one pass over K.
   Outcome scaling_iteration(T tolerance) {
-    constexpr int kRows = 4;
-    std::fill_n(sums_.data(), width_, T(0));
+    constexpr int kFew = std::min(w, 4);
+    std::fill_n(sums_, width_, T(0));
     T error = 0;
     bool in_range = true;
     int64_t i = 0;
-    for (; i + kRows <= n_; i += kRows) {
-      scale_rows<kRows>(i, error, in_range);
+    for (; i + w <= n_; i += w) {
+      scale_rows<w>(i, error, in_range);
+    }
+    for (; i + kFew <= n_; i += kFew) {
+      scale_rows<kFew>(i, error, in_range);
     }
     for (; i < n_; ++i) {
       scale_rows<1>(i, error, in_range);
@@ -216,68 +232,76 @@ class SinkhornPair {
     if (error / static_cast<T>(n_) < tolerance) {
       return Outcome::converged;
     }
-    for (int64_t j = 0; j < m_; ++j) {
-      in_range &= within_range(sums_[j]);
+    // Past the last column K is 0, and so stays v.
+    std::fill(sums_ + m_, sums_ + width_, T(1));
+    for (int64_t j = 0; j < width_; j += w) {
+      in_range &= within_range<w>(load<T, w>(sums_ + j));
     }
     if (!in_range) {
       return Outcome::out_of_range;
     }
     std::swap(u_, u_next_);
     const T share = static_cast<T>(n_) / static_cast<T>(m_);
-    for (int64_t j = 0; j < m_; ++j) {
-      v_[j] = share / sums_[j];
+    for (int64_t j = 0; j < width_; j += w) {
+      store<T, w>(v_ + j, share / load<T, w>(sums_ + j));
     }
+    std::fill(v_ + m_, v_ + width_, T(0));
     return Outcome::done;
   }
 
   template <int R>
   SCAV_INLINE void scale_rows(int64_t first, T& error, bool& in_range) {
-    const T* rows = kernel_.data() + first * width_;
+    const T* rows = kernel_ + first * width_;
     V dots[R] = {};
     for (int64_t j = 0; j < width_; j += w) {
-      const V v = load<T, w>(v_.data() + j);
+      const V v = load<T, w>(v_ + j);
       for (int r = 0; r < R; ++r) {
         dots[r] += load<T, w>(rows + r * width_ + j) * v;
       }
     }
-    T u[R];
-    for (int r = 0; r < R; ++r) {
-      const T sum = horizontal_sum<T, w>(dots[r]);
-      error += std::abs(u_[first + r] * sum - 1);
-      in_range &= within_range(sum);
-      u[r] = u_next_[first + r] = 1 / sum;
-    }
+    const Vec<T, R> sums = horizontal_sums<T, w, R>(dots), u = T(1) / sums;
+    const Vec<T, R> deviation = load<T, R>(u_ + first) * sums - T(1);
+    error += horizontal_sum<T, R>(vmax(deviation, -deviation));
+    in_range &= within_range<R>(sums);
+    store<T, R>(u_next_ + first, u);
     for (int64_t j = 0; j < width_; j += w) {
-      V sum = load<T, w>(sums_.data() + j);
+      // Two chains of additions, as each waits for itself.
+      V sum[2] = {load<T, w>(sums_ + j), V{}};
       for (int r = 0; r < R; ++r) {
-        sum += u[r] * load<T, w>(rows + r * width_ + j);
+        sum[r % 2] += u[r] * load<T, w>(rows + r * width_ + j);
       }
-      store<T, w>(sums_.data() + j, sum);
+      store<T, w>(sums_ + j, sum[0] + sum[1]);
     }
   }
 
-  static bool within_range(T value) { return value < kLargest && value > 1 / kLargest; }
+  template <int R>
+  static bool within_range(Vec<T, R> value) {
+    const auto within = (value < kLargest) & (value > 1 / kLargest);
+    return !any_negative<T, R>(within ? Vec<T, R>{} : splat<T, R>(T(-1)));
+  }
 
   // F + log u, G + log v
   void absorb() {
-    for (int64_t i = 0; i < n_; ++i) {
-      f_[i] += std::log(u_[i]);
-      u_[i] = 1;
+    for (int64_t i = 0; i < padded_n_; i += w) {
+      store<T, w>(f_ + i, load<T, w>(f_ + i) + vlog<T, w>(load<T, w>(u_ + i)));
+      store<T, w>(u_ + i, splat<T, w>(T(1)));
     }
-    for (int64_t j = 0; j < m_; ++j) {
-      g_[j] += std::log(v_[j] * static_cast<T>(m_));
-      v_[j] = 1 / static_cast<T>(m_);
+    const T m = static_cast<T>(m_);
+    for (int64_t j = 0; j < width_; j += w) {
+      store<T, w>(g_ + j, load<T, w>(g_ + j) + vlog<T, w>(load<T, w>(v_ + j) * m));
     }
+    std::fill(g_ + m_, g_ + width_, kMasked<T>);
+    std::fill(v_, v_ + m_, 1 / m);
   }
 
   const Source& tile_;
-  int64_t n_, m_, width_, block_;
+  int64_t n_, m_, width_, block_, padded_n_;
   T scale_;
-  Buffer<T> costs_;                 // (block, width)
-  Buffer<T> kernel_;                // (n, width), where resident
-  Buffer<T> f_, f_next_;            // (n,) F
-  Buffer<T> u_, u_next_;            // (n,)
-  Buffer<T> g_, v_, sums_, peaks_;  // (width,) G, b v, and the columns' sums
+  Buffer<T> scratch_;              // all that follow
+  T* costs_;                       // (block, width)
+  T* kernel_;                      // (n, width), where resident
+  T *g_, *v_, *sums_, *peaks_;     // (width,) G, b v, and the columns' sums
+  T *f_, *f_next_, *u_, *u_next_;  // (padded_n,) F, u
 };
 
 // Every pair of a PairBatch or GivenBatch of one lane. `f` may be null: (results, f_stride) potentials.

@@ -29,6 +29,38 @@ SCAV_INLINE void transpose_stages(V (&rows)[W]) {
   }
 }
 
+// Lane l of the result is the sum of row l.
+template <int Stride, class V, int Rows>
+SCAV_INLINE V add_across(const V (&rows)[Rows]) {
+  if constexpr (Rows == 1) {
+    return rows[0];
+  } else {
+    constexpr auto lanes = std::make_integer_sequence<int, sizeof(V) / sizeof(rows[0][0])>{};
+    V sums[Rows / 2];
+    for (int i = 0; i < Rows / 2; ++i) {
+      const V a = rows[i], b = rows[i + Rows / 2];
+      sums[i] = exchange<Stride, false>(a, b, lanes) + exchange<Stride, true>(a, b, lanes);
+    }
+    return add_across<Stride / 2>(sums);
+  }
+}
+
+// The sums of R vectors of W lanes each, R <= W: a transposition that adds as it goes.
+template <class T, int W, int R>
+SCAV_INLINE Vec<T, R> horizontal_sums(const Vec<T, W> (&rows)[R]) {
+  if constexpr (R < W) {
+    Vec<T, W / 2> halves[R];
+    for (int r = 0; r < R; ++r) {
+      Vec<T, W / 2> parts[2];
+      std::memcpy(parts, &rows[r], sizeof parts);
+      halves[r] = parts[0] + parts[1];
+    }
+    return horizontal_sums<T, W / 2, R>(halves);
+  } else {
+    return add_across<R / 2>(rows);
+  }
+}
+
 // to(k)[i] = from(i)[k] for 0 <= i < n, 0 <= k < m; `from` and `to` give the first element of a row.
 template <class T, class From, class To>
 void transpose(int64_t n, int64_t m, const From& from, const To& to) {
