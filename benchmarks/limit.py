@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("peak.cpp")
 BUILD = Path(__file__).parents[1] / "build" / "benchmarks"
 # Of each chain: some milliseconds, of which a busy machine leaves one try or another alone.
 STEPS, TRIES = 1_000_000, 5
-# Numbers that torch.mm may write while it is timed; its rate no longer changes there.
+# Numbers that a library may write while it is timed; its rate no longer changes there.
 LARGEST_PRODUCT = {"cpu": 2**25, "cuda": 2**31}
 
 
@@ -46,13 +46,16 @@ def library() -> ctypes.CDLL:
 
 
 def matmul_flops(rows: int, columns: int, depth: int, dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of the device's library (MKL or oneDNN, cuBLAS) on (rows, depth) times (depth, columns), best of five;
-    of fewer columns where the product would be large."""
+    """FLOP/s of the device's best library (MKL and oneDNN, or cuBLAS) on (rows, depth) times (depth, columns), best of
+    six; of fewer columns where the product would be large."""
     columns = max(1, min(columns, LARGEST_PRODUCT[device] // rows))
     a = torch.randn(rows, depth, device=device).to(dtype)
     b = torch.randn(depth, columns, device=device).to(dtype)
     out = torch.empty(rows, columns, dtype=dtype, device=device)
-    seconds = min(seconds_of(lambda: torch.mm(a, b, out=out), device) for _ in range(6))
+    products = [partial(torch.mm, a, b, out=out)]
+    if device == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        products.append(partial(torch.ops.aten.mkldnn_linear, a.to_mkldnn(), b.T.contiguous().to_mkldnn(), None))
+    seconds = min(seconds_of(product, device) for product in products for _ in range(6))
     return 2 * rows * columns * depth / seconds
 
 

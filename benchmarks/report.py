@@ -45,7 +45,9 @@ def text(results: Record) -> str:
     where += [f"scav_kernels {machine['scav_kernels']} at `{str(machine['commit'])[:12]}`"]
     tables = {
         "Ops": ops_table(results),
+        "Lengths, threads, calls": calls_table(results),
         "Peers": peers_table(results),
+        "Memory": memory_table(results),
         "Growth": growth_table(results),
     }
     parts = [", ".join(where) + ".\n", *(f"### {title}\n\n{table}" for title, table in tables.items())]
@@ -72,24 +74,76 @@ def ops_table(results: Record) -> str:
                 " / ".join(mebibytes(each) for each in (forward, training) if each and "extra_bytes" in each),
             ]
         )
-    return markdown([*header, "`torch.mm` of the limit", "extra MiB, forward / with backward"], rows)
+    return markdown([*header, "best library product of the limit", "extra MiB, forward / with backward"], rows)
 
 
 def peers_table(results: Record) -> str:
-    header = ["op", "D", "peer", "forward, ms", "times ours", "with backward, ms", "times ours", "pairs timed"]
+    header = [
+        "op",
+        "workload",
+        "D",
+        "peer",
+        "forward, ms",
+        "times ours",
+        "with backward, ms",
+        "times ours",
+        "pairs timed",
+    ]
     rows = []
-    for (op, d, peer), both in grouped(results, "peers", "op", "d", "peer"):
+    for (op, workload, d, peer), both in grouped(results, "peers", "op", "workload", "d", "peer"):
         present = [each for each in both.values() if "skipped" not in each]
         if not present:
             reason = next(iter(both.values()))["skipped"]
-            rows.append([f"`{op}`", str(d), peer, f"skipped: {reason}", *[""] * 4])
+            rows.append([f"`{op}`", workload, str(d), peer, f"skipped: {reason}", *[""] * 4])
             continue
         cells = []
         for each in map(both.get, DIRECTIONS):
             cells += [milliseconds(each, "scaled_seconds"), number(each, "times_ours")]
         pairs = sorted({each["timed_pairs"] for each in present})
-        rows.append([f"`{op}`", str(d), peer, *cells, " / ".join(map(str, pairs))])
+        rows.append([f"`{op}`", workload, str(d), peer, *cells, " / ".join(map(str, pairs))])
     return markdown(header, rows)
+
+
+def calls_table(results: Record) -> str:
+    """Each cell forward / with backward."""
+    ops = {(each["op"], each["workload"], each["direction"]): each for each in measured_ops(results)}
+
+    def padding(op: str, direction: str) -> str:
+        ragged, even = (ops.get((op, workload, direction)) for workload in ("ragged", "even"))
+        if not ragged or not even:
+            return "–"
+        return f"{ragged['seconds'] / ragged['cells'] / (even['seconds'] / even['cells']):.2f}"
+
+    def of(section: str, op: str, direction: str) -> Record | None:
+        return results.get(section, {}).get(f"{op}-{direction}")
+
+    columns = {
+        "a cell of `ragged`, times one of `even`": padding,
+        "speed-up from one thread to all": lambda op, direction: number(of("threads", op, direction), "speedup"),
+        "one call, µs": lambda op, direction: number(of("calls", op, direction), "seconds", 1e6),
+    }
+    rows = [
+        [f"`{op}`", *(" / ".join(cell(op, each) for each in DIRECTIONS) for cell in columns.values())] for op in OPS
+    ]
+    return markdown(["op", *columns], rows)
+
+
+def memory_table(results: Record) -> str:
+    """Peers at the largest B that they were measured at, beside ours there."""
+    growth = [each for each in results.get("growth", {}).values() if each["axis"] == "B" and each.get("points")]
+    by_size = {
+        (each["op"], each["name"], each["direction"], point["value"]): point["extra_bytes"]
+        for each in growth
+        for point in each["points"]
+        if "extra_bytes" in point
+    }
+    rows = []
+    for op, name, direction in dict.fromkeys(key[:3] for key in by_size if key[1] != OURS):
+        size = max(key[3] for key in by_size if key[:3] == (op, name, direction))
+        theirs, own = by_size[op, name, direction, size], by_size.get((op, OURS, direction, size))
+        cells = ["–", "–"] if own is None else [f"{own / 2**20:.0f}", f"{theirs / max(own, 2**20):.0f}"]
+        rows.append([f"`{op}`", name, direction.replace("_", " and "), str(size), f"{theirs / 2**20:.0f}", *cells])
+    return markdown(["op", "peer", "direction", "B", "MiB beyond the inputs", "ours", "times ours, or 1 MiB"], rows)
 
 
 def growth_table(results: Record) -> str:
@@ -103,6 +157,11 @@ def growth_table(results: Record) -> str:
             axes[label] = None
             found.setdefault(each["op"], {})[label] = f"{fitted} ({each['expected']:g})"
     return markdown(["op", *axes], [[f"`{op}`", *(row.get(axis, "") for axis in axes)] for op, row in found.items()])
+
+
+def measured_ops(results: Record) -> list[Record]:
+    """In float32 on the CPU."""
+    return [each for each in results.get("ops", {}).values() if (each["dtype"], each["device"]) == ("float32", "cpu")]
 
 
 def grouped(results: Record, section: str, *keys: str) -> Iterator[tuple[tuple[Any, ...], dict[str, Record]]]:
@@ -136,12 +195,10 @@ def significant(value: float) -> str:
 
 
 def efficiency_plot(results: Record) -> Figure:
-    """Bars of float32 on the CPU, a panel per direction, and where `torch.mm` alone is."""
+    """Bars of float32 on the CPU, a panel per direction, and where the best library product alone is."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
-    records = [
-        each for each in results.get("ops", {}).values() if (each["dtype"], each["device"]) == ("float32", "cpu")
-    ]
+    records = measured_ops(results)
     workloads = list(dict.fromkeys(each["workload"] for each in records))
     width = 0.8 / len(OPS)
     colours = matplotlib.colormaps["viridis"]([0.1, 0.35, 0.6, 0.85])
@@ -151,7 +208,7 @@ def efficiency_plot(results: Record) -> Figure:
             at = [workloads.index(each["workload"]) + (place - (len(OPS) - 1) / 2) * width for each in bars]
             panel.bar(at, [each["efficiency"] for each in bars], width, color=colour, label=op)
             marks = [each["matmul_efficiency"] for each in bars]
-            label = "torch.mm alone" if place == 0 else None
+            label = "best library product alone" if place == 0 else None
             panel.plot(at, marks, linestyle="none", marker="_", markersize=12, color="black", label=label)
         panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
         panel.set_ylabel("limit / time")

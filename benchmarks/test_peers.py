@@ -1,4 +1,4 @@
-"""Other libraries and plain PyTorch on `square`, beside our own time in the same process."""
+"""Other libraries and plain PyTorch on `square` and `long`, beside our own time in the same process."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cases import SQUARE, Workload, inputs, once, ours
+from benchmarks.cases import LONG, SQUARE, Workload, inputs, once, ours
 from benchmarks.conftest import Record
 from benchmarks.limit import seconds_of, synchronize
 from benchmarks.machine import about
@@ -18,7 +18,7 @@ from scav_kernels import reference
 # Slower ones are timed on fewer pairs, and their time scaled.
 LONGEST = 1.0
 # Sequences on a side of the first trial, which double while there is time.
-TRIAL = 8
+TRIAL = {"square": 8, "long": 1}
 # Runs of ours, of which the best counts.
 OUR_ROUNDS = 3
 
@@ -28,7 +28,9 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 def parameter(peer: Peer, work: Workload, direction: str) -> object:
     slow = not peer.name.startswith("PyTorch")
-    return pytest.param(peer, work, direction, id=f"{peer}-D{work.d}-{direction}", marks=[pytest.mark.slow] * slow)
+    return pytest.param(
+        peer, work, direction, id=f"{peer}-{work.name}-D{work.d}-{direction}", marks=[pytest.mark.slow] * slow
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,15 +38,16 @@ def parameter(peer: Peer, work: Workload, direction: str) -> object:
     [
         parameter(peer, work, direction)
         for peer in PEERS
-        for work in (SQUARE, replace(SQUARE, d=64))
+        # What compiles does so for all pairs, which is more than memory holds of the long ones.
+        for work in (SQUARE, replace(SQUARE, d=64), *([] if peer.compiles else [LONG]))
         for direction in peer.directions
     ],
 )
 def test_peer(
     benchmark: BenchmarkFixture, record: Record, smoke: bool, peer: Peer, work: Workload, direction: str
 ) -> None:
-    name = f"{peer}-D{work.d}-{direction}"
-    facts = {"op": peer.op, "peer": peer.name, "d": work.d, "direction": direction}
+    name = f"{peer}-{work.name}-D{work.d}-{direction}"
+    facts = {"op": peer.op, "peer": peer.name, "workload": work.name, "d": work.d, "direction": direction}
     try:
         distance = peer.load()
     except ImportError as reason:
@@ -84,7 +87,8 @@ def test_peer(
 
 def affordable(distance: Distance, work: Workload, direction: str, device: str) -> Workload:
     """The workload with as many sequences as take no longer than `LONGEST`."""
-    trial = replace(work, b1=TRIAL, b2=TRIAL)
+    first = TRIAL[work.name]
+    trial = replace(work, b1=first, b2=first)
     while trial.b1 < work.b1:
         batch = inputs(trial, device=device, gradient=direction == "forward_backward")
         # The first call may load or compile.
