@@ -97,6 +97,20 @@ def test_thread_count(case: Case, paired: bool, threads: Callable[[int], None]) 
     assert_same_up_to_rounding(answer(case.kernel, given, paired), one)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_a_batch_larger_than_cache(case: Case, count: int, threads: Callable[[int], None]) -> None:
+    # Each x takes 600 kB, so that gradients are gathered for a few at a time.
+    given = sequences(Shape(b1=9, b2=18, n=33, m=5, d=4560))
+    threads(count)
+
+    def one_by_one(x: Tensor, y: Tensor, x_lengths: Tensor, y_lengths: Tensor) -> Tensor:
+        rows = [case.kernel(x[i : i + 1], y, x_lengths[i : i + 1], y_lengths) for i in range(len(x))]
+        return torch.cat(rows)
+
+    assert_same_up_to_rounding(answer(case.kernel, given), answer(one_by_one, given))
+
+
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_two_runs_are_bit_identical(case: Case, paired: bool, threads: Callable[[int], None]) -> None:
