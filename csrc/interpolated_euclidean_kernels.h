@@ -629,12 +629,10 @@ void resampling_pass(const Resampling<T>& pass, T* out, const ResamplingGrads<T>
   const int64_t fitting = kOwnBytes / std::max<int64_t>(own_row * static_cast<int64_t>(sizeof(T)), 1);
   const int64_t chunk = std::clamp<int64_t>(fitting, 1, std::min(kMostSources, source.batch));
   Buffer<T> own(parts * chunk * own_row);
-  // For the few targets, a part's steps are cut into slices, so that those of many sources, and their gradients, stay
-  // in the second-level cache.
-  constexpr int64_t kCacheBytes = int64_t(256) << 10, kSliceSteps = 4, kBlock = FewCells<T>::kSources;
-  const int64_t slices = std::max<int64_t>(pass.target.steps / parts / kSliceSteps, 1);
-  const int64_t slice_bytes = (source.steps / (slices * parts) + 1) * source.dim * static_cast<int64_t>(sizeof(T));
-  const int64_t few_sources = std::max(kCacheBytes / (slice_bytes * (grads ? 2 : 1)) / kBlock, int64_t(1)) * kBlock;
+
+  // For the few targets, a part's steps are cut into slices, so that what they touch stays in cache.
+  constexpr int64_t kSliceSteps = 4, kBlock = FewCells<T>::kSources;
+  const int64_t slices = parts * std::max<int64_t>(pass.target.steps / parts / kSliceSteps, 1);
 
   for (int64_t first = 0; first < source.batch; first += chunk) {
     const int64_t* sources = order.data() + first;
@@ -681,21 +679,20 @@ void resampling_pass(const Resampling<T>& pass, T* out, const ResamplingGrads<T>
         }
       }
       FewCells<T> few(pass, grads != nullptr);
-      for (int64_t slice = part * slices; slice < (part + 1) * slices; ++slice) {
-        for (int64_t begin = 0; begin < size; begin += few_sources) {
+      for (int64_t slice = slices * part / parts; slice < slices * (part + 1) / parts; ++slice) {
+        for (int64_t i = 0; i < size; i += kBlock) {
           for (const Run& run : runs) {
-            const int64_t m = run.length;
-            const int64_t end = run.few_count > 0 ? std::min(taken(m), begin + few_sources) : 0;
-            const int64_t t0 = m * slice / (slices * parts), t1 = m * (slice + 1) / (slices * parts);
-            for (int64_t i = begin; i < end; i += kBlock) {
-              const int64_t count = std::min(end - i, kBlock);
-              if (grads) {
-                few.add_gradients(sources + i, count, run.few, run.few_count, m, t0, t1, *grads,
-                                  [&](int64_t k, int64_t row) { return to->row(i + k, row); });
-              } else {
-                few.add_distances(sources + i, count, run.few, run.few_count, m, t0, t1,
-                                  mine + i * targets + (run.few - target_order.data()), targets);
-              }
+            const int64_t m = run.length, count = std::min(taken(m) - i, kBlock);
+            const int64_t begin = m * slice / slices, end = m * (slice + 1) / slices;
+            if (count <= 0 || run.few_count == 0) {
+              continue;
+            }
+            if (grads) {
+              few.add_gradients(sources + i, count, run.few, run.few_count, m, begin, end, *grads,
+                                [&](int64_t k, int64_t row) { return to->row(i + k, row); });
+            } else {
+              few.add_distances(sources + i, count, run.few, run.few_count, m, begin, end,
+                                mine + i * targets + (run.few - target_order.data()), targets);
             }
           }
         }
