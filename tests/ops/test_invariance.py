@@ -87,10 +87,11 @@ def test_expanded_inputs_and_strided_lengths(case: Case) -> None:
     assert_same_up_to_rounding(answer(expanded, given), answer(repeated, given))
 
 
+@pytest.mark.parametrize("ragged", [False, True], ids=["whole", "ragged"])
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_thread_count(case: Case, paired: bool, threads: Callable[[int], None]) -> None:
-    given = sequences(Shape(b1=37, b2=37, n=17, m=16, d=33))
+def test_thread_count(case: Case, paired: bool, ragged: bool, threads: Callable[[int], None]) -> None:
+    given = sequences(Shape(b1=37, b2=37, n=17, m=16, d=33, ragged=ragged))
     threads(1)
     one = answer(case.kernel, given, paired)
     threads(2)

@@ -19,6 +19,7 @@ SWEEP += [
     Shape(b1=1, b2=1, n=1, m=1, d=1, ragged=False),
     Shape(b1=1, b2=5, n=17, m=16, d=16, ragged=False),
     Shape(b1=2, b2=2, n=65, m=33, d=17),
+    Shape(b1=2, b2=17, n=3, m=4, d=7, ragged=False),
     Shape(b1=2, b2=66, n=3, m=4, d=7, ragged=False),
     Shape(b1=1, b2=129, n=2, m=3, d=3),
 ]
