@@ -99,29 +99,35 @@ void take_results(const Lanes<T>& lanes, int64_t t, const T* state, const std::v
   }
 }
 
-// How many sequences there are to fill vectors and their lanes with, and the longest grid.
+// How many sequences there are to fill vectors and their lanes with, whether lanes share their x, and the longest grid.
 struct GridSizes {
-  int64_t xs, ys, rows, steps;
+  int64_t xs, ys;
+  bool shared;
+  int64_t rows, steps;
 };
 
 inline GridSizes grid_sizes(const Inputs& inputs) {
-  return {inputs.paired ? 1 : inputs.batch_x(), inputs.batch_y(), inputs.steps_x(), inputs.steps_y()};
+  return {inputs.paired ? 1 : inputs.batch_x(), inputs.batch_y(), !inputs.paired, inputs.steps_x(), inputs.steps_y()};
 }
 
 // x's side by side in a recursion: independent chains along s hide each other's latency.
 inline constexpr int64_t kVectors = 4;
 
+// Vectors are as wide as a register, or half of it, down to this; or one lane, for a single y.
+template <class T>
+inline constexpr int kFewLanes = std::min(kWidth<T>, 4);
+
 // Lanes side by side in a recursion. A vector's lanes are y's of one x; narrow vectors leave fewer lanes empty, and
 // keep the scratch of long sequences small. Chosen for the least time over the threads, which share out recursions or,
 // where `by_group`, whole groups of y's; a recursion keeps `bytes_per_cell` until it is walked backwards. Pairs with an
-// x of their own are few, and compiled for one vector only.
+// x of their own are compiled for one vector of several lanes only.
 template <class T>
 LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_cell) {
   constexpr int64_t kScratch = int64_t(24) << 20, kSecondLevelCache = int64_t(1) << 20;
-  LaneCount best{std::min(kWidth<T>, 4), 1};
+  LaneCount best{kFewLanes<T>, 1};
   double least = std::numeric_limits<double>::infinity();
-  const int64_t parts = thread_count();
-  for (int64_t width = kWidth<T>; width >= std::min(kWidth<T>, 4); width /= 2) {
+  const int64_t parts = thread_count(), narrowest = sizes.shared ? 1 : kFewLanes<T>;
+  for (int64_t width = kWidth<T>; width >= narrowest; width /= width > kFewLanes<T> ? 2 : kFewLanes<T>) {
     const int64_t groups = (sizes.ys + width - 1) / width;
     for (int64_t vectors : {kVectors, int64_t(1)}) {
       if (vectors > 1 && sizes.xs == 1) {
@@ -148,9 +154,9 @@ LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_
 template <class T, int W = kWidth<T>, class Pairs, class F>
 void with_lanes(const Pairs& pairs, const F& f) {
   using std::integral_constant;
-  if constexpr (W > 4) {
+  if constexpr (W > kFewLanes<T> || (Pairs::kShared && W > 1)) {
     if (pairs.width() < W) {
-      return with_lanes<T, W / 2>(pairs, f);
+      return with_lanes<T, (W > kFewLanes<T> ? W / 2 : 1)>(pairs, f);
     }
   }
   if constexpr (Pairs::kShared) {

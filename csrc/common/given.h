@@ -91,7 +91,9 @@ struct GivenBatch {
   }
 };
 
-inline GridSizes grid_sizes(const GivenCosts& costs) { return {1, costs.pairs(), costs.steps_x(), costs.steps_y()}; }
+inline GridSizes grid_sizes(const GivenCosts& costs) {
+  return {1, costs.pairs(), false, costs.steps_x(), costs.steps_y()};
+}
 
 // f(pairs, results) for every set of pairs that share a recursion.
 template <class T, class F>
