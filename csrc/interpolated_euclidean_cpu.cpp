@@ -17,7 +17,7 @@ at::Tensor interpolated_euclidean(const at::Tensor& x, const at::Tensor& y, cons
                                   const std::optional<at::Tensor>& y_lengths, bool squared, std::string resample,
                                   bool paired) {
   constexpr const char* op = "interpolated_euclidean";
-  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired);
+  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, true);
   check_resample(op, resample);
   at::Tensor out = inputs.new_result();
   if (inputs.empty()) {
@@ -38,7 +38,7 @@ std::tuple<at::Tensor, at::Tensor> interpolated_euclidean_backward(const at::Ten
                                                                    bool squared, std::string resample, bool paired,
                                                                    bool need_x, bool need_y) {
   constexpr const char* op = "interpolated_euclidean_backward";
-  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired);
+  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, true);
   check_resample(op, resample);
   const Spoilt spoilt = separate_poison(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();

@@ -28,6 +28,7 @@ pybind11::dict build_info() {
   info["simd_levels"] = levels;
   info["simd_level"] = scav::level_name(scav::current_level());
   info["matmul"] = scav::has_library_gemm() ? "onednn" : "scav";
+  info["bfloat16_matmul"] = scav::has_bfloat16_gemm() ? pybind11::object(pybind11::str("onednn")) : pybind11::none();
 #if defined(SCAV_WITH_CUDA)
   info["cuda_version"] = SCAV_TEXT(SCAV_WITH_CUDA);
   info["cuda_architectures"] = SCAV_TEXT(SCAV_CUDA_ARCHITECTURES);
@@ -43,6 +44,6 @@ pybind11::dict build_info() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of scav_kernels; see scav_kernels for the functions.";
   m.def("build_info", &build_info,
-        "Compiler, SIMD levels that this CPU has and the one in use, where float32 matrix products come from, "
-        "CUDA version and architectures or None.");
+        "Compiler, SIMD levels that this CPU has and the one in use, where float32 matrix products come from, and "
+        "bfloat16 ones or None, CUDA version and architectures or None.");
 }

@@ -1,10 +1,12 @@
 #include "common/inputs.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <cmath>
 #include <limits>
 
+#include "common/library_gemm.h"
 #include "common/parallel.h"
 
 namespace scav {
@@ -96,11 +98,9 @@ at::Tensor unit_rows(const at::Tensor& data, const at::Tensor& lengths) {
 // d/dx of <g, x / max(|x|, smallest)>: the part of g across x, over |x|. In place on valid rows; poisoned sequences,
 // whose gradients are decided elsewhere, keep theirs.
 template <class T>
-void through_unit_rows(const at::Tensor& given, const at::Tensor& units, const at::Tensor& lengths,
-                       const at::Tensor& poison, at::Tensor& grad) {
+void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& poison, at::Tensor& grad) {
   const int64_t steps = given.size(1), dim = given.size(2);
   const T* from = given.const_data_ptr<T>();
-  const T* unit = units.const_data_ptr<T>();
   T* g = grad.mutable_data_ptr<T>();
   const int64_t* valid = lengths.const_data_ptr<int64_t>();
   const T* bad = poison.const_data_ptr<T>();
@@ -110,15 +110,16 @@ void through_unit_rows(const at::Tensor& given, const at::Tensor& units, const a
         continue;
       }
       for (int64_t row = b * steps; row < b * steps + valid[b]; ++row) {
-        T along = 0;
-        for (int64_t k = 0; k < dim; ++k) {
-          along += g[row * dim + k] * unit[row * dim + k];
-        }
         const double norm = norm_of(from + row * dim, dim);
         const bool clamped = norm < kSmallestNorm;
         const T scale = static_cast<T>(1 / std::max(norm, kSmallestNorm));
+        const auto unit = [&](int64_t k) { return from[row * dim + k] * scale; };
+        T along = 0;
         for (int64_t k = 0; k < dim; ++k) {
-          g[row * dim + k] = (g[row * dim + k] - (clamped ? 0 : along * unit[row * dim + k])) * scale;
+          along += g[row * dim + k] * unit(k);
+        }
+        for (int64_t k = 0; k < dim; ++k) {
+          g[row * dim + k] = (g[row * dim + k] - (clamped ? 0 : along * unit(k))) * scale;
         }
       }
     }
@@ -139,15 +140,15 @@ void for_each_pair(const Inputs& inputs, const F& f) {
   }
 }
 
-at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& read, const at::Tensor& lengths,
-                           const at::Tensor& poison, Cost cost, at::Tensor grad, const std::vector<char>& spoilt) {
+at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& poison, Cost cost,
+                           at::Tensor grad, const std::vector<char>& spoilt) {
   if (!grad.defined()) {
     return at::empty({0}, given.options());
   }
   if (cost == Cost::cosine) {
     const at::Tensor raw = given.detach().to(grad.scalar_type()).contiguous();
     AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "finish_gradient",
-                               [&] { through_unit_rows<scalar_t>(raw, read, lengths, poison, grad); });
+                               [&] { through_unit_rows<scalar_t>(raw, lengths, poison, grad); });
   }
   for (size_t b = 0; b < spoilt.size(); ++b) {
     if (spoilt[b]) {
@@ -158,6 +159,12 @@ at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& read, cons
     }
   }
   return grad.to(given.scalar_type());
+}
+
+// Set by torch.set_float32_matmul_precision("medium") and torch.backends.mkldnn.matmul.fp32_precision = "bf16".
+bool float32_may_be_bfloat16() {
+  return at::globalContext().float32Precision(at::Float32Backend::MKLDNN, at::Float32Op::MATMUL) ==
+         at::Float32Precision::BF16;
 }
 
 }  // namespace
@@ -184,7 +191,7 @@ std::vector<int64_t> Inputs::result_shape(std::vector<int64_t> tail) const {
 
 Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
                     const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
-                    const std::string& cost, bool paired) {
+                    const std::string& cost, bool paired, bool resampled) {
   leave_threads_behind_after_fork();
   check_sequences(op, "x", "(B1, N, D)", x);
   check_sequences(op, "y", "(B2, M, D)", y);
@@ -204,10 +211,18 @@ Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
   const at::ScalarType dtype = accumulation_dtype(x);
   inputs.x = x.detach().to(dtype).contiguous();
   inputs.y = y.detach().to(dtype).contiguous();
+  // Unit rows of bfloat16 rows are not bfloat16 numbers.
+  const bool exact = x.scalar_type() == at::kBFloat16 && inputs.cost != Cost::cosine;
+  const bool rounded = !exact && dtype == at::kFloat && x.scalar_type() != at::kHalf && float32_may_be_bfloat16();
+  inputs.in_bfloat16 = !resampled && (exact || rounded) && has_bfloat16_gemm();
   AT_DISPATCH_FLOATING_TYPES(dtype, "check_inputs", [&] {
     if (inputs.cost == Cost::cosine) {
       inputs.x = unit_rows<scalar_t>(inputs.x, inputs.x_lengths);
       inputs.y = unit_rows<scalar_t>(inputs.y, inputs.y_lengths);
+    }
+    if (inputs.in_bfloat16 && rounded) {
+      inputs.x = inputs.x.to(at::kBFloat16).to(dtype);
+      inputs.y = inputs.y.to(at::kBFloat16).to(dtype);
     }
     measure<scalar_t>(inputs.x, inputs.x_lengths, inputs.x_norms, inputs.x_poison);
     measure<scalar_t>(inputs.y, inputs.y_lengths, inputs.y_norms, inputs.y_poison);
@@ -256,10 +271,8 @@ Spoilt separate_poison(const Inputs& inputs, at::Tensor grad) {
 
 std::tuple<at::Tensor, at::Tensor> finish_gradients(const Inputs& inputs, at::Tensor dx, at::Tensor dy,
                                                     const Spoilt& spoilt) {
-  return {finish_gradient(inputs.x_given, inputs.x, inputs.x_lengths, inputs.x_poison, inputs.cost, std::move(dx),
-                          spoilt.x),
-          finish_gradient(inputs.y_given, inputs.y, inputs.y_lengths, inputs.y_poison, inputs.cost, std::move(dy),
-                          spoilt.y)};
+  return {finish_gradient(inputs.x_given, inputs.x_lengths, inputs.x_poison, inputs.cost, std::move(dx), spoilt.x),
+          finish_gradient(inputs.y_given, inputs.y_lengths, inputs.y_poison, inputs.cost, std::move(dy), spoilt.y)};
 }
 
 }  // namespace scav

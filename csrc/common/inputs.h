@@ -37,6 +37,7 @@ struct Inputs {
   at::Tensor x_given, y_given;  // as the caller passed them
   Cost cost;
   bool paired;
+  bool in_bfloat16;  // whether the rows of x and y are bfloat16 numbers, to be multiplied as such
 
   int64_t batch_x() const { return x.size(0); }
   int64_t batch_y() const { return y.size(0); }
@@ -65,9 +66,12 @@ struct Inputs {
   }
 };
 
+// Where the CPU multiplies bfloat16 and the user lets float32 products use it (float32_matmul_precision "medium"), rows
+// are rounded to bfloat16 here, and all that follows is that of the rounded rows. Not where the rows are `resampled`
+// before they are multiplied.
 Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
                     const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
-                    const std::string& cost, bool paired);
+                    const std::string& cost, bool paired, bool resampled = false);
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
 void spread_poison(const Inputs& inputs, at::Tensor& result);

@@ -1,5 +1,5 @@
 #pragma once
-// The library's small matrix product, where there is one.
+// The library's small matrix products, where there are any.
 
 #include <cstdint>
 
@@ -12,5 +12,14 @@ bool has_library_gemm();
 // C (m, n) = A (m, k) B (k, n), or += where `accumulate`; row-major, row strides in elements.
 void library_gemm(int64_t m, int64_t n, int64_t k, int64_t stride_a, int64_t stride_b, int64_t stride_c,
                   bool accumulate, const float* a, const float* b, float* c);
+
+// Whether `bfloat16_gemm` runs here: where `library_gemm` does, on a CPU with AVX512_BF16 (AMX included).
+bool has_bfloat16_gemm();
+
+// C (m, n) = A (m, 2 k) B (2 k, n) of bfloat16 numbers, summed in float32. A word holds numbers 2 i and 2 i + 1 of a
+// row of A, or of a column of B, the first in its low half: `a` (m, k) and `b` (k, n) are row-major, row strides in
+// words.
+void bfloat16_gemm(int64_t m, int64_t n, int64_t k, int64_t stride_a, int64_t stride_b, int64_t stride_c,
+                   const uint32_t* a, const uint32_t* b, float* c);
 
 }  // namespace scav

@@ -3,15 +3,51 @@
 
 namespace scav::SCAV_LEVEL {
 
+// Rows that are multiplied as bfloat16 numbers become rows of words: features 2 k and 2 k + 1, zero past the last.
+inline int64_t words_of(int64_t dim) { return (dim + 1) / 2; }
+
+// `row` holds bfloat16 numbers: the low halves of its bits are zero.
+template <class T>
+void to_words(const T* row, int64_t dim, uint32_t* words) {
+  if constexpr (std::is_same_v<T, float>) {
+    for (int64_t k = 0; k < dim / 2; ++k) {
+      uint32_t bits[2];
+      std::memcpy(bits, row + 2 * k, sizeof bits);
+      words[k] = bits[0] >> 16 | bits[1];
+    }
+    if (dim % 2 != 0) {
+      uint32_t bits;
+      std::memcpy(&bits, row + dim - 1, sizeof bits);
+      words[dim / 2] = bits >> 16;
+    }
+  }
+}
+
+// (batch, steps, words_of(D)) of the valid steps.
+template <class T>
+Buffer<uint32_t> to_words(const Sequences<T>& x) {
+  const int64_t word_count = words_of(x.dim), parts = thread_count();
+  Buffer<uint32_t> words(x.batch * x.steps * word_count);
+  run_parts(parts, [&](int64_t part) {
+    for (int64_t b = x.batch * part / parts; b < x.batch * (part + 1) / parts; ++b) {
+      for (int64_t s = 0; s < x.lengths[b]; ++s) {
+        to_words<T>(x.row(b, s), x.dim, words.data() + (b * x.steps + s) * word_count);
+      }
+    }
+  });
+  return words;
+}
+
 // The y's in the order of a Layout: `panels` are the right operand of the cost's product, `rows` of its adjoint's.
 // Columns without a step, and sequences with inf or NaN, are zero.
 template <class T>
 struct Packed {
   const Sequences<T>* y;
   Layout layout;
-  Buffer<T> panels;  // (D, panel) for each panel
-  Buffer<T> norms;   // (columns,)
-  Buffer<T> rows;    // (columns, D), where asked for
+  Buffer<T> panels;        // (D, panel) for each panel, or
+  Buffer<uint32_t> words;  // (words_of(D), panel) for each panel where they are multiplied as bfloat16
+  Buffer<T> norms;         // (columns,)
+  Buffer<T> rows;          // (columns, D), where asked for
 
   int64_t index(const Group& group, int64_t lane) const {
     return layout.order[static_cast<size_t>(group.first + lane)];
@@ -41,10 +77,14 @@ inline std::vector<std::pair<const Group*, int64_t>> all_panels(const Layout& la
 }
 
 template <class T>
-Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows) {
-  const int64_t dim = y.dim;
-  Packed<T> packed{&y, std::move(layout), {}, {}, {}};
-  packed.panels = Buffer<T>(packed.layout.columns * dim);
+Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows, bool in_bfloat16) {
+  const int64_t dim = y.dim, word_count = words_of(dim);
+  Packed<T> packed{&y, std::move(layout), {}, {}, {}, {}};
+  if (in_bfloat16) {
+    packed.words = Buffer<uint32_t>(packed.layout.columns * word_count);
+  } else {
+    packed.panels = Buffer<T>(packed.layout.columns * dim);
+  }
   packed.norms = Buffer<T>(packed.layout.columns);
   if (with_rows) {
     packed.rows = Buffer<T>(packed.layout.columns * dim);
@@ -54,6 +94,7 @@ Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows) {
   const int64_t parts = std::min<int64_t>(thread_count(), static_cast<int64_t>(panels.size()));
   run_parts(parts, [&](int64_t part) {
     const auto count = static_cast<int64_t>(panels.size());
+    const Buffer<uint32_t> by_row(in_bfloat16 ? kPanel * word_count : 0);
     for (int64_t index = count * part / parts; index < count * (part + 1) / parts; ++index) {
       const auto [group, panel] = panels[static_cast<size_t>(index)];
       const int64_t width = group->panel, first = group->column + panel * width;
@@ -66,8 +107,18 @@ Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows) {
           std::copy_n(sources[j], dim, packed.rows.data() + (first + j) * dim);
         }
       }
-      T* to = packed.panels.data() + first * dim;
-      transpose<T>(width, dim, [&](int64_t j) { return sources[j]; }, [&](int64_t k) { return to + k * width; });
+      if (in_bfloat16) {
+        for (int64_t j = 0; j < width; ++j) {
+          to_words<T>(sources[j], dim, by_row.data() + j * word_count);
+        }
+        uint32_t* to = packed.words.data() + first * word_count;
+        transpose<uint32_t>(
+            width, word_count, [&](int64_t j) { return by_row.data() + j * word_count; },
+            [&](int64_t k) { return to + k * width; });
+      } else {
+        T* to = packed.panels.data() + first * dim;
+        transpose<T>(width, dim, [&](int64_t j) { return sources[j]; }, [&](int64_t k) { return to + k * width; });
+      }
     }
   });
   return packed;

@@ -175,6 +175,7 @@ struct PairBatch {
   Layout pair_groups;            // paired: which pairs share a recursion; else unused
   std::vector<int64_t> x_order;  // x's by length, so that those of one recursion are about equally long
   Packed<T> packed;
+  Buffer<uint32_t> x_words;  // the x's where they are multiplied as bfloat16
 
   PairBatch(const Inputs& given, LaneCount count, bool with_rows)
       : inputs(given),
@@ -185,16 +186,19 @@ struct PairBatch {
         x_order(by_length(x.lengths, x.batch)) {
     if (inputs.paired) {
       pair_groups = interleave(y.lengths, y.batch, lanes);
-      packed = pack<T>(y, one_by_one(y.lengths, y.batch, true), with_rows);
+      packed = pack<T>(y, one_by_one(y.lengths, y.batch, true), with_rows, inputs.in_bfloat16);
     } else {
-      packed =
-          pack<T>(y, lanes == 1 ? one_by_one(y.lengths, y.batch) : interleave(y.lengths, y.batch, lanes), with_rows);
+      packed = pack<T>(y, lanes == 1 ? one_by_one(y.lengths, y.batch) : interleave(y.lengths, y.batch, lanes),
+                       with_rows, inputs.in_bfloat16);
+    }
+    if (inputs.in_bfloat16) {
+      x_words = to_words<T>(x);
     }
   }
 
   PairBatch(const PairBatch&) = delete;
 
-  Tile<T> tile(int64_t i, const Group& group) const { return {x, packed, group, inputs.cost, i}; }
+  Tile<T> tile(int64_t i, const Group& group) const { return {x, packed, group, inputs.cost, i, x_words.data()}; }
 
   OwnX<T, Tile<T>> own(const Group& group) const {
     OwnX<T, Tile<T>> pairs{{}, lanes};

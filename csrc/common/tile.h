@@ -11,6 +11,7 @@ struct Tile {
   const Group& group;
   Cost cost;
   int64_t b;
+  const uint32_t* x_words;  // (batch, steps, words_of(D)), or null where the products are of T
 
   // Whether a cost may be infinite, in place of a cell that no path enters.
   static constexpr bool kForbids = false;
@@ -24,18 +25,17 @@ struct Tile {
 
   // Costs of rows [row0, row1) against panels [panel0, panel1): row s goes to out + s * stride.
   void costs(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, T* out, int64_t stride) const {
-    const int64_t width = group.panel, dim = x.dim;
+    const int64_t width = group.panel;
     for (int64_t panel = panel0; panel < panel1; ++panel, out += width) {
       const int64_t column = group.column + panel * width;
-      const T* columns = packed.panels.data() + column * dim;
-      gemm<T>(row1 - row0, width, dim, dim, width, stride, false, x.row(b, row0), columns, out + row0 * stride);
+      products(column, row0, row1, out + row0 * stride, stride);
       for (int64_t s = row0; s < row1; ++s) {
         if (cost == Cost::euclidean) {
-          finish_row<Cost::euclidean>(s, columns, packed.norms.data() + column, out + s * stride);
+          finish_row<Cost::euclidean>(s, column, out + s * stride);
         } else if (cost == Cost::sqeuclidean) {
-          finish_row<Cost::sqeuclidean>(s, columns, packed.norms.data() + column, out + s * stride);
+          finish_row<Cost::sqeuclidean>(s, column, out + s * stride);
         } else {
-          finish_row<Cost::cosine>(s, columns, packed.norms.data() + column, out + s * stride);
+          finish_row<Cost::cosine>(s, column, out + s * stride);
         }
       }
     }
@@ -67,10 +67,40 @@ struct Tile {
   }
 
  private:
+  // <x, y> of rows [row0, row1) against the panel at `column`: row s goes to out + (s - row0) * stride.
+  void products(int64_t column, int64_t row0, int64_t row1, T* out, int64_t stride) const {
+    const int64_t width = group.panel, dim = x.dim, count = row1 - row0;
+    if constexpr (std::is_same_v<T, float>) {
+      if (x_words != nullptr) {
+        const int64_t words = words_of(dim);
+        if (count > 0) {
+          bfloat16_gemm(count, width, words, words, width, stride, x_words + (b * x.steps + row0) * words,
+                        packed.words.data() + column * words, out);
+        }
+        return;
+      }
+    }
+    gemm<T>(count, width, dim, dim, width, stride, false, x.row(b, row0), packed.panels.data() + column * dim, out);
+  }
+
+  // Feature k of the y's from number `j` of the panel at `column`.
+  template <int W>
+  Vec<T, W> feature(int64_t column, int64_t j, int64_t k) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (x_words != nullptr) {
+        const uint32_t* words = packed.words.data() + column * words_of(x.dim) + k / 2 * group.panel + j;
+        const Vec<uint32_t, W> both = load<uint32_t, W>(words);
+        return bits_as<Vec<T, W>>(k % 2 == 0 ? both << 16 : both >> 16 << 16);
+      }
+    }
+    return load<T, W>(packed.panels.data() + column * x.dim + k * group.panel + j);
+  }
+
   // Products of one row to costs, in place.
   template <Cost kind>
-  void finish_row(int64_t s, const T* columns, const T* y_norms, T* out) const {
+  void finish_row(int64_t s, int64_t column, T* out) const {
     constexpr int w = kWidth<T>;
+    const T* y_norms = packed.norms.data() + column;
     if constexpr (kind == Cost::cosine) {
       for (int64_t j = 0; j < group.panel; j += w) {
         store<T, w>(out + j, T(1) - load<T, w>(out + j));
@@ -85,15 +115,14 @@ struct Tile {
         store<T, w>(out + j, kind == Cost::euclidean ? vsqrt<T, w>(square) : square);
       }
       if (any_negative<T, w>(slack)) {
-        recompute_near(s, columns, y_norms, out, kind == Cost::euclidean);
+        recompute_near(s, column, out, kind == Cost::euclidean);
       }
     }
   }
 
-  __attribute__((noinline)) void recompute_near(int64_t s, const T* columns, const T* y_norms, T* out,
-                                                bool root) const {
+  __attribute__((noinline)) void recompute_near(int64_t s, int64_t column, T* out, bool root) const {
     constexpr int w = kWidth<T>;
-    const T* row = x.row(b, s);
+    const T *row = x.row(b, s), *y_norms = packed.norms.data() + column;
     const T x_norm = *x.norm(b, s);
     for (int64_t j = 0; j < group.panel; j += w) {
       const Vec<T, w> sum = load<T, w>(y_norms + j) + x_norm;
@@ -110,7 +139,7 @@ struct Tile {
       }
       Vec<T, w> direct{};
       for (int64_t k = 0; k < x.dim; ++k) {
-        const Vec<T, w> difference = row[k] - load<T, w>(columns + k * group.panel + j);
+        const Vec<T, w> difference = row[k] - feature<w>(column, j, k);
         direct += difference * difference;
       }
       store<T, w>(out + j, far ? old : (root ? vsqrt<T, w>(direct) : direct));

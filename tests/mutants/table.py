@@ -231,7 +231,7 @@ MUTANTS = [
         "soft_dtw",
         "common/tile.h",
         "costs of nearly equal steps are not computed again from their difference",
-        "recompute_near(s, columns, y_norms, out, kind == Cost::euclidean);",
+        "recompute_near(s, column, out, kind == Cost::euclidean);",
         "",
     ),
     Mutant(
@@ -247,7 +247,7 @@ MUTANTS = [
         "soft_dtw",
         "common/inputs.cpp",
         "the gradient of a cosine keeps the part along the step that was normalised",
-        "(clamped ? 0 : along * unit[row * dim + k])",
+        "(clamped ? 0 : along * unit(k))",
         "0",
     ),
     Mutant(

@@ -102,5 +102,6 @@ def test_build_info() -> None:
     assert info["compiler"]
     assert info["simd_levels"][0] == "baseline"
     assert info["simd_level"] in info["simd_levels"]
+    assert info["bfloat16_matmul"] in ("onednn", None)
     assert "cuda_version" in info
     assert "cuda_architectures" in info

@@ -21,7 +21,13 @@ def test_level_in_use() -> None:
 # The level is chosen once per process; this process tests the one in use.
 @pytest.mark.parametrize("level", OTHER_LEVELS)
 def test_parity_at_another_level(level: str) -> None:
-    chosen = ["test_simd.py::test_level_in_use", "test_parity.py", "test_closed_form.py", "test_hard_numbers.py"]
+    chosen = [
+        "test_simd.py::test_level_in_use",
+        "test_parity.py",
+        "test_closed_form.py",
+        "test_hard_numbers.py",
+        "test_bfloat16.py",
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / name) for name in chosen)]
     run = subprocess.run(command, env={**os.environ, "SCAV_SIMD": level}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
