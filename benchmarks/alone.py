@@ -21,7 +21,7 @@ from benchmarks.machine import ROOT
 from benchmarks.peers import CONTENDERS
 
 # Seconds that a run may take, going by the one before; and for how long short ones are repeated.
-LONGEST, REPEATED = 2.0, 0.2
+LONGEST, REPEATED = 1.0, 0.2
 # Of the memory that is free.
 SHARE = 0.75
 

@@ -50,23 +50,27 @@ def check(distance: Callable[..., Tensor], question: Question, direction: str, t
     """Raises where `distance` gives another answer than the reference."""
     backward = direction == "forward_backward"
     batch = question.computed().leaves(backward)
-    corners = [torch.tensor([0, len(steps) - 1]) for steps in batch[:2]]
+    corners = [corner(steps) for steps in batch[:2]]
     value = distance(*batch.given())[corners[0]][:, corners[1]]
     right, right_gradients = answer(question)
     assert_close("distances", value, right, tolerances[0])
     if not backward or has_near_ties(question):
         return
     gradients = torch.autograd.grad(value.sum(), batch[:2])
-    for name, gradient, corner, expected in zip("xy", gradients, corners, right_gradients, strict=True):
-        assert_close(f"gradients of {name}", gradient[corner], expected, tolerances[1])
+    for name, gradient, rows, expected in zip("xy", gradients, corners, right_gradients, strict=True):
+        assert_close(f"gradients of {name}", gradient[rows], expected, tolerances[1])
+
+
+def corner(steps: Tensor) -> Tensor:
+    """The first and the last, which may be one."""
+    return torch.tensor([0, len(steps) - 1]).unique()
 
 
 @cache
 def answer(question: Question) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Distances (2, 2) and the gradients of their sum in x (2, N, D) and y (2, M, D), by the reference in float64."""
     batch = question.computed()
-    corners = (torch.tensor([0, len(steps) - 1]) for steps in batch[:2])
-    batch = batch.pick(*corners).leaves(True, torch.float64)
+    batch = batch.pick(*map(corner, batch[:2])).leaves(True, torch.float64)
     long = question.work.n * question.work.m > SHORT
     distance = LONG.get(question.distance, question.distance) if long else question.distance
     value = distance(*batch.given(), **dict(question.options) | CONVERGED.get(distance, {}))

@@ -29,13 +29,14 @@ def interpolated_euclidean_by_broadcast(x: Tensor, y: Tensor) -> Tensor:
     return (resampled(x, y.shape[1])[:, None] - y).norm(dim=-1).mean(-1)
 
 
-def dtw(x: Tensor, y: Tensor) -> Tensor:
+def dtw(x: Tensor, y: Tensor, cost: str = "euclidean") -> Tensor:
     """Row by row, all pairs at once.
 
     Along a row, r[t] = c[t] + min(enter[t], r[t−1]), where enter[t] comes from the row before, is the running sum of c
     plus the running minimum of enter[k] less the sum before k.
     """
-    first, *rows = costs(x, y).unbind(1)  # each (B1, B2, M)
+    cell = costs(x, y).square() if cost == "sqeuclidean" else costs(x, y)
+    first, *rows = cell.unbind(1)  # each (B1, B2, M)
     r = first.cumsum(-1)
     for row in rows:
         enter = torch.minimum(r, functional.pad(r[..., :-1], (1, 0), value=torch.inf))

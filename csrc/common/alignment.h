@@ -110,8 +110,8 @@ inline GridSizes grid_sizes(const Inputs& inputs) {
   return {inputs.paired ? 1 : inputs.batch_x(), inputs.batch_y(), !inputs.paired, inputs.steps_x(), inputs.steps_y()};
 }
 
-// x's side by side in a recursion: independent chains along s hide each other's latency.
-inline constexpr int64_t kVectors = 4;
+// x's side by side in a recursion, at most: independent chains along s hide each other's latency.
+inline constexpr int kMostVectors = 4;
 
 // Vectors are as wide as a register, or half of it, down to this; or one lane, for a single y.
 template <class T>
@@ -129,18 +129,16 @@ LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_
   const int64_t parts = thread_count(), narrowest = sizes.shared ? 1 : kFewLanes<T>;
   for (int64_t width = kWidth<T>; width >= narrowest; width /= width > kFewLanes<T> ? 2 : kFewLanes<T>) {
     const int64_t groups = (sizes.ys + width - 1) / width;
-    for (int64_t vectors : {kVectors, int64_t(1)}) {
-      if (vectors > 1 && sizes.xs == 1) {
-        continue;
-      }
+    for (int64_t vectors = sizes.xs > 1 ? kMostVectors : 1; vectors >= 1; vectors /= 2) {
       const int64_t blocks = (sizes.xs + vectors - 1) / vectors;
       const int64_t tasks = by_group ? groups : groups * blocks, lanes = width * vectors * (by_group ? blocks : 1);
       const Plan plan =
           plan_stretches(sizes.rows, sizes.steps, width * vectors, kNarrowPanel, bytes_per_cell, sizeof(T));
-      // What a lane costs more in a narrower vector, in one that waits for itself, and where its cells leave the cache.
-      const double narrow = 1 + 0.2 * static_cast<double>(kWidth<T> / width - 1), alone = vectors > 1 ? 1 : 1.3;
+      // What a lane costs more in a narrower vector, beside fewer others, and where its cells leave the cache.
+      const double narrow = 1 + 0.12 * static_cast<double>(kWidth<T> / width - 1);
+      const double few = 1 + 0.12 * static_cast<double>(kMostVectors / vectors - 1);
       const double spilled = plan.bytes > kSecondLevelCache ? 1.35 : 1;
-      const double time = static_cast<double>((tasks + parts - 1) / parts * lanes) * narrow * alone * spilled;
+      const double time = static_cast<double>((tasks + parts - 1) / parts * lanes) * narrow * few * spilled;
       if (time < least && plan.bytes <= kScratch) {
         least = time;
         best = {width, vectors};
@@ -160,8 +158,11 @@ void with_lanes(const Pairs& pairs, const F& f) {
     }
   }
   if constexpr (Pairs::kShared) {
-    if (pairs.lanes() > W) {
-      return f(integral_constant<int, W>{}, integral_constant<int, kVectors>{});
+    if (pairs.lanes() == kMostVectors * W) {
+      return f(integral_constant<int, W>{}, integral_constant<int, kMostVectors>{});
+    }
+    if (pairs.lanes() == 2 * W) {
+      return f(integral_constant<int, W>{}, integral_constant<int, 2>{});
     }
   }
   f(integral_constant<int, W>{}, integral_constant<int, 1>{});

@@ -32,23 +32,23 @@ struct SharedX {
   // Costs of steps [step0, step1) and rows [row0, row1), 0 past an x's last: cell (s, t) of lane v * width + l at
   // v * block + s * stride + (t - step0) * width + l.
   void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride, int64_t block) const {
-    for (const Tile<T>& tile : tiles) {
-      const int64_t end = std::clamp(tile.rows(), row0, row1);
-      tile.costs(step0 / granularity(), panel_end(step1), row0, end, out, stride);
-      for (int64_t s = end; s < row1; ++s) {
-        std::fill_n(out + s * stride, (step1 - step0) * width(), T(0));
+    const int64_t first = step0 / granularity();
+    // Panel by panel, so that one stays in cache for all x's.
+    for (int64_t panel = first; panel < panel_end(step1); ++panel) {
+      T* to = out + (panel - first) * group().panel;
+      for (const Tile<T>& tile : tiles) {
+        tile.costs(panel, panel + 1, row0, std::clamp(tile.rows(), row0, row1), to, stride);
+        to += block;
       }
-      out += block;
     }
-    for (int64_t v = static_cast<int64_t>(tiles.size()); v < vectors; ++v, out += block) {
-      for (int64_t s = row0; s < row1; ++s) {
-        std::fill_n(out + s * stride, (step1 - step0) * width(), T(0));
+    for (int64_t v = 0; v < vectors; ++v) {
+      for (int64_t s = std::clamp(rows_of(v * width()), row0, row1); s < row1; ++s) {
+        std::fill_n(out + v * block + s * stride, (step1 - step0) * width(), T(0));
       }
     }
   }
   void adjoint(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
                int64_t block, const std::vector<Adjoint<T>>& to) const {
-    // Panel by panel, so that what one panel gathers stays in cache for all x's.
     for (int64_t panel = step0 / granularity(); panel < panel_end(step1); ++panel) {
       const int64_t at = panel * group().panel - step0 * width();
       for (size_t v = 0; v < tiles.size(); ++v) {
