@@ -170,7 +170,7 @@ class SinkhornPair {
     return false;
   }
 
-  // The log of what an exponential of sums was left of: minus infinity where nothing was.
+  // Minus infinity where every exponential of the sum vanished.
   static V log_of(V sum) { return sum > T(0) ? vlog<T, w>(sum) : splat<T, w>(-std::numeric_limits<T>::infinity()); }
 
   // f_next[i] = -log sum_j b exp(G[j] - S[i, j]) for rows [first, end)
