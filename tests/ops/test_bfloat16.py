@@ -137,29 +137,27 @@ def test_poison_in_a_valid_step_stays_in_its_pairs(case: Case, poison: float, pr
     assert torch.equal(found[~spoilt], clean[~spoilt])
 
 
+def assert_changes_nothing(case: Case, dtype: torch.dtype, setting: str, precision: Callable[[str], None]) -> None:
+    given = sequences(SHAPES[-1], dtype)
+    expected = answer(case.kernel, given)
+    precision(setting)
+    assert_identical(answer(case.kernel, given), expected)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_high_is_the_highest(case: Case, precision: Callable[[str], None]) -> None:
-    given = sequences(SHAPES[-1])
-    expected = answer(case.kernel, given)
-    precision("high")
-    assert_identical(answer(case.kernel, given), expected)
+    assert_changes_nothing(case, torch.float32, "high", precision)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_medium_is_about_float32(case: Case, dtype: torch.dtype, precision: Callable[[str], None]) -> None:
-    given = sequences(SHAPES[-1], dtype)
-    expected = answer(case.kernel, given)
-    precision("medium")
-    assert_identical(answer(case.kernel, given), expected)
+    assert_changes_nothing(case, dtype, "medium", precision)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ALIGNED], ids=str)
 def test_resampled_steps_are_not_rounded(case: Case, precision: Callable[[str], None]) -> None:
-    given = sequences(SHAPES[-1])
-    expected = answer(case.kernel, given)
-    precision("medium")
-    assert_identical(answer(case.kernel, given), expected)
+    assert_changes_nothing(case, torch.float32, "medium", precision)
 
 
 @pytest.mark.skipif(
@@ -167,10 +165,7 @@ def test_resampled_steps_are_not_rounded(case: Case, precision: Callable[[str], 
 )
 @pytest.mark.parametrize("case", ALIGNED, ids=str)
 def test_medium_changes_nothing_without_bfloat16_products(case: Case, precision: Callable[[str], None]) -> None:
-    given = sequences(SHAPES[-1])
-    expected = answer(case.kernel, given)
-    precision("medium")
-    assert_identical(answer(case.kernel, given), expected)
+    assert_changes_nothing(case, torch.float32, "medium", precision)
 
 
 @pytest.mark.parametrize("case", CORE[1:], ids=str)
