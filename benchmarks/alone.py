@@ -9,7 +9,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,8 @@ def measured(op: str, name: str, direction: str, works: Sequence[Workload]) -> I
         batch = inputs(work, gradient=direction == "forward_backward")
         if contender.compiles:
             once(distance, batch, direction)
-        before = resident("VmRSS", afresh=True)
-        seconds = [seconds_of(lambda: once(distance, batch, direction))]
-        extra = resident("VmHWM") - before
+        seconds: list[float] = []
+        extra = cpu_extra_bytes(lambda: seconds.append(seconds_of(lambda: once(distance, batch, direction))))
         while sum(seconds) < REPEATED:
             seconds.append(seconds_of(lambda: once(distance, batch, direction)))
         return {"seconds": seconds, "extra_bytes": extra}
@@ -77,6 +76,13 @@ def measured(op: str, name: str, direction: str, works: Sequence[Workload]) -> I
             return
         per_cell = min(point["seconds"]) / amount
         yield point
+
+
+def cpu_extra_bytes(run: Callable[[], object]) -> int:
+    """Peak of what a run holds beyond what was held before it."""
+    before = resident("VmRSS", afresh=True)
+    run()
+    return resident("VmHWM") - before
 
 
 def resident(field: str, afresh: bool = False) -> int:

@@ -41,7 +41,7 @@ WORKLOADS = [
     Workload("batch", 256, 256, 50, 62, devices=CPU),
     Workload("batch-1024", 1024, 1024, 50, 62, devices=CUDA),
     Workload("batch-4096", 4096, 4096, 50, 62, devices=CUDA),
-    Workload("square", 64, 64, 64, 64),
+    Workload("square", 64, 64, 64, 64, dtypes=(torch.float32, torch.bfloat16, torch.float64)),
     Workload("ragged", 128, 128, 64, 64, shortest=8),
     # As many cells as `ragged` has valid ones, within a few per cent.
     Workload("even", 128, 128, 36, 36),

@@ -4,8 +4,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import limit
-from benchmarks.alone import sweep
-from benchmarks.cases import CASES, OPS, OURS, Case, inputs, name_of, once, ours, products
+from benchmarks.alone import cpu_extra_bytes
+from benchmarks.cases import CASES, OPS, Case, inputs, name_of, once, ours, products
 from benchmarks.conftest import Record
 from benchmarks.machine import about, missing
 from benchmarks.oracle import TOLERANCES, Question, check
@@ -38,6 +38,7 @@ def test_op(benchmark: BenchmarkFixture, record: Record, smoke: bool, case: Case
         once(distance, batch, direction)
         limit.synchronize(device)
 
+    extra_bytes = limit.cuda_extra_bytes(run) if device == "cuda" else cpu_extra_bytes(run)
     times = time_rounds(benchmark, run, lambda: peaks.append(limit.peak_flops(*shape)), work.rounds)
     limit_seconds = 2 * rows * columns * work.d / max(peaks)
     facts = {
@@ -50,12 +51,8 @@ def test_op(benchmark: BenchmarkFixture, record: Record, smoke: bool, case: Case
         "limit_seconds": limit_seconds,
         "efficiency": limit_seconds / times["seconds"],
         "matmul_efficiency": mm / max(peaks),
+        "extra_bytes": extra_bytes,
     }
-    if device == "cuda":
-        facts["extra_bytes"] = limit.cuda_extra_bytes(run)
-    elif work.name == "batch" and not smoke:
-        (alone,) = sweep(op, OURS, direction, [work])
-        facts["extra_bytes"] = alone["extra_bytes"]
     benchmark.extra_info |= {key: facts[key] for key in facts if "seconds" not in key or key == "limit_seconds"}
     benchmark.extra_info |= {"machine": about()}
     record("ops", str(case), **facts, op=op, workload=case.work.name, direction=direction, device=device)
