@@ -35,10 +35,11 @@ std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at
                                                 const at::Tensor& path, std::string cost, bool paired, bool need_x,
                                                 bool need_y) {
   const Inputs inputs = check_inputs("dtw_backward", x, y, x_lengths, y_lengths, cost, paired);
-  check_saved("dtw_backward", "path", path, inputs.result_shape({inputs.steps_x() + inputs.steps_y()}), at::kByte);
-  check_saved("dtw_backward", "out", out, inputs.result_shape(), inputs.x.scalar_type());
-  const Spoilt spoilt =
-      separate_poison(inputs, check_grad("dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), grad));
+  check_saved("dtw_backward", "path", path, inputs.result_shape({inputs.steps_x() + inputs.steps_y()}), at::kByte,
+              at::kCPU);
+  check_saved("dtw_backward", "out", out, inputs.result_shape(), inputs.x.scalar_type(), at::kCPU);
+  const Spoilt spoilt = separate_poison(
+      inputs, check_grad("dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {

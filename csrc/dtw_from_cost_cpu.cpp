@@ -49,9 +49,9 @@ at::Tensor dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost
   const char* op = "dtw_from_cost_backward";
   const GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
   const int64_t path_stride = costs.steps_x() + costs.steps_y();
-  check_saved(op, "path", path, costs.result_shape(path_stride), at::kByte);
-  check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type());
-  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), grad);
+  check_saved(op, "path", path, costs.result_shape(path_stride), at::kByte, at::kCPU);
+  check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type(), at::kCPU);
+  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
   // A pair that no path gets through has no gradient.
   const at::Tensor inner = outer.masked_fill(out.isfinite().logical_not(), 0), paths = path.contiguous();
   at::Tensor gradient = costs.new_gradient();

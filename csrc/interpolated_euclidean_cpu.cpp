@@ -40,7 +40,8 @@ std::tuple<at::Tensor, at::Tensor> interpolated_euclidean_backward(const at::Ten
   constexpr const char* op = "interpolated_euclidean_backward";
   const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, true);
   check_resample(op, resample);
-  const Spoilt spoilt = separate_poison(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), grad));
+  const Spoilt spoilt =
+      separate_poison(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {

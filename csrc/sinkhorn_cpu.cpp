@@ -39,9 +39,9 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, con
                                                      bool need_y) {
   const Inputs inputs = check_inputs("sinkhorn_backward", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("sinkhorn_backward", "epsilon", epsilon, inputs.x.scalar_type());
-  check_saved("sinkhorn_backward", "f", f, inputs.result_shape({inputs.steps_x()}), inputs.x.scalar_type());
-  const Spoilt spoilt =
-      separate_poison(inputs, check_grad("sinkhorn_backward", inputs.result_shape(), inputs.x.scalar_type(), grad));
+  check_saved("sinkhorn_backward", "f", f, inputs.result_shape({inputs.steps_x()}), inputs.x.scalar_type(), at::kCPU);
+  const Spoilt spoilt = separate_poison(
+      inputs, check_grad("sinkhorn_backward", inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {

@@ -40,9 +40,9 @@ at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor&
   const char* op = "sinkhorn_from_cost_backward";
   GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
   check_positive(op, "epsilon", epsilon, costs.cost.scalar_type());
-  check_saved(op, "f", f, costs.result_shape(costs.steps_x()), costs.cost.scalar_type());
+  check_saved(op, "f", f, costs.result_shape(costs.steps_x()), costs.cost.scalar_type(), at::kCPU);
   poison_blocked_steps(costs);
-  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), grad);
+  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
   at::Tensor gradient = costs.new_gradient();
   if (!costs.empty()) {
     const at::Tensor inner = without_poisoned(costs, outer), potentials = f.contiguous();

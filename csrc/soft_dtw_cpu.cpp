@@ -33,8 +33,8 @@ std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, con
   const Inputs inputs = check_inputs("soft_dtw_backward", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("soft_dtw_backward", "gamma", gamma, inputs.x.scalar_type());
   check_band("soft_dtw_backward", band);
-  const Spoilt spoilt =
-      separate_poison(inputs, check_grad("soft_dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), grad));
+  const Spoilt spoilt = separate_poison(
+      inputs, check_grad("soft_dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {

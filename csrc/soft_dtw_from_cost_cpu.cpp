@@ -33,7 +33,7 @@ at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor&
   const GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
   check_positive(op, "gamma", gamma, costs.cost.scalar_type());
   check_band(op, band);
-  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), grad);
+  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
   const at::Tensor inner = without_poisoned(costs, outer);
   at::Tensor gradient = costs.new_gradient();
   if (!costs.empty()) {

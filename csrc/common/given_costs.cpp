@@ -72,12 +72,7 @@ bool has_blocked_step(const GivenCosts& costs, int64_t pair) {
 GivenCosts check_costs(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
                        const std::optional<at::Tensor>& y_lengths) {
   leave_threads_behind_after_fork();
-  TORCH_CHECK_VALUE(cost.dim() == 4, op, ": expected cost of shape (B1, B2, N, M), or (N, M) for one pair, got shape ",
-                    shape_of(cost), "; give pairs (B, N, M) a second batch axis with cost[:, None]");
-  check_floating(op, "cost", cost);
-  TORCH_CHECK_VALUE(cost.size(2) > 0 && cost.size(3) > 0, op,
-                    ": expected cost with at least one step on each side, got shape ", shape_of(cost),
-                    "; leave empty sequences out of the batch");
+  check_grid(op, cost, x_lengths, y_lengths);
   check_cpu(op, "cost", cost);
   GivenCosts costs;
   costs.given = cost;

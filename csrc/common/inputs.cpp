@@ -16,16 +16,6 @@ namespace {
 // A cosine divides by norms of at least this, as torch.nn.functional.cosine_similarity does.
 constexpr double kSmallestNorm = 1e-8;
 
-void check_sequences(const char* op, const char* name, const char* shape, const at::Tensor& value) {
-  TORCH_CHECK_VALUE(value.dim() == 3, op, ": expected ", name, " of shape ", shape, ", got shape ", shape_of(value),
-                    "; for one sequence, add the batch axis with ", name, "[None]");
-  check_floating(op, name, value);
-  TORCH_CHECK_VALUE(value.size(1) > 0 && value.size(2) > 0, op, ": expected ", name,
-                    " with at least one step and one feature, got shape ", shape_of(value),
-                    "; leave empty sequences out of the batch");
-  check_cpu(op, name, value);
-}
-
 template <class T>
 void measure(const at::Tensor& data, const at::Tensor& lengths, at::Tensor& norms, at::Tensor& poison) {
   const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);
@@ -169,17 +159,6 @@ bool float32_may_be_bfloat16() {
 
 }  // namespace
 
-Cost parse_cost(const std::string& name) {
-  if (name == "euclidean") {
-    return Cost::euclidean;
-  }
-  if (name == "sqeuclidean") {
-    return Cost::sqeuclidean;
-  }
-  TORCH_CHECK_VALUE(name == "cosine", "expected cost 'euclidean', 'sqeuclidean' or 'cosine', got '", name, "'");
-  return Cost::cosine;
-}
-
 std::vector<int64_t> Inputs::result_shape(std::vector<int64_t> tail) const {
   std::vector<int64_t> shape{batch_x()};
   if (!paired) {
@@ -193,14 +172,8 @@ Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
                     const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
                     const std::string& cost, bool paired, bool resampled) {
   leave_threads_behind_after_fork();
-  check_sequences(op, "x", "(B1, N, D)", x);
-  check_sequences(op, "y", "(B2, M, D)", y);
-  TORCH_CHECK_TYPE(x.scalar_type() == y.scalar_type(), op, ": expected x and y of one dtype, got ", x.scalar_type(),
-                   " and ", y.scalar_type(), "; convert one of them, e.g. y.to(x.dtype)");
-  TORCH_CHECK_VALUE(x.size(2) == y.size(2), op, ": expected x and y with the same feature size D, got ", x.size(2),
-                    " and ", y.size(2), " (shapes ", shape_of(x), " and ", shape_of(y), ")");
-  TORCH_CHECK_VALUE(!paired || x.size(0) == y.size(0), op, ": paired distances need batches of one size, got ",
-                    x.size(0), " and ", y.size(0), "; for all pairs use cdist");
+  check_pairs(op, x, y, x_lengths, y_lengths, paired);
+  check_cpu(op, "x", x);
   Inputs inputs;
   inputs.cost = parse_cost(cost);
   inputs.paired = paired;

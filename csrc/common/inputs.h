@@ -12,10 +12,6 @@
 
 namespace scav {
 
-enum class Cost { euclidean, sqeuclidean, cosine };
-
-Cost parse_cost(const std::string& name);
-
 // A padded batch of sequences as the kernels see it: (batch, steps, dim), contiguous, in the dtype of accumulation.
 template <class T>
 struct Sequences {
