@@ -16,14 +16,12 @@ ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 
 
-def cuda_wanted(cuda_sources: list[str]) -> bool:
+def cuda_wanted() -> bool:
     """Whether to build for CUDA. SCAV_BUILD_CUDA=1 insists, =0 declines; unset takes it where it can be had."""
     setting = os.environ.get("SCAV_BUILD_CUDA", "auto")
     if setting not in ("0", "1", "auto"):
         raise SystemExit(f"SCAV_BUILD_CUDA must be 0, 1 or auto, got {setting!r}")
     reasons = []
-    if not cuda_sources:
-        reasons.append("this version has no CUDA sources")
     if torch.version.cuda is None:
         reasons.append("this torch was built without CUDA; install a CUDA build of torch")
     if CUDA_HOME is None or not (Path(CUDA_HOME) / "lib64" / "libcudart.so").exists():
@@ -34,31 +32,35 @@ def cuda_wanted(cuda_sources: list[str]) -> bool:
 
 
 def get_extension() -> Extension:
-    cpu_sources = sorted(str(path.relative_to(ROOT)) for path in CSRC.rglob("*.cpp"))
-    cuda_sources = sorted(str(path.relative_to(ROOT)) for path in CSRC.rglob("*.cu"))
-    with_cuda = cuda_wanted(cuda_sources)
+    sources = sorted(str(path.relative_to(ROOT)) for kind in ("*.cpp", "*.cu") for path in CSRC.rglob(kind))
+    cuda_sources = [source for source in sources if source.endswith((".cu", "_cuda.cpp"))]
+    with_cuda = cuda_wanted()
     cxx = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
     cxx += ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas"]
     cxx += os.environ.get("SCAV_CXXFLAGS", "").split()
     # As system headers, other people's warnings stay theirs.
     cxx += [f"-isystem{path}" for path in (pybind11.get_include(), *include_paths())]
+    if with_cuda:
+        cxx += [f"-DSCAV_WITH_CUDA={torch.version.cuda}", f"-DSCAV_CUDA_ARCHITECTURES={architectures()}"]
     nvcc = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", "-Werror", "all-warnings"]
+    nvcc += ["-Xcompiler", "-fvisibility=hidden"]
     extension = CUDAExtension if with_cuda else CppExtension
     return extension(
         "scav_kernels._C",
-        cpu_sources + (cuda_sources if with_cuda else []),
+        [source for source in sources if with_cuda or source not in cuda_sources],
         include_dirs=[str(CSRC)],
         extra_compile_args={"cxx": cxx, "nvcc": nvcc},
         extra_link_args=["-fopenmp"],
-        define_macros=[("SCAV_WITH_CUDA", torch.version.cuda), ("SCAV_CUDA_ARCHITECTURES", architectures())]
-        if with_cuda
-        else [],
     )
+
+
+# Ampere's and Hopper's own code, and what later ones compile when they first load it.
+ARCHITECTURES = "8.0 9.0+PTX"
 
 
 def architectures() -> str:
     """TORCH_CUDA_ARCH_LIST, which torch compiles for, as build_info() reports it."""
-    return ",".join(os.environ.get("TORCH_CUDA_ARCH_LIST", "native").replace(";", " ").split())
+    return ",".join(os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ARCHITECTURES).replace(";", " ").split())
 
 
 if __name__ == "__main__":

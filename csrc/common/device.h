@@ -1,0 +1,125 @@
+#pragma once
+// What kernels for GPUs are written in: CUDA C++, or the shim of tests/simt that runs the same source on a CPU.
+
+#if defined(SCAV_SIMT)
+#include "simt.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#define SCAV_DEVICE __device__ __forceinline__
+
+namespace scav::device {
+
+using Stream = cudaStream_t;
+
+inline constexpr int kWarp = 32;
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+// What an unreachable cell holds: large, and still finite after any sum of costs. What every reached cell is below.
+template <class T>
+inline constexpr T kUnreachable = std::numeric_limits<T>::max() / 16;
+template <class T>
+inline constexpr T kReached = kUnreachable<T> / 2;
+// Squared distances below this share of |x|^2 + |y|^2 have lost digits in |x|^2 + |y|^2 - 2 <x, y>, and are computed
+// again from the difference of the rows, forward and backward.
+template <class T>
+inline constexpr T kNear = T(1) / 256;
+
+template <class I>
+constexpr I ceil_div(I value, I by) {
+  return (value + by - 1) / by;
+}
+
+#if !defined(SCAV_SIMT)
+
+inline void check(const char* what, cudaError_t status) {
+  if (status != cudaSuccess) {
+    throw std::runtime_error(std::string("scav_kernels: ") + what + ": " + cudaGetErrorString(status));
+  }
+}
+
+#endif
+
+#if defined(__CUDACC__) || defined(SCAV_SIMT)
+
+SCAV_DEVICE float least(float a, float b) { return fminf(a, b); }
+SCAV_DEVICE double least(double a, double b) { return fmin(a, b); }
+SCAV_DEVICE float most(float a, float b) { return fmaxf(a, b); }
+SCAV_DEVICE double most(double a, double b) { return fmax(a, b); }
+SCAV_DEVICE float exponential(float a) { return expf(a); }
+SCAV_DEVICE double exponential(double a) { return exp(a); }
+SCAV_DEVICE float logarithm(float a) { return logf(a); }
+SCAV_DEVICE double logarithm(double a) { return log(a); }
+SCAV_DEVICE float root(float a) { return sqrtf(a); }
+SCAV_DEVICE double root(double a) { return sqrt(a); }
+
+// The same sum in every lane, and in every run.
+template <class T>
+SCAV_DEVICE T warp_sum(T value) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, offset);
+  }
+  return value;
+}
+
+template <class T>
+SCAV_DEVICE T warp_most(T value) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    value = most(value, __shfl_xor_sync(kAllLanes, value, offset));
+  }
+  return value;
+}
+
+#if defined(SCAV_SIMT)
+
+template <class T>
+T* shared_memory() {
+  return static_cast<T*>(simt::shared_memory());
+}
+
+template <class... P, class... A>
+void launch(const char*, void (*kernel)(P...), int64_t blocks, int threads, size_t shared, Stream, A... args) {
+  simt::run(blocks, threads, shared, [&] { kernel(P(args)...); });
+}
+
+#else
+
+// The block's dynamic shared memory.
+template <class T>
+SCAV_DEVICE T* shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return reinterpret_cast<T*>(memory);
+}
+
+// A one-dimensional launch; none for no blocks. `shared` bytes of dynamic shared memory.
+template <class... P, class... A>
+void launch(const char* what, void (*kernel)(P...), int64_t blocks, int threads, size_t shared, Stream stream,
+            A... args) {
+  if (blocks == 0) {
+    return;
+  }
+  constexpr size_t kWithoutAsking = size_t(48) << 10;
+  if (shared > kWithoutAsking) {
+    check(what, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  check(what, cudaLaunchKernelEx(&config, kernel, P(args)...));
+  check(what, cudaGetLastError());
+}
+
+#endif
+#endif
+
+}  // namespace scav::device

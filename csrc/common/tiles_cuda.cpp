@@ -1,0 +1,255 @@
+// Tiles of pairs, their products by the library, and the two products of the adjoint.
+
+#include "common/inputs_cuda.h"
+#include "common/rows_cuda.h"
+
+namespace scav::device {
+
+namespace {
+
+CellKind kind_of(Cost cost) {
+  return cost == Cost::euclidean     ? CellKind::euclidean
+         : cost == Cost::sqeuclidean ? CellKind::sqeuclidean
+                                     : CellKind::cosine;
+}
+
+// out = a b, accumulated in out's dtype.
+void multiply(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+  const bool batched = a.dim() == 3;
+  if (a.scalar_type() == out.scalar_type()) {
+    batched ? at::bmm_out(out, a, b) : at::mm_out(out, a, b);
+    return;
+  }
+#if defined(SCAV_SIMT)
+  // A CPU has no products that widen.
+  const at::Tensor wide_a = a.to(out.scalar_type()), wide_b = b.to(out.scalar_type());
+  batched ? at::bmm_out(out, wide_a, wide_b) : at::mm_out(out, wide_a, wide_b);
+#else
+  batched ? at::bmm_out(out, a, b, out.scalar_type()) : at::mm_out(out, a, b, out.scalar_type());
+#endif
+}
+
+// x's and y's of a tile; where paired, `x` of both.
+struct Extent {
+  int64_t x, y;
+};
+
+Extent tile_extent(const DeviceInputs& inputs, int64_t budget, const BytesOfPairs& bytes) {
+  Extent extent{inputs.batch_x(), inputs.paired ? 1 : inputs.batch_y()};
+  while (extent.x * extent.y > 1 && bytes(extent.x * extent.y) > budget) {
+    int64_t& larger = extent.x >= extent.y ? extent.x : extent.y;
+    larger = (larger + 1) / 2;
+  }
+  return extent;
+}
+
+// Where a tile lies, and its rows as the products take them.
+template <class T>
+struct Tile {
+  Costs<T> costs;
+  int64_t x0, x1, y0, y1;
+  at::Tensor x_rows, y_rows;  // (x's N, D), (y's M, D) or (M y's, D); (pairs, N, D), (pairs, M, D) where paired
+};
+
+template <class T>
+Costs<T> describe(const DeviceInputs& inputs) {
+  Costs<T> costs{};
+  costs.kind = kind_of(inputs.cost);
+  costs.batch_y = inputs.batch_y();
+  costs.paired = inputs.paired;
+  costs.steps_x = inputs.steps_x();
+  costs.steps_y = inputs.steps_y();
+  costs.x_lengths = lengths_or_null(inputs.x_lengths);
+  costs.y_lengths = lengths_or_null(inputs.y_lengths);
+  costs.x_norms = inputs.x_norms.const_data_ptr<T>();
+  costs.y_norms = inputs.y_norms.const_data_ptr<T>();
+  costs.x_poison = inputs.x_poison.const_data_ptr<T>();
+  costs.y_poison = inputs.y_poison.const_data_ptr<T>();
+  costs.x = rows_of(inputs.x);
+  costs.y = rows_of(inputs.y);
+  return costs;
+}
+
+template <class T, class F>
+void visit_tiles(const DeviceInputs& inputs, const OnDevice& on, Order order, const BytesOfPairs& scratch, const F& f) {
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y(), dim = inputs.dim();
+  const auto bytes = [&](int64_t pairs) { return pairs * n * m * int64_t(sizeof(T)) + scratch(pairs); };
+  const Extent extent = tile_extent(inputs, on.scratch_bytes, bytes);
+  at::Tensor cells = at::empty({extent.x * extent.y * n * m}, inputs.options());
+  Tile<T> tile{describe<T>(inputs), 0, 0, 0, 0, {}, {}};
+  Costs<T>& costs = tile.costs;
+  costs.cells = cells.const_data_ptr<T>();
+  const int64_t end_y = inputs.paired ? 1 : inputs.batch_y();
+  for (tile.y0 = 0; tile.y0 < end_y; tile.y0 = tile.y1) {
+    tile.y1 = std::min(tile.y0 + extent.y, end_y);
+    const int64_t wide = tile.y1 - tile.y0;
+    if (!inputs.paired) {
+      const at::Tensor y = inputs.y.narrow(0, tile.y0, wide);
+      tile.y_rows = order == Order::by_step ? y.transpose(0, 1).reshape({m * wide, dim}) : y.view({wide * m, dim});
+    }
+    for (tile.x0 = 0; tile.x0 < inputs.batch_x(); tile.x0 = tile.x1) {
+      tile.x1 = std::min(tile.x0 + extent.x, inputs.batch_x());
+      const int64_t high = tile.x1 - tile.x0;
+      const at::Tensor x = inputs.x.narrow(0, tile.x0, high);
+      at::Tensor products;
+      if (inputs.paired) {
+        tile.x_rows = x;
+        tile.y_rows = inputs.y.narrow(0, tile.x0, high);
+        products = cells.narrow(0, 0, high * n * m).view({high, n, m});
+        multiply(products, x, tile.y_rows.transpose(1, 2));
+      } else {
+        tile.x_rows = x.view({high * n, dim});
+        products = cells.narrow(0, 0, high * n * wide * m).view({high * n, wide * m});
+        multiply(products, tile.x_rows, tile.y_rows.t());
+      }
+      costs.stride =
+          order == Order::by_step ? Strides{n * m * wide, 1, m * wide, wide} : Strides{n * m * wide, m, m * wide, 1};
+      costs.count = high * wide;
+      costs.columns = wide;
+      costs.first_x = tile.x0;
+      costs.first_y = tile.y0;
+      f(tile);
+    }
+  }
+}
+
+// What the backward pass collects of one side: - sum w other, and sum w.
+struct Collected {
+  at::Tensor rows, along;
+
+  Collected(bool needed, const at::Tensor& side, const DeviceInputs& inputs) {
+    if (needed) {
+      rows = at::zeros(side.sizes(), inputs.options());
+      // The gradient of a cosine is across the row; what lies along it is removed when it is divided by its norm.
+      if (inputs.cost != Cost::cosine) {
+        along = at::zeros({side.size(0), side.size(1)}, inputs.options());
+      }
+    }
+  }
+};
+
+}  // namespace
+
+template <class T>
+void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, const BytesOfPairs& scratch,
+                   const std::function<void(const Costs<T>&)>& f) {
+  visit_tiles<T>(inputs, on, order, scratch, [&](const Tile<T>& tile) { f(tile.costs); });
+}
+
+template <class T>
+std::tuple<at::Tensor, at::Tensor> gradients(
+    const DeviceInputs& inputs, const OnDevice& on, Order order, const at::Tensor& grad, bool need_x, bool need_y,
+    const BytesOfPairs& scratch, const std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)>& f) {
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y(), dim = inputs.dim();
+  const Spoilt spoilt = separate_poison(inputs, grad);
+  const at::Tensor grads = spoilt.grad.contiguous();
+  Collected to_x(need_x, inputs.x, inputs), to_y(need_y, inputs.y, inputs);
+  const int64_t bytes = inputs.x.element_size();
+  at::Tensor room;
+  visit_tiles<T>(
+      inputs, on, order, [&](int64_t pairs) { return pairs * n * m * bytes + scratch(pairs); },
+      [&](const Tile<T>& tile) {
+        const int64_t high = tile.x1 - tile.x0, wide = tile.y1 - tile.y0, cells = high * wide * n * m;
+        // The first tile is the largest.
+        if (!room.defined()) {
+          room = at::empty({cells}, inputs.x.options());
+        }
+        at::Tensor w = room.narrow(0, 0, cells).zero_();
+        at::Tensor near_x = at::zeros({high * n}, w.options().dtype(at::kByte));
+        at::Tensor near_y = at::zeros({(inputs.paired ? high : wide) * m}, near_x.options());
+        const Weights<T> weights{w.mutable_data_ptr(), w.scalar_type() == at::kBFloat16, tile.costs.stride,
+                                 near_x.mutable_data_ptr<uint8_t>(), near_y.mutable_data_ptr<uint8_t>()};
+        f(tile.costs, grads.const_data_ptr<T>(), weights);
+        if (inputs.cost != Cost::cosine) {
+          add_near<T>(tile.costs, weights, need_x ? to_x.rows.mutable_data_ptr<T>() : nullptr,
+                      need_y ? to_y.rows.mutable_data_ptr<T>() : nullptr, on.stream);
+        }
+        const int64_t first_y = inputs.paired ? tile.x0 : tile.y0, count_y = inputs.paired ? high : wide;
+        w = inputs.paired ? w.view({high, n, m}) : w.view({high * n, wide * m});
+        const int64_t along_x = inputs.paired ? 2 : 1, along_y = inputs.paired ? 1 : 0;
+        if (need_x) {
+          at::Tensor share = at::empty(tile.x_rows.sizes(), inputs.options());
+          multiply(share, w, tile.y_rows);
+          to_x.rows.narrow(0, tile.x0, high).sub_(share.view({high, n, dim}));
+          if (to_x.along.defined()) {
+            to_x.along.narrow(0, tile.x0, high).add_(at::sum(w, {along_x}, false, inputs.dtype).view({high, n}));
+          }
+        }
+        if (need_y) {
+          const bool by_step = order == Order::by_step;
+          const auto in_sequences = [&](const at::Tensor& rows, std::vector<int64_t> tail) {
+            std::vector<int64_t> shape = by_step ? std::vector<int64_t>{m, count_y} : std::vector<int64_t>{count_y, m};
+            shape.insert(shape.end(), tail.begin(), tail.end());
+            const at::Tensor steps = rows.view(shape);
+            return by_step ? steps.transpose(0, 1) : steps;
+          };
+          at::Tensor share = at::empty(tile.y_rows.sizes(), inputs.options());
+          multiply(share, w.transpose(-2, -1), tile.x_rows);
+          to_y.rows.narrow(0, first_y, count_y).sub_(in_sequences(share, {dim}));
+          if (to_y.along.defined()) {
+            to_y.along.narrow(0, first_y, count_y).add_(in_sequences(at::sum(w, {along_y}, false, inputs.dtype), {}));
+          }
+        }
+      });
+  const bool unit = inputs.cost == Cost::cosine;
+  return {finish_gradient(inputs.x_given, inputs.x_lengths_given, unit, to_x.rows, to_x.along, spoilt.x, on.stream),
+          finish_gradient(inputs.y_given, inputs.y_lengths_given, unit, to_y.rows, to_y.along, spoilt.y, on.stream)};
+}
+
+template <class T>
+Costs<T> whole(const DeviceCosts& given) {
+  Costs<T> costs{};
+  costs.kind = CellKind::given;
+  costs.cells = given.cost.const_data_ptr<T>();
+  costs.stride = {given.cost.stride(0), given.cost.stride(1), given.cost.stride(2), given.cost.stride(3)};
+  costs.count = given.pairs();
+  costs.columns = costs.batch_y = given.cost.size(1);
+  costs.steps_x = given.steps_x();
+  costs.steps_y = given.steps_y();
+  costs.x_lengths = lengths_or_null(given.x_lengths);
+  costs.y_lengths = lengths_or_null(given.y_lengths);
+  costs.poison = given.poison.const_data_ptr<T>();
+  return costs;
+}
+
+template <class T>
+void for_each_tile(const DeviceCosts& given, const OnDevice& on, const BytesOfPairs& scratch,
+                   const std::function<void(const Costs<T>&)>& f) {
+  int64_t pairs = given.pairs();
+  while (pairs > 1 && scratch(pairs) > on.scratch_bytes) {
+    pairs = (pairs + 1) / 2;
+  }
+  Costs<T> costs = whole<T>(given);
+  for (costs.first = 0; costs.first < given.pairs(); costs.first += costs.count) {
+    costs.count = std::min(pairs, given.pairs() - costs.first);
+    f(costs);
+  }
+}
+
+template <class T>
+at::Tensor gradient(const DeviceCosts& given, const OnDevice& on, const at::Tensor& grad, const BytesOfPairs& scratch,
+                    const std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)>& f) {
+  const int64_t n = given.steps_x(), m = given.steps_y(), wide = given.cost.size(1);
+  at::Tensor result = at::zeros(given.cost.sizes(), given.options());
+  const at::Tensor grads = grad.masked_fill(given.poison != 0, 0).contiguous();
+  const Weights<T> weights{result.mutable_data_ptr(), false, {wide * n * m, n * m, m, 1}, nullptr, nullptr};
+  for_each_tile<T>(given, on, scratch, [&](const Costs<T>& costs) { f(costs, grads.const_data_ptr<T>(), weights); });
+  spoil_costs<T>(whole<T>(given), grad.const_data_ptr<T>(), result.mutable_data_ptr<T>(), on.stream);
+  return result.to(given.given.scalar_type());
+}
+
+#define SCAV_INSTANTIATE(T)                                                                                 \
+  template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const BytesOfPairs&,             \
+                              const std::function<void(const Costs<T>&)>&);                                 \
+  template std::tuple<at::Tensor, at::Tensor> gradients(                                                    \
+      const DeviceInputs&, const OnDevice&, Order, const at::Tensor&, bool, bool, const BytesOfPairs&,      \
+      const std::function<void(const Costs<T>&, const T*, const Weights<T>&)>&);                            \
+  template Costs<T> whole(const DeviceCosts&);                                                              \
+  template void for_each_tile(const DeviceCosts&, const OnDevice&, const BytesOfPairs&,                     \
+                              const std::function<void(const Costs<T>&)>&);                                 \
+  template at::Tensor gradient(const DeviceCosts&, const OnDevice&, const at::Tensor&, const BytesOfPairs&, \
+                               const std::function<void(const Costs<T>&, const T*, const Weights<T>&)>&)
+SCAV_INSTANTIATE(float);
+SCAV_INSTANTIATE(double);
+
+}  // namespace scav::device

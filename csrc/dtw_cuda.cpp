@@ -1,0 +1,73 @@
+// scav::dtw and scav::dtw_backward on a GPU; schemas in scav_kernels/ops/dtw.py.
+
+#include "common/cuda_op.h"
+#include "dtw_cuda.h"
+
+namespace scav::device {
+namespace {
+
+std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
+                                       const std::optional<at::Tensor>& x_lengths,
+                                       const std::optional<at::Tensor>& y_lengths, std::string cost,
+                                       std::optional<int64_t> band, bool paired, bool save_path) {
+  const OnDevice on(x);
+  const DeviceInputs inputs = check_device_inputs("dtw", on, x, y, x_lengths, y_lengths, cost, paired, false);
+  check_band("dtw", band);
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
+  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+  // What follows a path's end is its end mark again, so that equal calls return equal tensors.
+  at::Tensor path = at::full(save_path ? inputs.result_shape({n + m}) : std::vector<int64_t>{0}, 3,
+                             inputs.options().dtype(at::kByte));
+  if (inputs.empty()) {
+    return {out, path};
+  }
+  const SweepShape shape = sweep_shape(inputs, on, int64_t(c10::elementSize(inputs.dtype)));
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "dtw", [&] {
+    Scratch carry(inputs.options()), codes(inputs.options().dtype(at::kByte));
+    const auto bytes = [&](int64_t pairs) {
+      return shape.carried(pairs, m) * int64_t(sizeof(scalar_t)) + (save_path ? dtw_code_bytes(shape, pairs) : 0);
+    };
+    for_each_tile<scalar_t>(inputs, on, order_of(shape), bytes, [&](const Costs<scalar_t>& costs) {
+      launch_dtw_forward<scalar_t>(costs, shape, band.value_or(-1), carry.of<scalar_t>(shape.carried(costs.count, m)),
+                                   codes.of<uint8_t>(save_path ? dtw_code_bytes(shape, costs.count) : 0),
+                                   save_path ? path.mutable_data_ptr<uint8_t>() : nullptr,
+                                   out.mutable_data_ptr<scalar_t>(), on.stream);
+    });
+  });
+  spread_poison(inputs, out);
+  return {out, path};
+}
+
+std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                                const std::optional<at::Tensor>& x_lengths,
+                                                const std::optional<at::Tensor>& y_lengths, const at::Tensor& out,
+                                                const at::Tensor& path, std::string cost, bool paired, bool need_x,
+                                                bool need_y) {
+  const char* op = "dtw_backward";
+  const OnDevice on(x);
+  const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, true);
+  check_saved(op, "path", path, inputs.result_shape({inputs.steps_x() + inputs.steps_y()}), at::kByte, x.device());
+  check_saved(op, "out", out, inputs.result_shape(), inputs.dtype, x.device());
+  // A pair that no path gets through has no gradient.
+  const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  const at::Tensor inner = outer.masked_fill(out.isinf().logical_and(inputs.poison() == 0), 0);
+  const at::Tensor paths = path.contiguous();
+  std::tuple<at::Tensor, at::Tensor> result;
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "dtw_backward", [&] {
+    result = gradients<scalar_t>(
+        inputs, on, order_of(sweep_shape(inputs, on, sizeof(scalar_t) + inputs.x.element_size())), inner, need_x,
+        need_y, no_scratch, [&](const Costs<scalar_t>& costs, const scalar_t* grads, const Weights<scalar_t>& to) {
+          launch_dtw_backward<scalar_t>(costs, grads, paths.const_data_ptr<uint8_t>(), to, on.stream);
+        });
+  });
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("dtw", &dtw);
+  m.impl("dtw_backward", &dtw_backward);
+}
+
+}  // namespace scav::device

@@ -1,0 +1,22 @@
+#pragma once
+// Launchers of dtw_kernels.cu.
+
+#include "common/warping.h"
+
+namespace scav::device {
+
+// Bytes of the codes that a sweep with paths saves.
+int64_t dtw_code_bytes(const SweepShape& shape, int64_t pairs);
+
+// `out` by result; `carry` as SweepShape says. `paths` (results, N + M), filled with end marks, or null, and then
+// `codes` too. A negative `band` is none.
+template <class T>
+void launch_dtw_forward(const Costs<T>& costs, const SweepShape& shape, int64_t band, T* carry, void* codes,
+                        uint8_t* paths, T* out, Stream stream);
+
+// The weights of the cells of each pair's path, `grads` by result; `to` is zero on entry.
+template <class T>
+void launch_dtw_backward(const Costs<T>& costs, const T* grads, const uint8_t* paths, const Weights<T>& to,
+                         Stream stream);
+
+}  // namespace scav::device

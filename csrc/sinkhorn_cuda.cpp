@@ -1,0 +1,69 @@
+// scav::sinkhorn and scav::sinkhorn_backward on a GPU; schemas in scav_kernels/ops/sinkhorn.py.
+
+#include "common/cuda_op.h"
+#include "sinkhorn_cuda.h"
+
+namespace scav::device {
+namespace {
+
+std::tuple<at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
+                                            const std::optional<at::Tensor>& x_lengths,
+                                            const std::optional<at::Tensor>& y_lengths, double epsilon,
+                                            int64_t max_iterations, double tolerance, std::string cost, bool paired,
+                                            bool save_potentials) {
+  const OnDevice on(x);
+  const DeviceInputs inputs = check_device_inputs("sinkhorn", on, x, y, x_lengths, y_lengths, cost, paired, false);
+  check_positive("sinkhorn", "epsilon", epsilon, inputs.dtype);
+  check_iterations("sinkhorn", max_iterations, tolerance);
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
+  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+  at::Tensor f = at::zeros(save_potentials ? inputs.result_shape({n}) : std::vector<int64_t>{0}, inputs.options());
+  if (inputs.empty()) {
+    return {out, f};
+  }
+  const SinkhornOptions options{epsilon, max_iterations, tolerance};
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn", [&] {
+    const KernelPlace place = choose_kernel_place(n, m, inputs.dtype == at::kDouble);
+    Scratch scratch(inputs.options());
+    const auto bytes = [&](int64_t pairs) { return sinkhorn_scratch(place, pairs, n, m) * int64_t(sizeof(scalar_t)); };
+    for_each_tile<scalar_t>(inputs, on, Order::by_sequence, bytes, [&](const Costs<scalar_t>& costs) {
+      launch_sinkhorn_forward<scalar_t>(
+          costs, place, options, scratch.of<scalar_t>(sinkhorn_scratch(place, costs.count, n, m)),
+          out.mutable_data_ptr<scalar_t>(), save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr, on.stream);
+    });
+  });
+  spread_poison(inputs, out);
+  return {out, f};
+}
+
+std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                                     const std::optional<at::Tensor>& x_lengths,
+                                                     const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
+                                                     double epsilon, std::string cost, bool paired, bool need_x,
+                                                     bool need_y) {
+  const char* op = "sinkhorn_backward";
+  const OnDevice on(x);
+  const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, true);
+  check_positive(op, "epsilon", epsilon, inputs.dtype);
+  check_saved(op, "f", f, inputs.result_shape({inputs.steps_x()}), inputs.dtype, x.device());
+  const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  const at::Tensor potentials = f.contiguous();
+  std::tuple<at::Tensor, at::Tensor> result;
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn_backward", [&] {
+    result = gradients<scalar_t>(inputs, on, Order::by_sequence, outer, need_x, need_y, no_scratch,
+                                 [&](const Costs<scalar_t>& costs, const scalar_t* grads, const Weights<scalar_t>& to) {
+                                   launch_sinkhorn_backward<scalar_t>(
+                                       costs, epsilon, grads, potentials.const_data_ptr<scalar_t>(), to, on.stream);
+                                 });
+  });
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("sinkhorn", &sinkhorn);
+  m.impl("sinkhorn_backward", &sinkhorn_backward);
+}
+
+}  // namespace scav::device

@@ -1,0 +1,65 @@
+// scav::sinkhorn_from_cost and scav::sinkhorn_from_cost_backward on a GPU; schemas in
+// scav_kernels/ops/sinkhorn_from_cost.py.
+
+#include "common/cuda_op.h"
+#include "sinkhorn_cuda.h"
+
+namespace scav::device {
+namespace {
+
+std::tuple<at::Tensor, at::Tensor> sinkhorn_from_cost(const at::Tensor& cost,
+                                                      const std::optional<at::Tensor>& x_lengths,
+                                                      const std::optional<at::Tensor>& y_lengths, double epsilon,
+                                                      int64_t max_iterations, double tolerance, bool save_potentials) {
+  const OnDevice on(cost);
+  const DeviceCosts costs = check_device_costs("sinkhorn_from_cost", on, cost, x_lengths, y_lengths, true);
+  check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
+  check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
+  const int64_t n = costs.steps_x(), m = costs.steps_y();
+  at::Tensor out = at::empty(costs.result_shape(), costs.options());
+  at::Tensor f = at::zeros(save_potentials ? costs.result_shape({n}) : std::vector<int64_t>{0}, costs.options());
+  const SinkhornOptions options{epsilon, max_iterations, tolerance};
+  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sinkhorn_from_cost", [&] {
+    const KernelPlace place = choose_kernel_place(n, m, out.scalar_type() == at::kDouble);
+    Scratch scratch(costs.options());
+    const auto bytes = [&](int64_t pairs) { return sinkhorn_scratch(place, pairs, n, m) * int64_t(sizeof(scalar_t)); };
+    for_each_tile<scalar_t>(costs, on, bytes, [&](const Costs<scalar_t>& tile) {
+      launch_sinkhorn_forward<scalar_t>(
+          tile, place, options, scratch.of<scalar_t>(sinkhorn_scratch(place, tile.count, n, m)),
+          out.mutable_data_ptr<scalar_t>(), save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr, on.stream);
+    });
+  });
+  spread_poison(costs, out);
+  return {out, f};
+}
+
+at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
+                                       const std::optional<at::Tensor>& x_lengths,
+                                       const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
+                                       double epsilon) {
+  const char* op = "sinkhorn_from_cost_backward";
+  const OnDevice on(cost);
+  const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, true);
+  check_positive(op, "epsilon", epsilon, costs.cost.scalar_type());
+  check_saved(op, "f", f, costs.result_shape({costs.steps_x()}), costs.cost.scalar_type(), cost.device());
+  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
+  const at::Tensor potentials = f.contiguous();
+  at::Tensor result;
+  AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "sinkhorn_from_cost_backward", [&] {
+    result = gradient<scalar_t>(costs, on, outer, no_scratch,
+                                [&](const Costs<scalar_t>& tile, const scalar_t* grads, const Weights<scalar_t>& to) {
+                                  launch_sinkhorn_backward<scalar_t>(
+                                      tile, epsilon, grads, potentials.const_data_ptr<scalar_t>(), to, on.stream);
+                                });
+  });
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("sinkhorn_from_cost", &sinkhorn_from_cost);
+  m.impl("sinkhorn_from_cost_backward", &sinkhorn_from_cost_backward);
+}
+
+}  // namespace scav::device

@@ -1,0 +1,66 @@
+// scav::soft_dtw and scav::soft_dtw_backward on a GPU; schemas in scav_kernels/ops/soft_dtw.py.
+
+#include "common/cuda_op.h"
+#include "soft_dtw_scratch.h"
+
+namespace scav::device {
+namespace {
+
+at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& x_lengths,
+                    const std::optional<at::Tensor>& y_lengths, double gamma, std::string cost,
+                    std::optional<int64_t> band, bool paired) {
+  const OnDevice on(x);
+  const DeviceInputs inputs = check_device_inputs("soft_dtw", on, x, y, x_lengths, y_lengths, cost, paired, false);
+  check_positive("soft_dtw", "gamma", gamma, inputs.dtype);
+  check_band("soft_dtw", band);
+  const int64_t m = inputs.steps_y();
+  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+  if (inputs.empty()) {
+    return out;
+  }
+  const SweepShape shape = sweep_shape(inputs, on, int64_t(c10::elementSize(inputs.dtype)));
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw", [&] {
+    Scratch carry(inputs.options());
+    const auto bytes = [&](int64_t pairs) { return shape.carried(pairs, m) * int64_t(sizeof(scalar_t)); };
+    for_each_tile<scalar_t>(inputs, on, order_of(shape), bytes, [&](const Costs<scalar_t>& costs) {
+      launch_soft_dtw_forward<scalar_t>(costs, shape, gamma, band.value_or(-1),
+                                        carry.of<scalar_t>(shape.carried(costs.count, m)),
+                                        out.mutable_data_ptr<scalar_t>(), on.stream);
+    });
+  });
+  spread_poison(inputs, out);
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                                     const std::optional<at::Tensor>& x_lengths,
+                                                     const std::optional<at::Tensor>& y_lengths, double gamma,
+                                                     std::string cost, std::optional<int64_t> band, bool paired,
+                                                     bool need_x, bool need_y) {
+  const char* op = "soft_dtw_backward";
+  const OnDevice on(x);
+  const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, true);
+  check_positive(op, "gamma", gamma, inputs.dtype);
+  check_band(op, band);
+  const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  std::tuple<at::Tensor, at::Tensor> result;
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw_backward", [&] {
+    // The product, two weights of the softmin, and the weight.
+    const SweepShape shape = sweep_shape(inputs, on, 3 * int64_t(sizeof(scalar_t)) + inputs.x.element_size());
+    SoftDtwScratch<scalar_t> scratch(shape, inputs.steps_y(), inputs.result_shape(), inputs.options());
+    result = gradients<scalar_t>(inputs, on, order_of(shape), outer, need_x, need_y, scratch.bytes(),
+                                 [&](const Costs<scalar_t>& costs, const scalar_t* grads, const Weights<scalar_t>& to) {
+                                   scratch.backward(costs, gamma, band, grads, to, on.stream);
+                                 });
+  });
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("soft_dtw", &soft_dtw);
+  m.impl("soft_dtw_backward", &soft_dtw_backward);
+}
+
+}  // namespace scav::device
