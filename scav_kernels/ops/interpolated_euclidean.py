@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.common import (
+    accumulation_dtype,
     check_options,
     check_tensors,
     new_gradients,
     new_result,
     promote_under_autocast,
     refuse_double_backward,
-    refuse_missing_cuda,
     register_fake,
 )
 from scav_kernels.ops.registry import METRICS, Metric
@@ -128,4 +128,45 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 torch.library.register_autograd("scav::interpolated_euclidean", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::interpolated_euclidean")
 refuse_double_backward("scav::interpolated_euclidean_backward")
-refuse_missing_cuda("scav::interpolated_euclidean", "scav::interpolated_euclidean_backward")
+
+
+def _triton() -> Any:
+    """The kernels for CUDA tensors, loaded by the first."""
+    try:
+        from scav_kernels._triton import interpolated_euclidean as kernels
+    except ImportError as error:
+        raise RuntimeError(
+            f"interpolated_euclidean: its CUDA kernels need Triton, which cannot be imported ({error}); "
+            "pip install triton, or move the inputs to the CPU"
+        ) from error
+    return kernels
+
+
+def _check(
+    op: str, x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, resample: str, paired: bool
+) -> None:
+    torch.ops.scav.check_pairs(op, x, y, x_lengths, y_lengths, paired)
+    if resample not in ("x", "y", "shorter"):
+        raise ValueError(f"{op}: expected resample 'x', 'y' or 'shorter', got {resample!r}")
+
+
+@torch.library.impl("scav::interpolated_euclidean", "CUDA")
+def _on_cuda(x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, *options: Any) -> Tensor:
+    _check("interpolated_euclidean", x, y, x_lengths, y_lengths, *options[1:])
+    with torch.cuda.device_of(x):
+        return _triton().forward(x, y, x_lengths, y_lengths, *options)
+
+
+@torch.library.impl("scav::interpolated_euclidean_backward", "CUDA")
+def _backward_on_cuda(
+    grad: Tensor, x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor]:
+    op = "interpolated_euclidean_backward"
+    _check(op, x, y, x_lengths, y_lengths, *options[1:3])
+    shape = x.shape[:1] if options[2] else (len(x), len(y))
+    if grad.shape != shape:
+        raise ValueError(f"{op}: expected grad of the result's shape {tuple(shape)}, got {tuple(grad.shape)}")
+    if not grad.is_floating_point():
+        raise TypeError(f"{op}: expected grad of dtype {accumulation_dtype(x)}, got {grad.dtype}")
+    with torch.cuda.device_of(x):
+        return _triton().backward(grad, x, y, x_lengths, y_lengths, *options)

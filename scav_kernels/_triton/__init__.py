@@ -1,0 +1,1 @@
+"""Triton kernels, imported at the first CUDA call: `import scav_kernels` needs no Triton."""

@@ -1,0 +1,119 @@
+"""Values and gradients against the float64 reference, at sizes that cross the edges of blocks."""
+
+import pytest
+import torch
+from ops.cases import Case
+from ops.inputs import Sequences, Shape, answer, sequences
+from ops.test_near_steps import around_one_sequence
+from ops.tolerances import assert_accurate, assert_same_up_to_rounding
+from torch import Tensor
+
+from scav_kernels._triton import packing
+from scav_kernels.reference.ground_cost import root
+from scav_kernels.reference.interpolated_euclidean import resampled
+from scav_kernels.reference.pairs import over_pairs
+
+from .calls import CASES, interpreted
+
+# Blocks hold 16 to 64 sequences, and 16 features or steps.
+EDGES = [
+    Shape(b1=1, b2=1, n=1, m=1, d=1),
+    Shape(b1=15, b2=16, n=2, m=3, d=17),
+    Shape(b1=17, b2=15, n=3, m=2, d=16),
+    Shape(b1=16, b2=33, n=3, m=2, d=15),
+    Shape(b1=33, b2=17, n=2, m=2, d=33, ragged=False),
+    Shape(b1=65, b2=2, n=2, m=1, d=3, ragged=False),
+    Shape(b1=3, b2=66, n=1, m=2, d=3),
+    Shape(b1=2, b2=1, n=17, m=9, d=65, ragged=False),
+    Shape(b1=1, b2=2, n=33, m=16, d=5),
+]
+
+
+def check(case: Case, given: Sequences, paired: bool = False) -> None:
+    actual = answer(interpreted(case), given, paired)
+    oracle = answer(case.reference, given.map(Tensor.double), paired)
+    formulas = [case.reference, case.plain]
+    if given.x.dtype == torch.float16:
+        formulas.append(with_rounded_operands)
+    assert_accurate(case, actual, [answer(formula, given, paired) for formula in formulas], oracle)
+
+
+def with_rounded_operands(
+    x: Tensor, y: Tensor, x_lengths: Tensor, y_lengths: Tensor, *, paired: bool = False
+) -> Tensor:
+    """What plain PyTorch multiplies in float16 are float16 numbers."""
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return root((resampled(a, len(b)).half().to(a.dtype) - b).square().sum(-1)).mean()
+
+    return over_pairs(distance, x, y, x_lengths, y_lengths, paired)
+
+
+@pytest.mark.parametrize("shape", EDGES, ids=str)
+def test_edges(shape: Shape) -> None:
+    check(CASES[0], sequences(shape))
+
+
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_options(case: Case, ragged: bool) -> None:
+    check(case, sequences(Shape(b1=3, b2=18, n=4, m=3, d=17, ragged=ragged), torch.float64))
+
+
+@pytest.mark.parametrize("shape", [Shape(b1=3, b2=3, n=17, m=9, d=33), Shape(b1=2, b2=2, n=5, m=33, d=1)], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_paired(case: Case, shape: Shape) -> None:
+    check(case, sequences(shape), paired=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+def test_dtypes(dtype: torch.dtype, paired: bool) -> None:
+    check(CASES[0], sequences(Shape(b1=3, b2=3, n=6, m=5, d=17), dtype), paired)
+
+
+def test_strided() -> None:
+    given = sequences(Shape(b1=3, b2=4, n=5, m=4, d=6))
+    strided = given._replace(
+        x=given.x.transpose(0, 1).contiguous().transpose(0, 1), y=given.y.repeat_interleave(2, -1)[..., ::2]
+    )
+    assert torch.equal(interpreted(CASES[0])(*strided), interpreted(CASES[0])(*given))
+
+
+@pytest.mark.parametrize(("b1", "b2", "paired"), [(2, 18, False), (3, 3, True)])
+@pytest.mark.parametrize("case", CASES[:2], ids=str)
+def test_near_steps_are_compared_by_their_difference(case: Case, b1: int, b2: int, paired: bool) -> None:
+    given = around_one_sequence(b1, b2)
+    oracle = answer(case.reference, given.map(Tensor.double), paired)
+    # The reference takes differences; a product is no yardstick here.
+    assert_accurate(case, answer(interpreted(case), given, paired), [answer(case.reference, given, paired)], oracle)
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=str)
+def test_a_batch_against_itself(case: Case) -> None:
+    x = sequences(Shape(b1=17, n=2, d=17, ragged=False)).x
+    found = answer(interpreted(case), Sequences(x, x, None, None))
+    assert not found.value.diagonal().any()
+    assert found.x_grad.isfinite().all()
+    alone = answer(interpreted(case), Sequences(x[:1], x[:1], None, None))
+    assert not alone.x_grad.any()
+    assert not alone.y_grad.any()
+
+
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+@pytest.mark.parametrize("case", [CASES[0], CASES[-1]], ids=str)
+def test_gradients_are_those_of_the_value(case: Case, paired: bool) -> None:
+    given = sequences(Shape(b1=2, b2=2, n=3, m=2, d=3), torch.float64).leaves()
+    assert torch.autograd.gradcheck(
+        lambda *leaves: interpreted(case)(*leaves, *given[2:], paired=paired), given[:2], fast_mode=True
+    )
+
+
+@pytest.mark.parametrize("scratch", [1, 10_000], ids=["a_step_and_tile_at_a_time", "a_step_at_a_time"])
+def test_chunks_change_nothing(scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = sequences(Shape(b1=65, b2=2, n=2, m=3, d=5))
+    # Near, at one step of a tile.
+    given.y[:, 1] = given.x[:2, 1] = given.x[0, 0]
+    expected = answer(interpreted(CASES[0]), given)
+    monkeypatch.setattr(packing, "SCRATCH", scratch)
+    assert_same_up_to_rounding(answer(interpreted(CASES[0]), given), expected)
