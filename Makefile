@@ -4,19 +4,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -type f)
 
-.PHONY: demo test bench sanitize mutants lint lock build
+.PHONY: demo test bench gpu sanitize mutants lint lock build
 .DEFAULT_GOAL := test
 
 demo: build
 	$(BIN)/scav demo
 
 test: build
-	$(BIN)/python -m pytest tests --numprocesses auto
+	$(BIN)/python -m pytest tests --numprocesses auto --dist worksteal
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
 
 # Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
 bench: build $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run
+
+# With an NVIDIA GPU: its tests, and benchmarks/results/<gpu>.json. Where nothing can be downloaded, `make gpu
+# GPU_PYTHON=python3` uses a Python that has torch, triton, pybind11, ninja, numpy, scipy, hypothesis, pytest and
+# pytest-benchmark.
+GPU_PYTHON ?= $(BIN)/python
+gpu:
+	test "$(GPU_PYTHON)" != "$(BIN)/python" || $(MAKE) build
+	SCAV_BUILD_CUDA=1 $(GPU_PYTHON) setup.py --quiet build_ext --inplace
+	$(GPU_PYTHON) -m pytest tests/gpu tests/cuda
+	$(GPU_PYTHON) -m benchmarks.run --device cuda
 
 # The ops under AddressSanitizer and UndefinedBehaviorSanitizer (GCC's), in a build of their own. Python's -fwrapv would
 # make every signed overflow legal. Left out: tests that measure memory, or whose subject is not the kernels.
@@ -39,7 +49,7 @@ lint: build
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find csrc benchmarks -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	find csrc benchmarks tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
 
 build: $(VENV)/.built
 

@@ -39,15 +39,26 @@ CPU, CUDA = ("cpu",), ("cuda",)
 WORKLOADS = [
     Workload("paper", 32, 32, 50, 62, dtypes=(torch.float32, torch.bfloat16, torch.float64)),
     Workload("batch", 256, 256, 50, 62, devices=CPU),
-    Workload("batch-1024", 1024, 1024, 50, 62, devices=CUDA),
-    Workload("batch-4096", 4096, 4096, 50, 62, devices=CUDA),
-    Workload("square", 64, 64, 64, 64, dtypes=(torch.float32, torch.bfloat16, torch.float64)),
+    Workload("batch-1024", 1024, 1024, 50, 62, dtypes=(torch.bfloat16, torch.float32), devices=CUDA),
+    Workload("batch-4096", 4096, 4096, 50, 62, dtypes=(torch.bfloat16,), devices=CUDA, rounds=3),
+    Workload("square", 64, 64, 64, 64, dtypes=(torch.float32, torch.bfloat16)),
+    Workload("square-1024", 1024, 1024, 64, 64, dtypes=(torch.bfloat16, torch.float32), devices=CUDA),
     Workload("ragged", 128, 128, 64, 64, shortest=8),
     # As many cells as `ragged` has valid ones, within a few per cent.
     Workload("even", 128, 128, 36, 36),
     Workload("long", 8, 8, 2048, 2048, d=64),
     Workload("gallery", 100, 10_000, 50, 62, directions=DIRECTIONS[:1], devices=CPU, rounds=1),
-    Workload("gallery-15000", 15_000, 15_000, 50, 62, directions=DIRECTIONS[:1], devices=CUDA),
+    Workload(
+        "gallery-15000",
+        15_000,
+        15_000,
+        50,
+        62,
+        dtypes=(torch.bfloat16,),
+        directions=DIRECTIONS[:1],
+        devices=CUDA,
+        rounds=3,
+    ),
 ]
 SQUARE, LONG = (next(work for work in WORKLOADS if work.name == name) for name in ("square", "long"))
 

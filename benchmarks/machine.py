@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 def about() -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **gpu(),
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "python": platform.python_version(),
@@ -27,6 +27,19 @@ def about() -> dict[str, Any]:
         "commit": commit(),
         **scav_kernels.build_info(),
     }
+
+
+def gpu() -> dict[str, Any]:
+    """Name, driver and clocks in MHz, now and at most, where there is one."""
+    if not torch.cuda.is_available():
+        return {"gpu": None}
+    fields = ["driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit"]
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        values = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[0].split(", ")
+    except (OSError, subprocess.CalledProcessError):
+        values = []
+    return {"gpu": torch.cuda.get_device_name(), **dict(zip(fields, values, strict=False))}
 
 
 def missing(device: str) -> str | None:
@@ -49,10 +62,10 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def slug() -> str:
+def slug(device: str = "cpu") -> str:
     """The machine's name in file names."""
-    name = re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
-    return f"{name}-{torch.get_num_threads()}threads"
+    name = f"{cpu_name()} {torch.get_num_threads()}threads" if device == "cpu" else torch.cuda.get_device_name()
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 @cache

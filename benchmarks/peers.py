@@ -5,7 +5,7 @@ know only pairs of their own; clips are repeated only for what insists on clips.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -211,9 +211,13 @@ def geomloss() -> Distance:
     return lambda x, y: loss(*repeated(x, y)).view(len(x), len(y))
 
 
-def flash_sinkhorn() -> Distance:
+def on_cuda(load: Callable[[], Distance]) -> Distance:
     if reason := missing("cuda"):
         raise ImportError(reason)
+    return load()
+
+
+def flash_sinkhorn() -> Distance:
     from flash_sinkhorn import SamplesLoss
 
     fixed = {"use_epsilon_scaling": False, "eps": EPSILON, "n_iters": ITERATIONS}
@@ -256,7 +260,18 @@ PEERS = [
     SINKHORN("GeomLoss", geomloss),
     SINKHORN("ott-jax", partial(ott_sinkhorn, lse_mode=False), compiles=True),
     SINKHORN("ott-jax, log domain", partial(ott_sinkhorn, lse_mode=True), compiles=True),
-    SINKHORN("FlashSinkhorn, CUDA", flash_sinkhorn, options={**FIFTY, "cost": "sqeuclidean"}, device="cuda"),
+    SINKHORN(
+        "FlashSinkhorn, CUDA",
+        partial(on_cuda, flash_sinkhorn),
+        options={**FIFTY, "cost": "sqeuclidean"},
+        device="cuda",
+    ),
+]
+# What is plain PyTorch runs on a GPU as it is.
+PEERS += [
+    replace(peer, name=f"{peer.name}, CUDA", load=partial(on_cuda, peer.load), device="cuda")
+    for peer in PEERS
+    if peer.name.startswith(("PyTorch", "torch.compile"))
 ]
 
 

@@ -27,10 +27,10 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 def parameter(peer: Peer, work: Workload, direction: str) -> object:
-    slow = not peer.name.startswith("PyTorch")
-    return pytest.param(
-        peer, work, direction, id=f"{peer}-{work.name}-D{work.d}-{direction}", marks=[pytest.mark.slow] * slow
-    )
+    marks = [] if peer.name.startswith("PyTorch") else [pytest.mark.slow]
+    if peer.device == "cuda":
+        marks.append(pytest.mark.gpu)
+    return pytest.param(peer, work, direction, id=f"{peer}-{work.name}-D{work.d}-{direction}", marks=marks)
 
 
 @pytest.mark.parametrize(

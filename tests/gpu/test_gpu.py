@@ -1,0 +1,152 @@
+"""What only a GPU can show. The op suite itself runs on it through tests/gpu/plugin.py."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import scav_kernels
+from tests.ops.cases import CASES, CORE, Case
+from tests.ops.inputs import Shape, answer, sequences
+from tests.ops.tolerances import assert_same_up_to_rounding
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+ROOT = Path(__file__).resolve().parents[2]
+MiB = 2**20
+
+
+# A length out of range cannot raise on a GPU; threads and SIMD levels are a CPU's.
+NOT_A_GPUS = "not zero and not negative and not long and not huge"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "test_parity.py",
+        "test_padding.py",
+        "test_near_steps.py",
+        "test_gradients.py",
+        "test_from_cost.py",
+        "test_blocked_ways.py",
+        "test_closed_form.py",
+        "test_extremes.py",
+        "test_hard_numbers.py",
+        "test_long_sequences.py",
+        "test_errors.py",
+    ],
+)
+def test_op_suite(file: str) -> None:
+    command = [sys.executable, "-m", "pytest", f"tests/ops/{file}", "-q", "-p", "tests.gpu.plugin", "-k", NOT_A_GPUS]
+    # The dispatcher warns that kernels are replaced.
+    done = subprocess.run([*command, "-W", "ignore"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+
+
+# 40,000 pairs give a thread to each; 64 a block.
+@pytest.mark.parametrize(
+    "shape", [Shape(b1=200, b2=200, n=20, m=18, d=16), Shape(b1=8, b2=8, n=70, m=300, d=16)], ids=str
+)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_as_on_the_cpu(case: Case, shape: Shape) -> None:
+    given = sequences(shape, torch.float64)
+    on_cpu = answer(case.kernel, given)
+    on_gpu = answer(case.kernel, given.map(Tensor.cuda))
+    assert_same_up_to_rounding(type(on_gpu)(*(part.cpu() for part in on_gpu)), on_cpu)
+
+
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_two_runs_are_bit_identical(case: Case) -> None:
+    given = sequences(Shape(b1=150, b2=250, n=50, m=62, d=64), torch.bfloat16).map(Tensor.cuda)
+    for first, second in zip(answer(case.kernel, given), answer(case.kernel, given), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_on_another_stream(case: Case) -> None:
+    given = sequences(Shape(b1=20, b2=30, n=40, m=50, d=32), torch.float32).map(Tensor.cuda)
+    expected = answer(case.kernel, given)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        # Long enough that work on the default stream would come first.
+        torch.cuda._sleep(10_000_000)
+        actual = answer(case.kernel, given)
+    stream.synchronize()
+    for part, before in zip(actual, expected, strict=True):
+        assert torch.equal(part, before)
+
+
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_in_a_cuda_graph(case: Case) -> None:
+    given = sequences(Shape(b1=20, b2=30, n=40, m=50, d=32), torch.float32).map(Tensor.cuda)
+    x = given.x.detach().clone()
+
+    def run() -> Tensor:
+        return case.kernel(x, given.y.detach(), given.x_lengths, given.y_lengths)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    x.mul_(0.5)
+    graph.replay()
+    torch.testing.assert_close(captured, run(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize("shape", [(512, 512, 50, 62, 128), (2048, 512, 50, 62, 64), (8, 8, 2048, 2048, 64)], ids=str)
+def test_extra_memory(case: Case, shape: tuple[int, ...]) -> None:
+    b1, b2, n, m, d = shape
+    x = torch.randn(b1, n, d, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    y = torch.randn(b2, m, d, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    case.kernel(x[:1, :2], y[:1, :2]).sum().backward()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    out = case.kernel(x, y)
+    out.sum().backward()
+    torch.cuda.synchronize()
+    extra = torch.cuda.max_memory_allocated() - before
+    # Beside it: gradients as they are accumulated and returned, packed copies, the result, and what is saved of it.
+    own = 12 * (x.numel() + y.numel()) + (16 + 4 * n + n + m) * out.numel()
+    assert extra <= 512 * MiB + own, f"{extra / MiB:.0f} MiB, of which {own / MiB:.0f} for inputs and outputs"
+
+
+def test_lengths_out_of_range_are_nan() -> None:
+    x, y = torch.randn(3, 5, 4, device="cuda"), torch.randn(2, 6, 4, device="cuda")
+    for metric in ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn"):
+        out = scav_kernels.cdist(x, y, torch.tensor([5, 6, 0], device="cuda"), metric=metric)
+        assert out.isnan().tolist() == [[False] * 2, [True] * 2, [True] * 2]
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+def test_compute_sanitizer(tool: str) -> None:
+    if shutil.which("compute-sanitizer") is None:
+        pytest.skip("no compute-sanitizer")
+    code = """
+import torch, scav_kernels
+for b in (3, 200):
+    x, y = torch.randn(b, 40, 8, device="cuda", requires_grad=True), torch.randn(b, 35, 8, device="cuda")
+    for metric in ("dtw", "soft_dtw", "sinkhorn"):
+        scav_kernels.cdist(x, y, metric=metric).sum().backward()
+torch.cuda.synchronize()
+"""
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", code]
+    # Memory that torch keeps and gives again would hide what reads beyond its own.
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if "not supported" in done.stdout:
+        pytest.skip("compute-sanitizer does not support this device")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
