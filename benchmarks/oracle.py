@@ -17,7 +17,7 @@ TOLERANCES = {torch.float64: (1e-12, 1e-10), torch.float32: (1e-4, 1e-3), torch.
 # After as many iterations, not all Sinkhorns have come equally far.
 PEER_TOLERANCES = (1e-3, 2e-2)
 # Cells that a check computes, or little more: where there are more, of the first sequences on both sides.
-COMPUTED = 2**26
+COMPUTED = 2**24
 # Cells of a pair that the reference, which takes them one by one, gets through in time. Beyond, plain PyTorch in
 # float64 stands in: it is among the peers, and compared with the reference there.
 SHORT = 64 * 64

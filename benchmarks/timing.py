@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.limit import seconds_of
 
 # Seconds for the rounds of one benchmark, of which there is at least one.
-SPENT = 0.8
+SPENT = 0.6
 MOST_ROUNDS = 30
 # Whatever takes less is run once more before each round: threads that have gone to sleep take long to wake.
 SHORT = 0.05
