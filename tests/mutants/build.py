@@ -12,7 +12,12 @@ from .table import Mutant
 
 # What every kernel's file includes, and what takes most of its compilation.
 HEADERS = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
-COMMON = sorted(str(path.relative_to(CSRC)) for path in CSRC.glob("common/*.cpp"))
+# Without the GPU's, and without what defines an op, which the extension has done.
+COMMON = sorted(
+    str(path.relative_to(CSRC))
+    for path in CSRC.glob("common/*.cpp")
+    if not path.name.endswith(("_cuda.cpp", "_op.cpp"))
+)
 
 
 def file_of(op: str) -> str:
