@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -47,42 +46,67 @@ void resume(size_t index) {
   team[index]->fiber.enter();
 }
 
-// Runs a block whose threads take turns in `order`.
-void run_block(const std::vector<size_t>& order) {
-  const size_t count = order.size();
-  for (size_t index : order) {
-    team[index]->exchanges = 0;
-    team[index]->fiber.start([] {
-      (*body)();
-      yield(State::ended);
-    });
-    resume(index);
+// A warp and its lanes, in the order in which they run.
+struct Warp {
+  std::vector<size_t> lanes;
+
+  bool all(State state) const {
+    return std::all_of(lanes.begin(), lanes.end(),
+                       [&](size_t lane) { return team[lane]->state == state || team[lane]->state == State::ended; });
   }
-  const auto all = [&](size_t first, size_t end, State state) {
-    return std::all_of(team.begin() + static_cast<long>(first), team.begin() + static_cast<long>(end),
-                       [&](const auto& one) { return one->state == state || one->state == State::ended; });
-  };
-  while (!all(0, count, State::ended)) {
-    bool moved = false;
-    // A warp goes on when all of its lanes have brought their values, a block when all of its threads wait.
-    std::vector<char> may(count);
-    const bool block = all(0, count, State::at_barrier);
-    for (size_t first = 0; first < count; first += kWarp) {
-      const size_t end = std::min(first + kWarp, count);
-      const bool warp = all(first, end, State::at_exchange);
-      for (size_t index = first; index < end; ++index) {
-        const State state = team[index]->state;
-        may[index] = (state == State::at_exchange && warp) || (state == State::at_barrier && block);
+  bool ended() const { return all(State::ended); }
+  // All lanes have brought their values to an exchange, or none has started.
+  bool can_go_on() const { return !ended() && (all(State::at_exchange) || all(State::ready)); }
+  void go_on() const {
+    for (size_t lane : lanes) {
+      if (team[lane]->state != State::ended) {
+        resume(lane);
       }
     }
-    for (size_t index : order) {
-      if (may[index]) {
-        moved = true;
-        resume(index);
+  }
+};
+
+// Runs a block. Between barriers a warp runs as far as it can before the next one starts, so that warps are as far
+// apart as the barriers allow; with a `random`, for some exchanges, and then another one.
+void run_block(const std::vector<Warp>& warps, std::mt19937_64* random) {
+  for (const Warp& warp : warps) {
+    for (size_t lane : warp.lanes) {
+      team[lane]->exchanges = 0;
+      team[lane]->state = State::ready;
+      team[lane]->fiber.start([] {
+        (*body)();
+        yield(State::ended);
+      });
+    }
+  }
+  while (true) {
+    std::vector<const Warp*> running;
+    for (const Warp& warp : warps) {
+      if (warp.can_go_on()) {
+        running.push_back(&warp);
       }
     }
-    if (!moved) {
+    if (!running.empty()) {
+      const Warp& next = *running[random == nullptr ? 0 : (*random)() % running.size()];
+      for (uint64_t turns = random == nullptr ? ~uint64_t(0) : (*random)() % 64 + 1; turns > 0 && next.can_go_on();
+           --turns) {
+        next.go_on();
+      }
+      continue;
+    }
+    if (std::all_of(warps.begin(), warps.end(), [](const Warp& warp) { return warp.ended(); })) {
+      return;
+    }
+    if (!std::all_of(warps.begin(), warps.end(), [](const Warp& warp) { return warp.all(State::at_barrier); })) {
       throw std::runtime_error("simt: threads wait for each other at different places");
+    }
+    // Each waits at its next stop, not at this one, from here on.
+    for (const Warp& warp : warps) {
+      for (size_t lane : warp.lanes) {
+        if (team[lane]->state == State::at_barrier) {
+          team[lane]->state = State::ready;
+        }
+      }
     }
   }
 }
@@ -102,23 +126,30 @@ void run(int64_t grid, int block_size, size_t bytes, const std::function<void()>
   body = &kernel;
   threads.x = static_cast<unsigned>(block_size);
   blocks.x = static_cast<unsigned>(grid);
-  std::vector<size_t> order(count);
-  std::iota(order.begin(), order.end(), 0);
   // 0: as numbered; 1: backwards; else a seed of a shuffle.
   const int64_t kind = setting("ORDER", 0);
+  std::vector<Warp> warps((count + kWarp - 1) / kWarp);
+  for (size_t index = 0; index < count; ++index) {
+    warps[index / kWarp].lanes.push_back(index);
+  }
   if (kind == 1) {
-    std::reverse(order.begin(), order.end());
+    std::reverse(warps.begin(), warps.end());
+    for (Warp& warp : warps) {
+      std::reverse(warp.lanes.begin(), warp.lanes.end());
+    }
   }
   std::mt19937_64 random(static_cast<uint64_t>(kind));
   for (int64_t index = 0; index < grid; ++index) {
     block.x = static_cast<unsigned>(kind == 1 ? grid - 1 - index : index);
     if (kind > 1) {
-      std::shuffle(order.begin(), order.end(), random);
+      for (Warp& warp : warps) {
+        std::shuffle(warp.lanes.begin(), warp.lanes.end(), random);
+      }
     }
     // As large as asked for, so that what lies beyond is not the block's.
     shared = std::vector<char>(bytes, char(0xff));
     shared.shrink_to_fit();
-    run_block(order);
+    run_block(warps, kind > 1 ? &random : nullptr);
   }
 }
 
