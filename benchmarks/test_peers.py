@@ -16,7 +16,7 @@ from benchmarks.timing import time_rounds
 from scav_kernels import reference
 
 # Slower ones are timed on fewer pairs, and their time scaled.
-LONGEST = 0.7
+LONGEST = 0.5
 # Sequences on a side of the first trial, which double while there is time.
 TRIAL = {"square": 8, "long": 1}
 # Runs of ours at most, of which the best counts.
