@@ -237,6 +237,9 @@ class Sinkhorn {
     return block_sum(rows, sums_) / T(n_) + block_sum(columns, sums_) / T(m_);
   }
 
+  // F: (n,)
+  SCAV_DEVICE const T* potentials() const { return at_.f; }
+
  private:
   enum class Outcome { converged, done, out_of_range };
 
@@ -351,11 +354,6 @@ class Sinkhorn {
   T scale_;
   Kernel& kernel_;
   Vectors<T> at_;
-
- public:
-  SCAV_DEVICE const T* potentials() const { return at_.f; }
-
- private:
   T* sums_;
 };
 

@@ -19,7 +19,6 @@ struct Softmin {
     return admitted ? least(r, kUnreachable<T>) : kUnreachable<T>;
   }
 
-  // NaN is lost in minima, so that a softmin of it is decided by the costs' own.
   SCAV_DEVICE T value(T diagonal, T up, T left) const {
     // The smallest of the three stands for itself; only the other two cost an exponential.
     const T low = least(diagonal, up), high = most(diagonal, up);

@@ -157,9 +157,10 @@ DeviceCosts check_device_costs(const char* op, const OnDevice& on, const at::Ten
   costs.given = cost;
   costs.cost = cost.detach().to(dtype);
   costs.poison = at::empty(costs.result_shape(), costs.options());
-  at::Tensor x_given = packed(x_lengths), y_given = packed(y_lengths);
+  const at::Tensor x_given = packed(x_lengths), y_given = packed(y_lengths);
+  // As given, for a length out of range to be found.
+  costs.x_lengths = x_given, costs.y_lengths = y_given;
   AT_DISPATCH_FLOATING_TYPES(dtype, "find_poison", [&] {
-    costs.x_lengths = x_given, costs.y_lengths = y_given;
     find_poison<scalar_t>(whole<scalar_t>(costs), blocked, costs.poison.mutable_data_ptr<scalar_t>(), on.stream);
   });
   costs.x_lengths = x_given.defined() ? x_given.clamp(1, costs.steps_x()) : at::Tensor();
