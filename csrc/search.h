@@ -8,15 +8,24 @@ namespace scav {
 // Items side by side in a panel of their summaries.
 inline constexpr int64_t kBoundLanes = 16;
 
+// How numbers are stored: as the kernel's own type, or shorter.
+enum class Stored { same, bfloat16, half };
+
 // A batch of sequences as the caller holds it, whatever its strides, converted row by row: a database is never copied.
 template <class T>
 struct StoredRows {
   const void* data;
-  void (*convert)(const void* data, int64_t offset, int64_t count, T* out);
+  Stored stored;
   const int64_t* lengths;
   int64_t batch_stride, step_stride, dim;  // in elements; features lie side by side
+};
 
-  void read(int64_t b, int64_t step, T* out) const { convert(data, b * batch_stride + step * step_stride, dim, out); }
+// Some sequences of a batch, in order.
+template <class T>
+struct Chosen {
+  const StoredRows<T>& rows;
+  const int64_t* places;
+  int64_t count;
 };
 
 // Pairs (x, y) of a list, and the distance beyond which each is of no interest.
@@ -25,6 +34,20 @@ struct PairList {
   const int64_t *x, *y;
   const T* limits;
   int64_t count;
+};
+
+// Summaries of some segments: of queries (batch, steps, dim), of items (panels, steps, dim, kBoundLanes).
+template <class T>
+struct BoundLevel {
+  const T *x, *panels;
+  int64_t steps, dim;
+};
+
+// A pair that bounds left, and the largest of them.
+template <class T>
+struct Survivor {
+  int64_t x, y;
+  T bound;
 };
 
 }  // namespace scav

@@ -1,78 +1,167 @@
-// What a search computes, on the CPU at one SIMD level (foreach_level.h): no include guard.
+// Bounds of a search, and distances of listed pairs, on the CPU at one SIMD level (foreach_level.h): no include guard.
 
 #include "common/simd.h"
+#include "common/stored.h"
 #include "interpolated_euclidean.h"
 
 namespace scav::SCAV_LEVEL {
 
-template <class T, int W>
-SCAV_INLINE bool all_above(Vec<T, W> value, T limit) {
-  bool all = true;
-  for (int lane = 0; lane < W; ++lane) {
-    all &= value[lane] > limit;
+// Some queries against the items of a panel: their sums, and the limits above which these are of no interest.
+template <class T>
+struct BoundBlock {
+  static constexpr int kQueries = 4, w = kWidth<T>, vectors = static_cast<int>(kBoundLanes) / w;
+  Vec<T, w> sums[kQueries][vectors], limits[kQueries][vectors];
+
+  bool all_above() const {
+    bool all = true;
+    for (int i = 0; i < kQueries; ++i) {
+      for (int j = 0; j < vectors; ++j) {
+        for (int lane = 0; lane < w; ++lane) {
+          all &= sums[i][j][lane] > limits[i][j][lane];
+        }
+      }
+    }
+    return all;
   }
-  return all;
+
+  // Sums of distances, or of their squares, of steps (steps, dim) of the queries and (steps, dim, kBoundLanes) of the
+  // panel. They stop growing once all are above their limits: then they are over the first steps alone.
+  void measure(const T* const (&queries)[kQueries], const T* panel, int64_t steps, int64_t dim, bool squared) {
+    constexpr int64_t kBetweenChecks = 4;
+    for (auto& row : sums) {
+      std::fill_n(row, vectors, Vec<T, w>{});
+    }
+    for (int64_t s = 0; s < steps; ++s) {
+      Vec<T, w> square[kQueries][vectors] = {};
+      for (int64_t k = s * dim; k < (s + 1) * dim; ++k) {
+        for (int j = 0; j < vectors; ++j) {
+          const Vec<T, w> y = load<T, w>(panel + k * kBoundLanes + j * w);
+          for (int i = 0; i < kQueries; ++i) {
+            const Vec<T, w> difference = queries[i][k] - y;
+            square[i][j] += difference * difference;
+          }
+        }
+      }
+      for (int i = 0; i < kQueries; ++i) {
+        for (int j = 0; j < vectors; ++j) {
+          sums[i][j] += squared ? square[i][j] : vsqrt<T, w>(square[i][j]);
+        }
+      }
+      if ((s + 1) % kBetweenChecks == 0 && all_above()) {
+        return;
+      }
+    }
+  }
+};
+
+// The queries from number `first` on; the last one stands in for those that the last block lacks.
+template <class T>
+void place_queries(const BoundLevel<T>& level, int64_t batch, int64_t first,
+                   const T* (&queries)[BoundBlock<T>::kQueries]) {
+  for (int i = 0; i < BoundBlock<T>::kQueries; ++i) {
+    queries[i] = level.x + std::min(first + i, batch - 1) * level.steps * level.dim;
+  }
 }
 
-// Sums of aligned distances, sum_s |x_s - y_s| or of their squares, of all pairs: x (batch, steps, dim), panels
-// (panels, steps, dim, kBoundLanes) -> out (batch, panels * kBoundLanes). Some x's at a time, a panel's sums stop
-// growing once all are above their limits: what is written is then a sum over the first steps alone.
+// Sums of aligned distances, sum_s |x_s - y_s| or of their squares, of all pairs -> out (batch, panels * kBoundLanes);
+// of those above their query's limit (batch,), perhaps over the first steps alone.
 template <class T>
-void aligned_sums(const T* x, int64_t batch, int64_t steps, int64_t dim, const T* panels, int64_t panel_count,
-                  const T* limits, bool squared, T* out) {
-  constexpr int w = kWidth<T>, vectors = static_cast<int>(kBoundLanes) / w, rows = 4;
-  constexpr int64_t kBetweenChecks = 4;
-  const int64_t lanes = panel_count * kBoundLanes, block = steps * dim;
-  const int64_t parts = std::min(thread_count(), std::max<int64_t>(panel_count, 1));
+void aligned_sums(const BoundLevel<T>& level, int64_t batch, int64_t panels, const T* limits, bool squared, T* out) {
+  using Block = BoundBlock<T>;
+  const int64_t lanes = panels * kBoundLanes, size = level.steps * level.dim * kBoundLanes;
+  const int64_t parts = std::min(thread_count(), std::max<int64_t>(panels, 1));
   run_parts(parts, [&](int64_t part) {
-    for (int64_t p = panel_count * part / parts; p < panel_count * (part + 1) / parts; ++p) {
-      const T* panel = panels + p * block * kBoundLanes;
-      for (int64_t first = 0; first < batch; first += rows) {
-        // The last x stands in for those that the last block lacks.
-        const T* row[rows];
-        T limit[rows];
-        for (int i = 0; i < rows; ++i) {
-          const int64_t b = std::min(first + i, batch - 1);
-          row[i] = x + b * block;
-          limit[i] = limits[b];
+    Block block;
+    const T* queries[Block::kQueries];
+    for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
+      for (int64_t first = 0; first < batch; first += Block::kQueries) {
+        place_queries(level, batch, first, queries);
+        for (int i = 0; i < Block::kQueries; ++i) {
+          std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(limits[std::min(first + i, batch - 1)]));
         }
-        Vec<T, w> sum[rows][vectors] = {};
-        for (int64_t s = 0; s < steps; ++s) {
-          Vec<T, w> square[rows][vectors] = {};
-          for (int64_t k = s * dim; k < (s + 1) * dim; ++k) {
-            for (int j = 0; j < vectors; ++j) {
-              const Vec<T, w> y = load<T, w>(panel + k * kBoundLanes + j * w);
-              for (int i = 0; i < rows; ++i) {
-                const Vec<T, w> difference = row[i][k] - y;
-                square[i][j] += difference * difference;
-              }
-            }
-          }
-          for (int i = 0; i < rows; ++i) {
-            for (int j = 0; j < vectors; ++j) {
-              sum[i][j] += squared ? square[i][j] : vsqrt<T, w>(square[i][j]);
-            }
-          }
-          if ((s + 1) % kBetweenChecks == 0) {
-            bool beyond = true;
-            for (int i = 0; i < rows; ++i) {
-              for (int j = 0; j < vectors; ++j) {
-                beyond = beyond && all_above<T, w>(sum[i][j], limit[i]);
-              }
-            }
-            if (beyond) {
-              break;
-            }
-          }
-        }
-        for (int i = 0; i < rows && first + i < batch; ++i) {
-          for (int j = 0; j < vectors; ++j) {
-            store<T, w>(out + (first + i) * lanes + p * kBoundLanes + j * w, sum[i][j]);
+        block.measure(queries, level.panels + p * size, level.steps, level.dim, squared);
+        for (int i = 0; i < Block::kQueries && first + i < batch; ++i) {
+          for (int j = 0; j < Block::vectors; ++j) {
+            store<T, Block::w>(out + (first + i) * lanes + p * kBoundLanes + j * Block::w, block.sums[i][j]);
           }
         }
       }
     }
   });
+}
+
+// Pairs that none of the levels, one after the other, shows to be above their query's limit (batch,), less those to
+// `skip` (batch, panels * kBoundLanes); and how many each level removed. A bound that is not a number removes none.
+template <class T>
+std::vector<Survivor<T>> aligned_survivors(const std::vector<BoundLevel<T>>& levels, int64_t batch, int64_t panels,
+                                           const T* limits, const bool* skip, bool squared, int64_t* removed) {
+  using Block = BoundBlock<T>;
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  const int64_t lanes = panels * kBoundLanes;
+  const int64_t parts = std::min(thread_count(), std::max<int64_t>(panels, 1));
+  struct Part {
+    std::vector<Survivor<T>> found;
+    std::vector<int64_t> removed;
+  };
+  std::vector<Part> all(static_cast<size_t>(parts));
+  run_parts(parts, [&](int64_t part) {
+    Part& mine = all[static_cast<size_t>(part)];
+    mine.removed.resize(levels.size());
+    Block block;
+    const T* queries[Block::kQueries];
+    T bounds[Block::kQueries][kBoundLanes];
+    bool alive[Block::kQueries][kBoundLanes];
+    for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
+      for (int64_t first = 0; first < batch; first += Block::kQueries) {
+        int64_t left = 0;
+        for (int i = 0; i < Block::kQueries; ++i) {
+          std::fill_n(bounds[i], kBoundLanes, -inf);
+          for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
+            alive[i][lane] = first + i < batch && !skip[(first + i) * lanes + p * kBoundLanes + lane];
+            left += alive[i][lane];
+          }
+        }
+        for (size_t number = 0; number < levels.size() && left > 0; ++number) {
+          const BoundLevel<T>& level = levels[number];
+          place_queries(level, batch, first, queries);
+          for (int i = 0; i < Block::kQueries; ++i) {
+            const T limit = limits[std::min(first + i, batch - 1)];
+            for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
+              block.limits[i][lane / Block::w][lane % Block::w] = alive[i][lane] ? limit : -inf;
+            }
+          }
+          block.measure(queries, level.panels + p * level.steps * level.dim * kBoundLanes, level.steps, level.dim,
+                        squared);
+          for (int i = 0; i < Block::kQueries; ++i) {
+            for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
+              const T sum = block.sums[i][lane / Block::w][lane % Block::w];
+              bounds[i][lane] = sum > bounds[i][lane] ? sum : bounds[i][lane];
+              const bool above = alive[i][lane] && sum > block.limits[i][lane / Block::w][lane % Block::w];
+              alive[i][lane] = alive[i][lane] && !above;
+              mine.removed[number] += above;
+              left -= above;
+            }
+          }
+        }
+        for (int i = 0; i < Block::kQueries && left > 0; ++i) {
+          for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
+            if (alive[i][lane]) {
+              mine.found.push_back({first + i, p * kBoundLanes + lane, bounds[i][lane]});
+            }
+          }
+        }
+      }
+    }
+  });
+  std::fill_n(removed, levels.size(), int64_t(0));
+  std::vector<Survivor<T>> found;
+  for (const Part& part : all) {
+    found.insert(found.end(), part.found.begin(), part.found.end());
+    for (size_t number = 0; number < levels.size(); ++number) {
+      removed[number] += part.removed[number];
+    }
+  }
+  return found;
 }
 
 // |left + weight (right - left) - target|^2
@@ -98,7 +187,7 @@ T resampled_square(const T* left, const T* right, T weight, const T* target, int
 }
 
 // Interpolated Euclidean distances of listed pairs, `source` resampled to `target`, each added up in one order by one
-// thread: what a pair's distance is depends on the pair alone. `flipped`: the list's x is the target.
+// thread: what a pair's distance is depends on the pair alone.
 // A pair is left, as inf, once its sum so far says that the distance is above its limit.
 template <class T>
 class ListedPairs {
@@ -117,17 +206,18 @@ class ListedPairs {
              T limit) {
     T sum = 0;
     int64_t in_left = -1, in_right = -1;
+    const T *left = nullptr, *right = nullptr;
     for (int64_t t = 0; t < m; ++t) {
       const Interpolation at = interpolation_at(t, n, m);
       if (at.left == in_right) {
         std::swap(left_, right_);
+        std::swap(left, right);
         std::swap(in_left, in_right);
       }
-      fetch(source, b, at.left, left_, in_left);
-      fetch(source, b, at.right, right_, in_right);
-      target.read(c, t, target_.data());
-      const T square =
-          resampled_square<T>(left_.data(), right_.data(), static_cast<T>(at.weight), target_.data(), source.dim);
+      fetch(source, b, at.left, left_, left, in_left);
+      fetch(source, b, at.right, right_, right, in_right);
+      const T square = resampled_square<T>(left, right, static_cast<T>(at.weight),
+                                           stored_row(target, c, t, target_.data()), source.dim);
       sum += squared_ ? square : std::sqrt(square);
       // Terms are not negative, so neither rounding nor what follows brings the sum down again.
       if (sum / static_cast<T>(m) > limit) {
@@ -137,9 +227,10 @@ class ListedPairs {
     return sum / static_cast<T>(m);
   }
 
-  static void fetch(const StoredRows<T>& from, int64_t b, int64_t step, std::vector<T>& row, int64_t& holds) {
+  static void fetch(const StoredRows<T>& from, int64_t b, int64_t step, std::vector<T>& room, const T*& row,
+                    int64_t& holds) {
     if (holds != step) {
-      from.read(b, step, row.data());
+      row = stored_row(from, b, step, room.data());
       holds = step;
     }
   }

@@ -6,28 +6,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scav_kernels.search.kernels import LANES, aligned_bounds, listed_interpolated_euclidean
+from scav_kernels.search.kernels import (
+    LANES,
+    aligned_bounds,
+    aligned_survivors,
+    crowd_interpolated_euclidean,
+    listed_interpolated_euclidean,
+    segment_means,
+)
 from scav_kernels.search.nearest import Nearest, no_nan
 from scav_kernels.search.question import Question
 from scav_kernels.search.report import STOPPED, SearchReport, StageReport
 from scav_kernels.search.rounding import of_cells, of_summaries
-from scav_kernels.search.summaries import in_coordinates, in_fewer, ragged_segment_means, turned
+from scav_kernels.search.summaries import DENSE, LISTED, Level, in_coordinates, in_fewer, turned
 
-
-class Level(NamedTuple):
-    """A bound from the means of `segments` segments, in `rank` coordinates."""
-
-    segments: int
-    rank: int
-
-    @property
-    def name(self) -> str:
-        return "pooled vectors" if self.segments == 1 else f"means of {self.segments} segments"
-
-
-# Those of all pairs of a block, and the one of the pairs that they leave.
-DENSE = (Level(1, 16), Level(4, 16), Level(16, 8))
-LISTED = Level(32, 32)
 # Pairs whose bounds are held at a time.
 _HELD = 1 << 20
 # A bound of all pairs that leaves more than this share of at least so many is dropped for the rest of the search.
@@ -59,26 +51,28 @@ class AlignedSearch:
         self.slack = of_summaries(self.index.steps, longest)
         self.power = 2 if self.squared else 1
         self.dropped: set[int] = set()
-        beyond = torch.arange(question.queries.shape[1], device=question.lengths.device) >= question.lengths[:, None]
-        steps = question.queries.to(self.index.dtype).masked_fill(beyond[:, :, None], 0)
-        finite = question.query_norms.isfinite()
-        # A query that is not finite is found out by its norm.
-        self.steps = turned(steps.masked_fill(~finite[:, None, None], 0), self.index.directions) if prune else steps
-        self.is_turned = self.steps.shape[2] < steps.shape[2]
+        if prune:
+            beyond = (
+                torch.arange(question.queries.shape[1], device=question.lengths.device) >= question.lengths[:, None]
+            )
+            steps = question.queries.to(self.index.dtype).masked_fill(beyond[:, :, None], 0)
+            finite = question.query_norms.isfinite()
+            # A query that is not finite is found out by its norm.
+            self.steps = turned(steps.masked_fill(~finite[:, None, None], 0), self.index.directions)
+            self.is_turned = self.steps.shape[2] < steps.shape[2]
         self._kept: dict[tuple[int, int, Level], Tensor] = {}
 
     def run(self, nearest: Nearest) -> None:
+        sections = list(self._sections())
         if self.prune:
-            sections = list(self._sections())
             seeds = self._seed(nearest, sections)
             for section in sections:
                 self._section(nearest, section, seeds)
             return
-        queries = torch.arange(len(self.ask.queries), device=self.index.steps.device)
-        for begin in range(0, len(self.index), self.index.block):
-            items = torch.arange(begin, min(begin + self.index.block, len(self.index)), device=queries.device)
-            self.report.scored += len(queries) * len(items)
-            self._crowd(nearest, queries, items, None, None)
+        for section in sections:
+            for begin, end, _ in self._blocks(section):
+                self.report.scored += len(section.queries) * (end - begin)
+                self._crowd(nearest, section, self.index.order[begin:end])
 
     def _sections(self) -> Iterator[Section]:
         """Every pair in one of them."""
@@ -107,13 +101,8 @@ class AlignedSearch:
         """Summaries of the section's queries, (Q, S, R)."""
         key = (section.first, section.target, level)
         if key not in self._kept:
-            means = ragged_segment_means(
-                self.steps[section.queries],
-                self.ask.lengths[section.queries],
-                section.target,
-                level.segments,
-                self.squared,
-            )
+            segments = min(level.segments, section.target)
+            means = segment_means(self.steps, self.ask.lengths, section.queries, section.target, segments, self.squared)
             self._kept[key] = (
                 in_fewer(means, level.rank)
                 if self.is_turned
@@ -133,15 +122,16 @@ class AlignedSearch:
             end = min(begin + block, section.end)
             yield begin, end, slice((begin - section.first) // LANES, -(-(end - section.first) // LANES))
 
-    def _panels(self, section: Section, level: Level) -> Tensor:
-        return self.index.panels(section.first, section.end, section.target, *level, self.squared)
+    def _panels(self, section: Section, number: int) -> Tensor:
+        return self.index.summaries(section.first, section.end, section.target, self.squared).panels[number]
 
     def _seed(self, nearest: Nearest, sections: list[Section]) -> tuple[Tensor, Tensor]:
         """Scores the k pairs of each query whose bounds are least, so that there is something that bounds can exceed;
         these pairs: queries, places in the index's order."""
         least = Nearest(len(self.ask.queries), nearest.k, self.index.dtype, self.index.steps.device)
+        finest = len(DENSE) - 1
         for section in sections:
-            own, panels = self._own(section, DENSE[-1]), self._panels(section, DENSE[-1])
+            own, panels = self._own(section, DENSE[finest]), self._panels(section, finest)
             for begin, end, some in self._blocks(section):
                 sums = aligned_bounds(own, panels[some], least.limits[section.queries], self.squared)
                 sums = no_nan(sums[:, : end - begin])
@@ -157,84 +147,115 @@ class AlignedSearch:
         return rows, places
 
     def _section(self, nearest: Nearest, section: Section, seeds: tuple[Tensor, Tensor]) -> None:
-        level_of = {number: level for number, level in enumerate(DENSE) if number not in self.dropped}
-        own = {number: self._own(section, level) for number, level in level_of.items()}
         row_of = torch.full((len(self.ask.queries),), -1, device=section.queries.device)
         row_of[section.queries] = torch.arange(len(section.queries), device=row_of.device)
         for begin, end, some in self._blocks(section):
-            queries, items = section.queries, self.index.order[begin:end]
-            reach = self.ask.query_norms[queries][:, None] + self.index.norms[items]
-            pairs = _Pairs(queries, items, self._allowed(reach))
+            items = self.index.order[begin:end]
+            panels = some.stop - some.start
+            skip = torch.zeros(len(section.queries), panels * LANES, dtype=torch.bool, device=items.device)
+            skip[:, len(items) :] = True
             done = (row_of[seeds[0]] >= 0) & (seeds[1] >= begin) & (seeds[1] < end)
-            pairs.alive[row_of[seeds[0][done]], seeds[1][done] - begin] = False
-            for number, level in level_of.items():
-                if number not in self.dropped:
-                    self._thin(nearest, pairs, number, own[number], self._panels(section, level)[some])
-            left = int(pairs.alive.sum())
-            if left > _CROWDED * pairs.alive.numel():
-                self.report.scored += left
-                for start in range(0, len(items), self.index.block):
-                    part = slice(start, start + self.index.block)
-                    self._crowd(nearest, queries, items[part], pairs.alive[:, part], pairs.bounds[:, part])
-            elif left:
-                self._few(nearest, section, begin, pairs)
+            skip[row_of[seeds[0][done]], seeds[1][done] - begin] = True
+            asked = len(section.queries) * len(items) - int(done.sum())
+            rows, places, bounds = self._survivors(nearest, section, items, some, skip, asked)
+            reach = self.ask.query_norms[section.queries[rows]] + self.index.norms[items[places]]
+            allowed = self._allowed(reach)
+            bounds = (bounds - allowed).nan_to_num(nan=-torch.inf, posinf=torch.inf)
+            if len(rows) > _CROWDED * skip.numel():
+                self.report.scored += len(rows)
+                self._crowd(nearest, section, items, (rows, places, bounds))
+            elif len(rows):
+                self._few(nearest, section, begin, (rows, places, bounds), allowed)
 
-    def _thin(self, nearest: Nearest, pairs: "_Pairs", number: int, own: Tensor, panels: Tensor) -> None:
-        """A bound of all pairs of a block."""
-        stage = self.report.stages[number]
-        limits = nearest.limits[pairs.queries]
-        most = limits + pairs.allowed.nan_to_num(posinf=0).amax(1)
-        sums = aligned_bounds(own, panels, most, self.squared)[:, : len(pairs.items)]
-        # What is not a number removes no pair.
-        pairs.bounds = torch.maximum(pairs.bounds, (sums - pairs.allowed).nan_to_num(nan=-torch.inf, posinf=torch.inf))
-        before = int(pairs.alive.sum())
-        pairs.alive &= pairs.bounds <= limits[:, None]
-        left = int(pairs.alive.sum())
-        stage.seen += before
-        stage.removed += before - left
-        if left > _WORTH * before and before >= _ENOUGH:
-            self.dropped.add(number)
+    def _survivors(
+        self, nearest: Nearest, section: Section, items: Tensor, some: slice, skip: Tensor, asked: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs of a block, `asked` in all, that no bound of all pairs removes: rows, places, and bounds without
+        allowance for rounding, (P,) each."""
+        used = [number for number in range(len(DENSE)) if number not in self.dropped]
+        if not used:
+            rows, places = (~skip).nonzero(as_tuple=True)
+            return rows, places, self.index.norms.new_full(rows.shape, -torch.inf)
+        # What is not finite is compared all the same: its bound is not a number.
+        farthest = self.index.norms[items].nan_to_num(posinf=0).amax()
+        most = nearest.limits[section.queries] + self._allowed(self.ask.query_norms[section.queries] + farthest)
+        rows, places, bounds, removed = aligned_survivors(
+            [self._own(section, DENSE[number]) for number in used],
+            [self._panels(section, number)[some] for number in used],
+            most,
+            skip,
+            self.squared,
+        )
+        left = asked
+        for number, gone in zip(used, removed.tolist(), strict=True):
+            stage = self.report.stages[number]
+            stage.seen += left
+            stage.removed += gone
+            if gone < (1 - _WORTH) * left and left >= _ENOUGH:
+                self.dropped.add(number)
+            left -= gone
+        return rows, places, bounds
 
-    def _few(self, nearest: Nearest, section: Section, begin: int, pairs: "_Pairs") -> None:
+    def _few(
+        self,
+        nearest: Nearest,
+        section: Section,
+        begin: int,
+        pairs: tuple[Tensor, Tensor, Tensor],
+        allowed: Tensor,
+    ) -> None:
         """A finer bound of the pairs that are left, and what that leaves in order."""
-        rows, places = pairs.alive.nonzero(as_tuple=True)
-        queries, items = pairs.queries[rows], pairs.items[places]
-        bounds, allowed = pairs.bounds[rows, places], pairs.allowed[rows, places]
+        rows, places, bounds = pairs
+        queries, places = section.queries[rows], places + begin
         own = self._own(section, LISTED)
-        theirs = self.index.summaries(section.first, section.end, section.target, *LISTED, self.squared)
+        theirs = self.index.summaries(section.first, section.end, section.target, self.squared).listed
         steps = own.shape[1]
         limits = (nearest.limits[queries] + allowed).nan_to_num(nan=torch.inf) / steps
         # As exact as a bound: twice a unit in the last place, of which `allowed` has hundreds.
-        sums = steps * self._listed(own, theirs, rows, places + begin - section.first, limits)
+        sums = steps * listed_interpolated_euclidean(
+            own, theirs, None, None, rows, places - section.first, limits, self.squared, "x"
+        )
         bounds = torch.maximum(bounds, (sums - allowed).nan_to_num(nan=-torch.inf, posinf=torch.inf))
         alive = bounds <= nearest.limits[queries]
         stage = self.report.stages[len(DENSE)]
         stage.seen += len(rows)
         stage.removed += len(rows) - int(alive.sum())
-        self._offer(nearest, queries[alive], items[alive], bounds[alive])
-
-    def _listed(self, own: Tensor, theirs: Tensor, rows: Tensor, places: Tensor, limits: Tensor) -> Tensor:
-        return listed_interpolated_euclidean(own, theirs, None, None, rows, places, limits, self.squared, "x")
-
-    def _crowd(
-        self, nearest: Nearest, queries: Tensor, items: Tensor, alive: Tensor | None, bounds: Tensor | None
-    ) -> None:
-        """All pairs at once; those that may be among the nearest, up to rounding, are then scored alone."""
-        fast = self.ask.all_pairs(queries, items)
-        reach = self.ask.query_norms[queries][:, None] + self.index.norms[items]
-        lower = fast - self._allowed(reach) - of_cells(self.index.steps) * reach**self.power
-        lower = lower.nan_to_num(nan=-torch.inf, posinf=torch.inf)
-        if bounds is not None:
-            lower = torch.maximum(lower, bounds)
-        within = lower <= nearest.limits[queries][:, None]
-        rows, places = (within if alive is None else within & alive).nonzero(as_tuple=True)
-        nearest.try_in_order(queries[rows], items[places], lower[rows, places], self._score)
-
-    def _offer(self, nearest: Nearest, queries: Tensor, items: Tensor, bounds: Tensor) -> None:
+        queries, items, bounds = queries[alive], self.index.order[places[alive]], bounds[alive]
         scored = nearest.try_in_order(queries, items, bounds, self._score)
         self.report.scored += scored
         self.report.stages[-1].seen += len(queries)
         self.report.stages[-1].removed += len(queries) - scored
+
+    def _crowd(
+        self,
+        nearest: Nearest,
+        section: Section,
+        items: Tensor,
+        pairs: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> None:
+        """All pairs at once; those that may be among the nearest, up to rounding, are then scored alone. Of `pairs`,
+        rows, places and lower bounds (P,), no others are asked for."""
+        ask, index, queries = self.ask, self.index, section.queries
+        fast = crowd_interpolated_euclidean(
+            ask.queries, index.steps, ask.lengths, index.lengths, queries, items, section.target, self.squared
+        )
+        reach = ask.query_norms[queries][:, None] + index.norms[items]
+        uncertain = self._allowed(reach) + of_cells(index.steps) * reach**self.power
+        limits = nearest.limits[queries]
+        lower = (fast - uncertain).nan_to_num(nan=-torch.inf, posinf=torch.inf)
+        if pairs is None:
+            if len(items) >= nearest.k:
+                # There are k in this block that are no farther.
+                upper = fast.add_(uncertain).nan_to_num(nan=torch.inf, posinf=torch.inf)
+                limits = torch.minimum(limits, upper.kthvalue(nearest.k, 1).values)
+            rows, places = (lower <= limits[:, None]).nonzero(as_tuple=True)
+            bounds = lower[rows, places]
+        else:
+            rows, places, bounds = pairs
+            bounds = torch.maximum(bounds, lower[rows, places])
+            within = bounds <= limits[rows]
+            rows, places, bounds = rows[within], places[within], bounds[within]
+        nearest.try_in_order(queries[rows], items[places], bounds, self._score)
 
     def _score(self, queries: Tensor, items: Tensor, limits: Tensor) -> Tensor:
         ask = self.ask
@@ -246,12 +267,3 @@ class AlignedSearch:
         found = listed_interpolated_euclidean(*steps, *lengths, *pairs, limits, self.squared, ask.options["resample"])
         self.report.abandoned += int((found.isinf() & limits.isfinite()).sum())
         return no_nan(found)
-
-
-class _Pairs:
-    """Pairs of a block: lower bounds, and which may still be among the nearest, (Q, B) both."""
-
-    def __init__(self, queries: Tensor, items: Tensor, allowed: Tensor) -> None:
-        self.queries, self.items, self.allowed = queries, items, allowed
-        self.alive = torch.ones(allowed.shape, dtype=torch.bool, device=allowed.device)
-        self.bounds = torch.full_like(allowed, -torch.inf)

@@ -1,15 +1,17 @@
 """A database, and the summaries of it that searches share."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from scav_kernels.ops.common import accumulation_dtype, check_tensors
-from scav_kernels.search.kernels import to_panels
-from scav_kernels.search.rounding import largest_norms
-from scav_kernels.search.summaries import in_coordinates, principal_directions, segment_means
+from scav_kernels.search.kernels import largest_norms, segment_means, to_panels
+from scav_kernels.search.summaries import DENSE, LISTED, Level, coarser_means, in_coordinates, principal_directions
 
-# Numbers of a database that are converted at a time: 64 MiB of float32.
+# Numbers of a database that are converted at a time: 64 MiB of float32; and means that are, which stay in cache.
 _CONVERTED = 1 << 24
+_AVERAGED = 1 << 20
 # Steps from which principal directions are found, and directions that are kept.
 _SAMPLED_STEPS = 4096
 _DIRECTIONS = 63
@@ -21,6 +23,13 @@ def check_range(op: str, name: str, lengths: Tensor | None, steps: int) -> None:
             f"{op}: expected {name} from 1 to {steps}, got {int(lengths.min())} to {int(lengths.max())}; "
             "every sequence has at least one step and no more than the tensor holds"
         )
+
+
+class Summaries(NamedTuple):
+    """Of B items: panels (⌈B / LANES⌉, S, R, LANES) of each level of DENSE, and (B, S, R) of LISTED."""
+
+    panels: tuple[Tensor, ...]
+    listed: Tensor
 
 
 class SearchIndex:
@@ -53,7 +62,8 @@ class SearchIndex:
         self._sorted = self.lengths[self.order].contiguous()
         self._norms: Tensor | None = None
         self._directions: Tensor | None = None
-        self._kept: dict[tuple[object, ...], Tensor] = {}
+        self._summaries: dict[tuple[int, int, int, bool], Summaries] = {}
+        self._coordinates: dict[tuple[int, bool], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -67,7 +77,7 @@ class SearchIndex:
     def norms(self) -> Tensor:
         """(G,) the largest norm of each item's valid steps, inf where one is not finite."""
         if self._norms is None:
-            self._norms = largest_norms(self.steps, self.lengths, self.dtype, self.block)
+            self._norms = largest_norms(self.steps, self.lengths)
         return self._norms
 
     @property
@@ -90,42 +100,36 @@ class SearchIndex:
         """Ascending."""
         return self._sorted.unique_consecutive().tolist()
 
-    def panels(self, first: int, end: int, target: int, segments: int, rank: int, squared: bool) -> Tensor:
-        """`summaries`, laid out for `aligned_bounds`: (⌈(end − first) / LANES⌉, S, R, LANES)."""
-        key = ("panels", first, end, target, segments, rank, squared)
-        if key not in self._kept:
-            self._kept[key] = to_panels(self._summarise(first, end, target, segments, rank, squared))
-        return self._kept[key]
+    def summaries(self, first: int, end: int, target: int, squared: bool) -> Summaries:
+        """Of items order[first:end] resampled to `target` steps."""
+        key = (first, end, target, squared)
+        if key not in self._summaries:
+            self._summaries[key] = self._summarise(*key)
+        return self._summaries[key]
 
-    def summaries(self, first: int, end: int, target: int, segments: int, rank: int, squared: bool) -> Tensor:
-        """Of items order[first:end] resampled to `target` steps, (end − first, S, R)."""
-        key = ("summaries", first, end, target, segments, rank, squared)
-        if key not in self._kept:
-            self._kept[key] = self._summarise(first, end, target, segments, rank, squared)
-        return self._kept[key]
-
-    def _summarise(self, first: int, end: int, target: int, segments: int, rank: int, squared: bool) -> Tensor:
-        made = []
-        for begin in range(first, end, self.block):
-            chosen = self.order[begin : min(begin + self.block, end)]
-            # By length, in the order of `order`.
-            for length in self.lengths[chosen].unique().tolist():
-                steps = self.steps[chosen[self.lengths[chosen] == length], :length].to(self.dtype)
-                means = segment_means(steps, target, segments, squared)
-                made.append(in_coordinates(means, self.directions[: rank - 1]))
-        return torch.cat(made)
+    def _summarise(self, first: int, end: int, target: int, squared: bool) -> Summaries:
+        made: dict[Level, list[Tensor]] = {level: [] for level in (*DENSE, LISTED)}
+        segments = min(LISTED.segments, target)
+        some = max(1, _AVERAGED // max(1, segments * self.steps.shape[2]))
+        for begin in range(first, end, some):
+            chosen = self.order[begin : min(begin + some, end)]
+            finest = segment_means(self.steps, self.lengths, chosen, target, segments, squared)
+            for level, parts in made.items():
+                means = coarser_means(finest, target, level.segments, squared)
+                parts.append(in_coordinates(means, self.directions[: level.rank - 1]))
+        return Summaries(tuple(to_panels(torch.cat(made[level])) for level in DENSE), torch.cat(made[LISTED]))
 
     def coordinates(self, rank: int, unit: bool) -> Tensor:
         """All steps in few coordinates (G, M, R); of steps of length 1/√2 where `unit`, so that their squared distances
         are 1 − cos."""
-        key = ("coordinates", rank, unit)
-        if key not in self._kept:
+        key = (rank, unit)
+        if key not in self._coordinates:
             parts = []
             for begin in range(0, len(self), self.block):
                 rows = self.steps[begin : begin + self.block].to(self.dtype)
                 parts.append(step_coordinates(rows, self.directions[: rank - 1], unit))
-            self._kept[key] = torch.cat(parts)
-        return self._kept[key]
+            self._coordinates[key] = torch.cat(parts)
+        return self._coordinates[key]
 
 
 def step_coordinates(rows: Tensor, directions: Tensor, unit: bool) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scav_kernels.ops.registry import Metric
 from scav_kernels.search.index import SearchIndex
-from scav_kernels.search.rounding import largest_norms
+from scav_kernels.search.kernels import largest_norms
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Question:
     queries_are: str
 
     def __post_init__(self) -> None:
-        self.query_norms = largest_norms(self.queries, self.lengths, self.index.dtype, self.index.block)
+        self.query_norms = largest_norms(self.queries, self.lengths)
 
     def sides(self, queries: Any, items: Any) -> tuple[Any, Any]:
         """Whatever belongs to the queries and to the items, as the metric's x and y."""

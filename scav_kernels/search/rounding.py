@@ -34,15 +34,3 @@ def of_cells(values: Tensor) -> float:
     """Of one ground cost ‖x_s − y_t‖ that comes from ‖x_s‖² + ‖y_t‖² − 2⟨x_s, y_t⟩ where that is at least 1/256 of the
     first two, and from differences elsewhere."""
     return 32 * (values.shape[2] + 64) * unit_roundoff(values) + 2 * rounded_rows(values)
-
-
-def largest_norms(steps: Tensor, lengths: Tensor, dtype: torch.dtype, block: int) -> Tensor:
-    """(B,) the largest norm of each sequence's valid steps, some sequences at a time; inf where one is not finite."""
-    out = torch.empty(len(steps), dtype=dtype, device=steps.device)
-    places = torch.arange(steps.shape[1], device=steps.device)
-    for first in range(0, len(steps), block):
-        chunk = steps[first : first + block].to(dtype)
-        valid = places < lengths[first : first + block, None]
-        norms = chunk.square().sum(2).sqrt().nan_to_num(nan=torch.inf).masked_fill(~valid, 0)
-        out[first : first + block] = norms.amax(1)
-    return out

@@ -7,21 +7,32 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
 import scav_kernels
 from scav_kernels import SearchIndex
 from scav_kernels.ops.registry import METRICS
 from scav_kernels.reference.interpolated_euclidean import interpolated_euclidean
-from scav_kernels.search.aligned import DENSE, LISTED, AlignedSearch
-from scav_kernels.search.kernels import aligned_bounds, listed_interpolated_euclidean, to_panels
+from scav_kernels.search.aligned import AlignedSearch
+from scav_kernels.search.kernels import (
+    aligned_bounds,
+    aligned_survivors,
+    crowd_interpolated_euclidean,
+    largest_norms,
+    listed_interpolated_euclidean,
+    segment_means,
+    to_panels,
+)
 from scav_kernels.search.question import Question
 from scav_kernels.search.report import SearchReport
 from scav_kernels.search.summaries import (
+    DENSE,
+    LISTED,
+    coarser_means,
     in_coordinates,
     in_fewer,
     principal_directions,
     ragged_segment_means,
-    segment_means,
     turned,
 )
 from scav_kernels.search.warped import WarpedSearch
@@ -29,6 +40,13 @@ from scav_kernels.search.warped import WarpedSearch
 from .test_topk import clips
 
 seeds = st.integers(0, 2**20)
+
+
+def means_of(steps: Tensor, target: int, segments: int, squared: bool) -> Tensor:
+    """Of whole sequences (B, n, D) of one length."""
+    return segment_means(
+        steps, torch.full((len(steps),), steps.shape[1]), torch.arange(len(steps)), target, segments, squared
+    )
 
 
 def sequences(trained: bool, count: int, steps: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -62,7 +80,7 @@ def test_segment_means_bound_interpolated_euclidean(
     distance = interpolated_euclidean(x, y, squared=squared)[0, 0]
     before = torch.zeros(())
     for parts in (segments, 2 * segments):
-        a, b = (segment_means(steps, m, parts, squared) for steps in (x, y))
+        a, b = (means_of(steps, m, min(parts, m), squared) for steps in (x, y))
         whole = (a - b).norm(dim=2)
         few = (in_coordinates(a, directions) - in_coordinates(b, directions)).norm(dim=2)
         bounds = [(s.square() if squared else s).sum() for s in (few, whole)]
@@ -81,12 +99,114 @@ def test_turned_steps_keep_every_length(seed: int, steps: int, rank: int, dim: i
     x = x.double().masked_fill((torch.arange(steps) >= lengths[:, None])[..., None], 0)
     directions = principal_directions(torch.randn(50, dim, generator=torch.Generator().manual_seed(seed)), 20)
     rows = turned(x, directions)
-    means = ragged_segment_means(x, lengths, 10, 4, False)
-    for i, length in enumerate(lengths.tolist()):
-        torch.testing.assert_close(means[i : i + 1], segment_means(x[i : i + 1, :length], 10, 4, False))
+    means = segment_means(x, lengths, torch.arange(3), 10, 4, False)
     if rows.shape[2] < dim:
-        found = in_fewer(ragged_segment_means(rows, lengths, 10, 4, False), rank)
+        found = in_fewer(segment_means(rows, lengths, torch.arange(3), 10, 4, False), rank)
         torch.testing.assert_close(found, in_coordinates(means, directions[: rank - 1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("squared", [False, True])
+def test_segment_means_are_means_of_resampled_steps(dtype: torch.dtype, squared: bool) -> None:
+    x, lengths = clips(6, 21, 37, seed=0)
+    x = x.to(dtype)
+    chosen = torch.tensor([5, 0, 3, 3])
+    # Padding is not read.
+    poisoned = x.masked_fill((torch.arange(21) >= lengths[:, None])[..., None], torch.nan)
+    for target, segments in ((1, 1), (9, 4), (9, 9), (40, 16), (40, 32)):
+        found = segment_means(poisoned, lengths, chosen, target, segments, squared)
+        for row, i in zip(found, chosen.tolist(), strict=True):
+            steps = x[i : i + 1, : lengths[i]].to(found.dtype)
+            made = functional.interpolate(steps.mT, size=target, mode="linear", align_corners=False)[0].T
+            for s, mean in enumerate(row):
+                part = made[target * s // segments : target * (s + 1) // segments]
+                share = len(part) / target
+                torch.testing.assert_close(mean, part.mean(0) * (share**0.5 if squared else share))
+        whole = x.to(found.dtype).masked_fill((torch.arange(21) >= lengths[:, None])[..., None], 0)
+        dense = ragged_segment_means(whole[chosen], lengths[chosen], target, segments, squared)
+        torch.testing.assert_close(found, dense)
+        for fewer in (1, 4, 16):
+            coarse = coarser_means(found, target, fewer, squared)
+            again = segment_means(poisoned, lengths, chosen, target, min(fewer, segments), squared)
+            if segments % fewer == 0 or segments in (target, 1) or fewer >= segments:
+                torch.testing.assert_close(coarse, again)
+
+
+def test_largest_norms() -> None:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        x, lengths = clips(5, 8, 37, seed=0)
+        x = (100 * x).to(dtype)
+        expected = torch.stack(
+            [row[:n].to(torch.float64).norm(dim=1).amax() for row, n in zip(x, lengths, strict=True)]
+        )
+        x[torch.arange(8) >= lengths[:, None]] = torch.nan
+        x[1, 0, 3], x[2, lengths[2] - 1, 36] = torch.nan, -torch.inf
+        expected[1:3] = torch.inf
+        found = largest_norms(x, lengths)
+        torch.testing.assert_close(found, expected.to(found.dtype))
+        # Of any strides.
+        torch.testing.assert_close(largest_norms(x.mT.contiguous().mT, lengths), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_a_crowd_has_the_distances_of_the_op(dtype: torch.dtype) -> None:
+    # More rows than a block has, and panels that are not full.
+    x, xl = clips(150, 9, 37, seed=0)
+    y, yl = clips(130, 11, 37, seed=1)
+    y[1] = torch.cat([x[0], x[0, :2]])  # near steps
+    y[2, 0, 5] = torch.nan
+    x, y = x.to(dtype), y.to(dtype)
+    for target, resample in ((11, "x"), (9, "y"), (1, "x")):
+        lengths = (xl, yl.clone()) if resample == "x" else (xl.clone(), yl)
+        other = lengths[1] if resample == "x" else lengths[0]
+        chosen = (other == target).nonzero().flatten()
+        if target == 1:
+            chosen, other[:2] = torch.arange(2), 1
+        every = torch.arange(len(x) if resample == "x" else len(y)).flip(0)
+        pairs = (every, chosen) if resample == "x" else (chosen, every)
+        for squared in (False, True):
+            expected = scav_kernels.interpolated_euclidean(x, y, *lengths, squared=squared, resample=resample)
+            found = crowd_interpolated_euclidean(x, y, *lengths, *pairs, target, squared)
+            torch.testing.assert_close(found, expected[pairs[0]][:, pairs[1]], equal_nan=True, rtol=2e-5, atol=1e-6)
+    assert crowd_interpolated_euclidean(x, y, xl, yl, every[:0], chosen, 3, False).shape == (0, len(chosen))
+    with pytest.raises(ValueError, match="at least one step"):
+        crowd_interpolated_euclidean(x, y, xl, yl, every, chosen, 0, False)
+
+
+def test_survivors_are_those_below_all_bounds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        levels = []
+        for steps, rank in ((1, 5), (4, 3), (16, 2)):
+            x, y = (torch.randn(count, steps, rank, dtype=dtype, generator=generator) for count in (7, 37))
+            levels.append((x / steps, y / steps))
+        levels[1][1][5] = torch.nan
+        panels = [to_panels(y) for _, y in levels]
+        skip = torch.zeros(7, panels[0].shape[0] * panels[0].shape[3], dtype=torch.bool)
+        skip[:, 37:] = True
+        skip[2, 3] = skip[6, 36] = True
+        sums = torch.stack([(x[:, None] - y).norm(dim=3).sum(2) for x, y in levels])
+        for limit in (torch.inf, 1.9, 1.0, 0.0):
+            limits = torch.linspace(0.9, 1.1, 7, dtype=dtype) * limit
+            alive, removed = ~skip[:, :37], []
+            for level in sums:
+                above = alive & (level > limits[:, None])
+                removed.append(int(above.sum()))
+                alive &= ~above
+            found = aligned_survivors([x for x, _ in levels], panels, limits, skip, False)
+            assert found[3].tolist() == removed
+            order = (100 * found[0] + found[1]).argsort()
+            rows, places = alive.nonzero(as_tuple=True)
+            assert torch.equal(found[0][order], rows)
+            assert torch.equal(found[1][order], places)
+            largest = sums.nan_to_num(nan=-torch.inf).amax(0)[rows, places]
+            torch.testing.assert_close(found[2][order], largest)
+            assert 0 <= len(rows) < 7 * 37
+        assert not sums.isfinite().all()
+    with pytest.raises(ValueError, match="as many x as panels"):
+        aligned_survivors([], [], limits, skip, False)
+    with pytest.raises(ValueError, match="expected skip"):
+        aligned_survivors([x for x, _ in levels], panels, limits, skip[:, 1:], False)
 
 
 @settings(max_examples=20, deadline=None)
@@ -147,9 +267,9 @@ def test_rounding_is_allowed_for_and_has_to_be(squared: bool, dtype: torch.dtype
     reach = ask.query_norms[:, None] + ask.index.norms
     allowed = search._allowed(reach)
     exceeded = 0
-    for level in (*DENSE, LISTED):
-        own = search._own(section, level)
-        sums = aligned_bounds(own, search._panels(section, level), limits[:20], squared)[:, :50]
+    made = search.index.summaries(section.first, section.end, section.target, squared)
+    for level, panels in zip((*DENSE, LISTED), (*made.panels, to_panels(made.listed)), strict=True):
+        sums = aligned_bounds(search._own(section, level), panels, limits[:20], squared)[:, :50]
         assert (sums - allowed <= distances).all()
         exceeded += int((sums > distances).sum())
     if dtype != torch.float64:

@@ -1,0 +1,78 @@
+// What bounds are made of, on the CPU at one SIMD level (foreach_level.h): no include guard.
+
+#include "common/simd.h"
+#include "common/stored.h"
+#include "interpolated_euclidean.h"
+
+namespace scav::SCAV_LEVEL {
+
+// Sequences resampled to `target` steps, and of each segment of them the mean, times the segment's share of the steps,
+// or times the root of its share where `squared` -> out (count, segments, dim). Segment s begins at step s * target /
+// segments.
+template <class T>
+void segment_means(const Chosen<T>& from, int64_t target, int64_t segments, bool squared, T* out) {
+  const int64_t dim = from.rows.dim, parts = std::min(thread_count(), from.count);
+  run_parts(parts, [&](int64_t part) {
+    std::vector<T> left_room(static_cast<size_t>(dim)), right_room(static_cast<size_t>(dim));
+    for (int64_t i = from.count * part / parts; i < from.count * (part + 1) / parts; ++i) {
+      const int64_t b = from.places[i], length = from.rows.lengths[b];
+      for (int64_t s = 0; s < segments; ++s) {
+        const int64_t begin = target * s / segments, end = target * (s + 1) / segments;
+        T* mean = out + (i * segments + s) * dim;
+        std::fill_n(mean, dim, T(0));
+        for (int64_t t = begin; t < end; ++t) {
+          const Interpolation at = interpolation_at(t, length, target);
+          const T* left = stored_row(from.rows, b, at.left, left_room.data());
+          if (at.left == at.right) {
+            for (int64_t k = 0; k < dim; ++k) {
+              mean[k] += left[k];
+            }
+            continue;
+          }
+          const T* right = stored_row(from.rows, b, at.right, right_room.data());
+          const T weight = static_cast<T>(at.weight);
+          for (int64_t k = 0; k < dim; ++k) {
+            mean[k] += left[k] + weight * (right[k] - left[k]);
+          }
+        }
+        const double steps = static_cast<double>(end - begin), share = steps / static_cast<double>(target);
+        const T scale = static_cast<T>((squared ? std::sqrt(share) : share) / steps);
+        for (int64_t k = 0; k < dim; ++k) {
+          mean[k] *= scale;
+        }
+      }
+    }
+  });
+}
+
+// The largest norm of each sequence's steps -> out (batch,); inf where one is not finite.
+template <class T>
+void largest_norms(const StoredRows<T>& from, int64_t batch, T* out) {
+  constexpr int w = kWidth<T>;
+  const int64_t dim = from.dim, parts = std::min(thread_count(), batch);
+  run_parts(parts, [&](int64_t part) {
+    std::vector<T> room(static_cast<size_t>(dim));
+    for (int64_t b = batch * part / parts; b < batch * (part + 1) / parts; ++b) {
+      T largest = 0;
+      for (int64_t s = 0; s < from.lengths[b]; ++s) {
+        const T* row = stored_row(from, b, s, room.data());
+        Vec<T, w> partial{};
+        int64_t k = 0;
+        for (; k + w <= dim; k += w) {
+          const Vec<T, w> step = load<T, w>(row + k);
+          partial += step * step;
+        }
+        T square = horizontal_sum<T, w>(partial);
+        for (; k < dim; ++k) {
+          square += row[k] * row[k];
+        }
+        // Neither NaN nor inf is at most a finite number.
+        largest =
+            square <= std::numeric_limits<T>::max() ? std::max(largest, square) : std::numeric_limits<T>::infinity();
+      }
+      out[b] = std::sqrt(largest);
+    }
+  });
+}
+
+}  // namespace scav::SCAV_LEVEL
