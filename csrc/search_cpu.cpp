@@ -1,7 +1,7 @@
 // scav::aligned_bounds, scav::aligned_survivors and scav::listed_interpolated_euclidean on the CPU; schemas in
 // scav_kernels/search/kernels.py.
 
-#include "search_inputs.h"
+#include "common/stored_inputs.h"
 
 #define SCAV_KERNELS "search_kernels.h"
 #include "common/foreach_level.h"

@@ -1,6 +1,6 @@
 // scav::crowd_interpolated_euclidean on the CPU; schema in scav_kernels/search/kernels.py.
 
-#include "search_inputs.h"
+#include "common/stored_inputs.h"
 
 #define SCAV_KERNELS "search_crowd_kernels.h"
 #include "common/foreach_level.h"

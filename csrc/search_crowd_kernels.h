@@ -3,9 +3,9 @@
 
 #include "common/simd.h"
 #include "common/gemm.h"
-#include "common/stored.h"
 #include "common/transpose.h"
 #include "interpolated_euclidean.h"
+#include "common/stored.h"
 
 namespace scav::SCAV_LEVEL {
 
@@ -50,16 +50,7 @@ class Crowd {
   const T* resampled(const Chosen<T>& from, int64_t number, int64_t t, T* room) {
     const int64_t b = from.places[number];
     const Interpolation at = interpolation_at(t, from.rows.lengths[b], target_);
-    if (at.left == at.right) {
-      return stored_row(from.rows, b, at.left, room);
-    }
-    const T* left = stored_row(from.rows, b, at.left, left_.data());
-    const T* right = stored_row(from.rows, b, at.right, right_.data());
-    const T weight = static_cast<T>(at.weight);
-    for (int64_t k = 0; k < dim_; ++k) {
-      room[k] = left[k] + weight * (right[k] - left[k]);
-    }
-    return room;
+    return resampled_row(from.rows, b, at, left_.data(), right_.data(), room);
   }
 
   void block(int64_t first_row, int64_t rows, int64_t first_panel, int64_t last_panel, T* out) {

@@ -1,8 +1,8 @@
 // Bounds of a search, and distances of listed pairs, on the CPU at one SIMD level (foreach_level.h): no include guard.
 
 #include "common/simd.h"
-#include "common/stored.h"
 #include "interpolated_euclidean.h"
+#include "common/stored.h"
 
 namespace scav::SCAV_LEVEL {
 
@@ -10,19 +10,21 @@ namespace scav::SCAV_LEVEL {
 template <class T>
 struct BoundBlock {
   static constexpr int kQueries = 4, w = kWidth<T>, vectors = static_cast<int>(kBoundLanes) / w;
+  // Of each lane: all bits or none.
+  using Mask = Vec<IntOf<T>, w>;
   Vec<T, w> sums[kQueries][vectors], limits[kQueries][vectors];
 
   bool all_above() const {
-    bool all = true;
+    Mask all = ~Mask{};
     for (int i = 0; i < kQueries; ++i) {
       for (int j = 0; j < vectors; ++j) {
-        for (int lane = 0; lane < w; ++lane) {
-          all &= sums[i][j][lane] > limits[i][j][lane];
-        }
+        all &= sums[i][j] > limits[i][j];
       }
     }
-    return all;
+    return lanes_in(all) == w;
   }
+
+  static int64_t lanes_in(Mask mask) { return -horizontal_sum<IntOf<T>, w>(mask); }
 
   // Sums of distances, or of their squares, of steps (steps, dim) of the queries and (steps, dim, kBoundLanes) of the
   // panel. They stop growing once all are above their limits: then they are over the first steps alone.
@@ -90,6 +92,14 @@ void aligned_sums(const BoundLevel<T>& level, int64_t batch, int64_t panels, con
   });
 }
 
+// The lanes that are not to be skipped.
+template <class T>
+SCAV_INLINE typename BoundBlock<T>::Mask asked(const bool* skip) {
+  using Block = BoundBlock<T>;
+  typedef uint8_t Bytes __attribute__((vector_size(Block::w), aligned(1), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(skip), typename Block::Mask) == 0;
+}
+
 // Pairs that none of the levels, one after the other, shows to be above their query's limit (batch,), less those to
 // `skip` (batch, panels * kBoundLanes); and how many each level removed. A bound that is not a number removes none.
 template <class T>
@@ -109,44 +119,46 @@ std::vector<Survivor<T>> aligned_survivors(const std::vector<BoundLevel<T>>& lev
     mine.removed.resize(levels.size());
     Block block;
     const T* queries[Block::kQueries];
-    T bounds[Block::kQueries][kBoundLanes];
-    bool alive[Block::kQueries][kBoundLanes];
+    Vec<T, Block::w> bounds[Block::kQueries][Block::vectors];
+    typename Block::Mask alive[Block::kQueries][Block::vectors];
     for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
       for (int64_t first = 0; first < batch; first += Block::kQueries) {
         int64_t left = 0;
         for (int i = 0; i < Block::kQueries; ++i) {
-          std::fill_n(bounds[i], kBoundLanes, -inf);
-          for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
-            alive[i][lane] = first + i < batch && !skip[(first + i) * lanes + p * kBoundLanes + lane];
-            left += alive[i][lane];
+          for (int j = 0; j < Block::vectors; ++j) {
+            bounds[i][j] = splat<T, Block::w>(-inf);
+            alive[i][j] = first + i < batch ? asked<T>(skip + (first + i) * lanes + p * kBoundLanes + j * Block::w)
+                                            : typename Block::Mask{};
+            left += Block::lanes_in(alive[i][j]);
           }
         }
         for (size_t number = 0; number < levels.size() && left > 0; ++number) {
           const BoundLevel<T>& level = levels[number];
           place_queries(level, batch, first, queries);
           for (int i = 0; i < Block::kQueries; ++i) {
-            const T limit = limits[std::min(first + i, batch - 1)];
-            for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
-              block.limits[i][lane / Block::w][lane % Block::w] = alive[i][lane] ? limit : -inf;
+            const Vec<T, Block::w> limit = splat<T, Block::w>(limits[std::min(first + i, batch - 1)]);
+            for (int j = 0; j < Block::vectors; ++j) {
+              block.limits[i][j] = alive[i][j] ? limit : splat<T, Block::w>(-inf);
             }
           }
           block.measure(queries, level.panels + p * level.steps * level.dim * kBoundLanes, level.steps, level.dim,
                         squared);
+          int64_t gone = 0;
           for (int i = 0; i < Block::kQueries; ++i) {
-            for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
-              const T sum = block.sums[i][lane / Block::w][lane % Block::w];
-              bounds[i][lane] = sum > bounds[i][lane] ? sum : bounds[i][lane];
-              const bool above = alive[i][lane] && sum > block.limits[i][lane / Block::w][lane % Block::w];
-              alive[i][lane] = alive[i][lane] && !above;
-              mine.removed[number] += above;
-              left -= above;
+            for (int j = 0; j < Block::vectors; ++j) {
+              const auto above = alive[i][j] & (block.sums[i][j] > block.limits[i][j]);
+              alive[i][j] &= ~above;
+              bounds[i][j] = vmax(block.sums[i][j], bounds[i][j]);
+              gone += Block::lanes_in(above);
             }
           }
+          mine.removed[number] += gone;
+          left -= gone;
         }
         for (int i = 0; i < Block::kQueries && left > 0; ++i) {
           for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
-            if (alive[i][lane]) {
-              mine.found.push_back({first + i, p * kBoundLanes + lane, bounds[i][lane]});
+            if (alive[i][lane / Block::w][lane % Block::w]) {
+              mine.found.push_back({first + i, p * kBoundLanes + lane, bounds[i][lane / Block::w][lane % Block::w]});
             }
           }
         }
@@ -164,23 +176,21 @@ std::vector<Survivor<T>> aligned_survivors(const std::vector<BoundLevel<T>>& lev
   return found;
 }
 
-// |left + weight (right - left) - target|^2
-template <class T>
-T resampled_square(const T* left, const T* right, T weight, const T* target, int64_t dim) {
+// |row - stored|^2, of a row of numbers and one that is stored in another form.
+template <class T, Stored form>
+T square_from_stored(const T* row, const void* stored, int64_t dim) {
   constexpr int w = kWidth<T>;
-  Vec<T, w> partial[2] = {};
+  Vec<T, w> partial[4] = {};
   int64_t k = 0;
-  for (; k + 2 * w <= dim; k += 2 * w) {
-    for (int j = 0; j < 2; ++j) {
-      const Vec<T, w> from = load<T, w>(left + k + j * w);
-      const Vec<T, w> difference =
-          from + weight * (load<T, w>(right + k + j * w) - from) - load<T, w>(target + k + j * w);
+  for (; k + 4 * w <= dim; k += 4 * w) {
+    for (int j = 0; j < 4; ++j) {
+      const Vec<T, w> difference = load<T, w>(row + k + j * w) - load_stored<T, w, form>(stored, k + j * w);
       partial[j] += difference * difference;
     }
   }
-  T sum = horizontal_sum<T, w>(partial[0] + partial[1]);
+  T sum = horizontal_sum<T, w>((partial[0] + partial[1]) + (partial[2] + partial[3]));
   for (; k < dim; ++k) {
-    const T difference = left[k] + weight * (right[k] - left[k]) - target[k];
+    const T difference = row[k] - load_stored<T, 1, form>(stored, k)[0];
     sum += difference * difference;
   }
   return sum;
@@ -188,36 +198,45 @@ T resampled_square(const T* left, const T* right, T weight, const T* target, int
 
 // Interpolated Euclidean distances of listed pairs, `source` resampled to `target`, each added up in one order by one
 // thread: what a pair's distance is depends on the pair alone.
-// A pair is left, as inf, once its sum so far says that the distance is above its limit.
 template <class T>
 class ListedPairs {
  public:
   ListedPairs(const StoredRows<T>& x, const StoredRows<T>& y, bool squared, const std::string& resample)
-      : x_(x), y_(y), squared_(squared), resample_(resample), left_(x.dim), right_(x.dim), target_(x.dim) {}
+      : x_(x), y_(y), squared_(squared), resample_(resample), left_(x.dim), right_(x.dim), row_(x.dim) {}
 
+  // inf once the sum so far says that the distance is above its limit.
   T distance(int64_t i, int64_t j, T limit) {
     const int64_t n = x_.lengths[i], m = y_.lengths[j];
     const bool of_x = resample_ == "x" || (resample_ == "shorter" && n <= m);
     return of_x ? distance(x_, i, n, y_, j, m, limit) : distance(y_, j, m, x_, i, n, limit);
   }
 
+  // The first rows of a pair's y, from memory.
+  void prefetch(int64_t j) const {
+    constexpr int64_t kBytes = 4096, kLine = 64;
+    const char* from = static_cast<const char*>(stored_at(y_, j, 0));
+    for (int64_t byte = 0; byte < kBytes; byte += kLine) {
+      __builtin_prefetch(from + byte);
+    }
+  }
+
  private:
   T distance(const StoredRows<T>& source, int64_t b, int64_t n, const StoredRows<T>& target, int64_t c, int64_t m,
              T limit) {
+    const bool again = &source == source_ && b == b_ && m == m_;
+    if (again && !kept_) {
+      keep(source, b, n, m);
+    }
+    if (!again) {
+      source_ = &source;
+      b_ = b;
+      m_ = m;
+      kept_ = false;
+    }
     T sum = 0;
-    int64_t in_left = -1, in_right = -1;
-    const T *left = nullptr, *right = nullptr;
     for (int64_t t = 0; t < m; ++t) {
-      const Interpolation at = interpolation_at(t, n, m);
-      if (at.left == in_right) {
-        std::swap(left_, right_);
-        std::swap(left, right);
-        std::swap(in_left, in_right);
-      }
-      fetch(source, b, at.left, left_, left, in_left);
-      fetch(source, b, at.right, right_, right, in_right);
-      const T square = resampled_square<T>(left, right, static_cast<T>(at.weight),
-                                           stored_row(target, c, t, target_.data()), source.dim);
+      const T* row = kept_ ? rows_.data() + t * source.dim : resampled(source, b, t, n, m, row_.data());
+      const T square = from_stored(row, target, c, t);
       sum += squared_ ? square : std::sqrt(square);
       // Terms are not negative, so neither rounding nor what follows brings the sum down again.
       if (sum / static_cast<T>(m) > limit) {
@@ -227,18 +246,45 @@ class ListedPairs {
     return sum / static_cast<T>(m);
   }
 
-  static void fetch(const StoredRows<T>& from, int64_t b, int64_t step, std::vector<T>& room, const T*& row,
-                    int64_t& holds) {
-    if (holds != step) {
-      row = stored_row(from, b, step, room.data());
-      holds = step;
+  // All rows of a source that comes a second time.
+  void keep(const StoredRows<T>& source, int64_t b, int64_t n, int64_t m) {
+    rows_.resize(static_cast<size_t>(m * source.dim));
+    for (int64_t t = 0; t < m; ++t) {
+      T* to = rows_.data() + t * source.dim;
+      const T* row = resampled(source, b, t, n, m, to);
+      if (row != to) {
+        std::copy_n(row, source.dim, to);
+      }
     }
+    kept_ = true;
+  }
+
+  const T* resampled(const StoredRows<T>& source, int64_t b, int64_t t, int64_t n, int64_t m, T* room) {
+    return resampled_row(source, b, interpolation_at(t, n, m), left_.data(), right_.data(), room);
+  }
+
+  static T from_stored(const T* row, const StoredRows<T>& target, int64_t c, int64_t t) {
+    const void* stored = stored_at(target, c, t);
+    if constexpr (std::is_same_v<T, float>) {
+      if (target.stored == Stored::bfloat16) {
+        return square_from_stored<T, Stored::bfloat16>(row, stored, target.dim);
+      }
+      if (target.stored == Stored::half) {
+        return square_from_stored<T, Stored::half>(row, stored, target.dim);
+      }
+    }
+    return square_from_stored<T, Stored::same>(row, stored, target.dim);
   }
 
   const StoredRows<T>&x_, &y_;
   bool squared_;
   const std::string& resample_;
-  std::vector<T> left_, right_, target_;
+  std::vector<T> left_, right_, row_;
+  // The last source, its target's steps, and where they are `kept_` its resampled rows.
+  const StoredRows<T>* source_ = nullptr;
+  int64_t b_ = -1, m_ = -1;
+  bool kept_ = false;
+  std::vector<T> rows_;
 };
 
 template <class T>
@@ -250,7 +296,11 @@ void listed_distances(const StoredRows<T>& x, const StoredRows<T>& y, const Pair
   run_parts(parts, [&](int64_t part) {
     ListedPairs<T> cells(x, y, squared, resample);
     for (int64_t chunk = part; chunk < chunks; chunk += parts) {
-      for (int64_t p = chunk * kChunk; p < std::min((chunk + 1) * kChunk, pairs.count); ++p) {
+      const int64_t end = std::min((chunk + 1) * kChunk, pairs.count);
+      for (int64_t p = chunk * kChunk; p < end; ++p) {
+        if (p + 1 < end) {
+          cells.prefetch(pairs.y[p + 1]);
+        }
         out[p] = cells.distance(pairs.x[p], pairs.y[p], pairs.limits[p]);
       }
     }

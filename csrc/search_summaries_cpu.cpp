@@ -1,6 +1,6 @@
 // scav::segment_means and scav::largest_norms on the CPU; schemas in scav_kernels/search/kernels.py.
 
-#include "search_inputs.h"
+#include "common/stored_inputs.h"
 
 #define SCAV_KERNELS "search_summaries_kernels.h"
 #include "common/foreach_level.h"

@@ -1,8 +1,8 @@
 // What bounds are made of, on the CPU at one SIMD level (foreach_level.h): no include guard.
 
 #include "common/simd.h"
-#include "common/stored.h"
 #include "interpolated_euclidean.h"
+#include "common/stored.h"
 
 namespace scav::SCAV_LEVEL {
 
@@ -13,7 +13,7 @@ template <class T>
 void segment_means(const Chosen<T>& from, int64_t target, int64_t segments, bool squared, T* out) {
   const int64_t dim = from.rows.dim, parts = std::min(thread_count(), from.count);
   run_parts(parts, [&](int64_t part) {
-    std::vector<T> left_room(static_cast<size_t>(dim)), right_room(static_cast<size_t>(dim));
+    std::vector<T> left(dim), right(dim), room(dim);
     for (int64_t i = from.count * part / parts; i < from.count * (part + 1) / parts; ++i) {
       const int64_t b = from.places[i], length = from.rows.lengths[b];
       for (int64_t s = 0; s < segments; ++s) {
@@ -21,18 +21,10 @@ void segment_means(const Chosen<T>& from, int64_t target, int64_t segments, bool
         T* mean = out + (i * segments + s) * dim;
         std::fill_n(mean, dim, T(0));
         for (int64_t t = begin; t < end; ++t) {
-          const Interpolation at = interpolation_at(t, length, target);
-          const T* left = stored_row(from.rows, b, at.left, left_room.data());
-          if (at.left == at.right) {
-            for (int64_t k = 0; k < dim; ++k) {
-              mean[k] += left[k];
-            }
-            continue;
-          }
-          const T* right = stored_row(from.rows, b, at.right, right_room.data());
-          const T weight = static_cast<T>(at.weight);
+          const T* row =
+              resampled_row(from.rows, b, interpolation_at(t, length, target), left.data(), right.data(), room.data());
           for (int64_t k = 0; k < dim; ++k) {
-            mean[k] += left[k] + weight * (right[k] - left[k]);
+            mean[k] += row[k];
           }
         }
         const double steps = static_cast<double>(end - begin), share = steps / static_cast<double>(target);
@@ -51,7 +43,7 @@ void largest_norms(const StoredRows<T>& from, int64_t batch, T* out) {
   constexpr int w = kWidth<T>;
   const int64_t dim = from.dim, parts = std::min(thread_count(), batch);
   run_parts(parts, [&](int64_t part) {
-    std::vector<T> room(static_cast<size_t>(dim));
+    std::vector<T> room(dim);
     for (int64_t b = batch * part / parts; b < batch * (part + 1) / parts; ++b) {
       T largest = 0;
       for (int64_t s = 0; s < from.lengths[b]; ++s) {

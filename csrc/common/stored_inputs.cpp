@@ -1,4 +1,4 @@
-#include "search_inputs.h"
+#include "common/stored_inputs.h"
 
 namespace scav {
 
