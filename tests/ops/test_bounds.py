@@ -234,9 +234,11 @@ def test_bounds_of_warped_and_transported(metric: str, seed: int, trained: bool,
         unreachable = distances.isinf()
         assert ((fast - distances).abs() <= allowed)[~unreachable].all()
         for bound in search.bounds:
-            found = bound.of(i, items)
-            assert (found - allowed <= distances).all(), bound.name
-            assert (found > 0).any(), bound.name
+            # All pairs at once, and as pairs.
+            for some in (items, items[:1]):
+                found = search.bound(bound, items, (torch.full_like(some, i), some))
+                assert (found - allowed[some] <= distances[some]).all(), bound.name
+                assert len(some) == 1 or (found > 0).any(), bound.name
 
 
 def test_pooled_vectors_do_not_bound_transport_that_has_not_converged() -> None:
