@@ -137,8 +137,8 @@ class AlignedSearch:
         return self.index.panels(section.first, section.end, section.target, *level, self.squared)
 
     def _seed(self, nearest: Nearest, sections: list[Section]) -> tuple[Tensor, Tensor]:
-        """Scores the k pairs of each query whose bounds are least, those of them that are within a limit, so that there is
-        something that bounds can exceed; these pairs: queries, places in the index's order."""
+        """Scores, of each query, the k pairs whose bounds are least and within its limit, so that there is something
+        that bounds can exceed; these pairs: queries, places in the index's order."""
         least = Nearest(len(self.ask.queries), nearest.k, self.index.dtype, self.index.steps.device)
         for section in sections:
             own, panels = self._own(section, DENSE[-1]), self._panels(section, DENSE[-1])
