@@ -50,12 +50,13 @@ class Limits:
         self._told: dict[int, Tensor] = {}
 
     def offer(self, search: int, part: int, distances: Tensor) -> Tensor:
-        """Take the k smallest distances (Q, k) of a part, inf where it has fewer; (Q,) the k-th of all parts."""
+        """Take the k smallest distances (Q, k) of a part, inf where it has fewer; (Q,) the k-th of all parts, inf for a
+        search before the last one."""
+        if search < self._search:
+            return torch.full((len(distances),), torch.inf)
         if search > self._search:
             self._search, self._told = search, {}
-        if search == self._search:
-            before = self._told.get(part, distances)
-            self._told[part] = torch.minimum(before, distances)
+        self._told[part] = torch.minimum(self._told.get(part, distances), distances)
         told = torch.cat(list(self._told.values()), dim=1)
         return told.kthvalue(distances.shape[1], dim=1).values
 

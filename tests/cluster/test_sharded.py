@@ -111,9 +111,10 @@ class TestTwoWorkers:
         def ask(actor: object, search: int) -> object:
             return ray.get(actor.exact.remote(queries, 4, search, workers.limits))  # type: ignore[attr-defined]
 
-        ask(first, 1000)
-        alone, informed = ask(second, 1001), ask(second, 1000)
-        ask(first, 1000)
+        alone = ask(second, 1000)
+        ask(first, 1001)
+        informed = ask(second, 1001)
+        workers._searches = 1001
         assert informed.report.pairs == alone.report.pairs  # type: ignore[attr-defined]
         assert informed.report.scored < alone.report.scored  # type: ignore[attr-defined]
 
@@ -135,7 +136,9 @@ class TestTwoWorkers:
         hold_up(held, begun)
 
         def kill_when_begun(*given: object, **options: object) -> object:
+            end = time.monotonic() + 60
             while doomed:
+                assert time.monotonic() < end, "no piece has begun"
                 if begun.exists():
                     os.kill(doomed.pop(), signal.SIGKILL)
                 time.sleep(0.01)
@@ -202,6 +205,7 @@ def test_what_is_told_twice_is_counted_once() -> None:
     assert limits.offer(1, 1, torch.tensor([[3.0, 4.0]])).tolist() == [3.0]
     # A part that is redone knows less than it did, which stays true.
     assert limits.offer(1, 1, nothing).tolist() == [3.0]
-    assert limits.offer(2, 0, nothing).tolist() == [torch.inf]
+    assert limits.offer(2, 0, torch.tensor([[5.0, 6.0]])).tolist() == [6.0]
     # Of an earlier search.
     assert limits.offer(1, 1, torch.tensor([[0.0, 0.0]])).tolist() == [torch.inf]
+    assert limits.offer(2, 0, nothing).tolist() == [6.0]
