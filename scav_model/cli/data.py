@@ -58,13 +58,14 @@ def extract(
         gpus_per_worker: Share of a GPU that each worker of the cluster has, for --device cuda.
     """
     from contextlib import ExitStack
+    from functools import partial
 
     from scav_model.cluster import OverRay, connect
     from scav_model.data.datasets import folder
     from scav_model.data.extract import ExtractionConfig
     from scav_model.data.extract import extract as run
     from scav_model.data.manifest import read_manifest
-    from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
+    from scav_model.encoders import EncoderOptions, both_encoders
 
     clips = folder(source).clips if source.is_dir() else read_manifest(source)
     options = EncoderOptions(clip_features, beats_frequency, device, precision, batch_frames)
@@ -77,14 +78,15 @@ def extract(
         max_bad_share=max_bad_share,
         retry_skipped=retry_skipped,
     )
+    encoders = partial(both_encoders, visual, audio, options)
     with ExitStack() as stack:
         spread = None
         if ray is not None:
             stack.enter_context(connect(ray))
-            spread = OverRay(workers, gpus_per_worker)
+            spread = OverRay(workers, gpus_per_worker, encoders)
         elif gpus_per_worker:
             raise ValueError("expected --ray with --gpus_per_worker; add --ray local")
-        done = run(clips, out, visual_encoder(visual, options), audio_encoder(audio, options), config, spread)
+        done = run(clips, out, *encoders(), config, spread)
     print(f"{out}: {done.summary()}")
 
 

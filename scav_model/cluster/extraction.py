@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from scav_model.cluster.connection import check_resources, import_ray
+from scav_model.cluster.connection import ClusterError, check_resources, import_ray
 from scav_model.data.extract import Batches, Encoded, ExtractionError, Work
+from scav_model.encoders.encoder import AudioEncoder, VisualEncoder
 
 # Times that a worker is restarted, and a batch tried again, before that is given up.
 RESTARTS = 3
@@ -25,12 +28,21 @@ class OverRay:
     machine must see the media files under the same paths.
 
     Attributes:
-        workers: actors, each with a CPU and the encoders' weights of its own.
+        workers: actors, each with a CPU and encoders of its own.
         gpus_per_worker: share of a GPU that each has; 0: none.
+        encoders: makes the encoders anew in each worker, which must see the files that they are made from; None sends
+            the caller's, which those without weights (patches, log_mel) allow.
     """
 
     workers: int
     gpus_per_worker: float = 0.0
+    encoders: Callable[[], tuple[VisualEncoder, AudioEncoder]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ClusterError(f"expected at least 1 worker over a cluster, got {self.workers}; raise --workers")
+        if not self.gpus_per_worker >= 0:
+            raise ClusterError(f"expected gpus_per_worker to be 0 or more, got {self.gpus_per_worker}")
 
     def __call__(self, work: Work, batches: Batches) -> Iterator[list[Encoded | str]]:
         """
@@ -57,34 +69,41 @@ class OverRay:
 
 
 def _dataset(work: Work, batches: Batches, spread: OverRay) -> Any:
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
     # A block for each batch, so that features come back as they are made, and little is done again after a death.
     rows = [{"clips": pickle.dumps(list(batch))} for batch in batches]
+    make = spread.encoders or functools.partial(_same, work.visual, work.audio)
     worker: Any = _Worker
-    return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        worker,
-        fn_constructor_args=(ray.put(work),),
-        compute=ray.data.ActorPoolStrategy(size=min(spread.workers, len(rows))),
-        num_cpus=1,
-        num_gpus=spread.gpus_per_worker,
-        max_restarts=RESTARTS,
-        max_task_retries=RESTARTS,
-    )
+    with warnings.catch_warnings():
+        # Ray warns of settings of its own, and of `max_restarts`, which has no other place: without it, a file that
+        # crashes its decoder would be tried for ever.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            worker,
+            fn_constructor_args=(make, work.frame_rate),
+            compute=ray.data.ActorPoolStrategy(size=min(spread.workers, len(rows))),
+            num_cpus=1,
+            num_gpus=spread.gpus_per_worker,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+        )
+
+
+def _same(visual: VisualEncoder, audio: AudioEncoder) -> tuple[VisualEncoder, AudioEncoder]:
+    return visual, audio
 
 
 class _Worker:
     """An actor of Ray Data. Rows hold pickles: Arrow has no type for a clip's two sequences, or its reason."""
 
-    def __init__(self, work: Any) -> None:
-        import ray
-
+    def __init__(self, encoders: Callable[[], tuple[VisualEncoder, AudioEncoder]], frame_rate: float) -> None:
         torch.set_num_threads(1)
-        self.work: Work = ray.get(work) if isinstance(work, ray.ObjectRef) else work
+        self.work = Work(*encoders(), frame_rate)
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
         prepared = [self.work.prepare(clip) for clip in pickle.loads(row["clips"])]

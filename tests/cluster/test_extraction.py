@@ -1,5 +1,6 @@
 """Extraction by Ray Data: the store of one process, whatever happens on the way."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -16,14 +17,12 @@ from scav_model.data import FeatureStore
 from scav_model.data.extract import ExtractionConfig, ExtractionError, extract
 from scav_model.data.frontends import FramePatchConfig, LogMelConfig
 from scav_model.data.manifest import Clip, write_manifest
-from scav_model.encoders import audio_encoder, visual_encoder
+from scav_model.encoders import EncoderOptions, both_encoders
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from tests.data.conftest import make_media  # noqa: F401
 from tests.encoders.checkpoints import beats_file, clip_folder
 
 pytest.importorskip("ray")
-# Ray's, of its own settings.
-pytestmark = pytest.mark.filterwarnings("ignore:`use_.*` is deprecated:DeprecationWarning")
 Maker = Callable[..., Path]
 FRAMES = FramePatchConfig(frame_size=16)
 VISUAL, AUDIO = FramePatchEncoder(FRAMES), LogMelEncoder(LogMelConfig(mels=32))
@@ -50,12 +49,12 @@ def test_the_store_is_that_of_one_process(make_media: Maker, tmp_path: Path, clu
     assert (again.clips, again.skipped) == (0, [])
 
 
-def test_encoders_with_weights_travel(make_media: Maker, tmp_path: Path, cluster: str) -> None:  # noqa: F811
-    visual = visual_encoder(f"clip:{clip_folder(tmp_path / 'clip')}")
-    audio = audio_encoder(f"beats:{beats_file(tmp_path / 'beats.pt')}")
+def test_encoders_with_weights_are_made_where_they_work(make_media: Maker, tmp_path: Path, cluster: str) -> None:  # noqa: F811
+    specs = f"clip:{clip_folder(tmp_path / 'clip')}", f"beats:{beats_file(tmp_path / 'beats.pt')}"
+    make = functools.partial(both_encoders, *specs, EncoderOptions())
     clips = [Clip(f"{number}", make_media(f"{number}.mp4", seconds=1.5), "test") for number in range(2)]
-    extract(clips, tmp_path / "alone", visual, audio, ExtractionConfig(workers=0))
-    extract(clips, tmp_path / "spread", visual, audio, ExtractionConfig(workers=0), OverRay(1))
+    extract(clips, tmp_path / "alone", *make(), ExtractionConfig(workers=0))
+    extract(clips, tmp_path / "spread", *make(), ExtractionConfig(workers=0), OverRay(1, encoders=make))
     alone, spread = (FeatureStore.open(tmp_path / name) for name in ("alone", "spread"))
     assert alone.ids == spread.ids
     for number in range(2):
@@ -129,6 +128,13 @@ def test_a_worker_that_dies_again_and_again_is_told_and_what_was_done_kept(
     with pytest.raises(ExtractionError, match=r"a worker died.*the same command goes on"):
         extract(clips, tmp_path / "store", Crashing(FRAMES), AUDIO, CONFIG, OverRay(1))
     assert FeatureStore.open(tmp_path / "store").ids == ["0"]
+
+
+def test_settings() -> None:
+    with pytest.raises(ClusterError, match="expected at least 1 worker over a cluster, got 0"):
+        OverRay(0)
+    with pytest.raises(ClusterError, match="expected gpus_per_worker to be 0 or more, got -1"):
+        OverRay(1, -1)
 
 
 def test_more_workers_than_there_is_room_for(make_media: Maker, tmp_path: Path, cluster: str) -> None:  # noqa: F811
