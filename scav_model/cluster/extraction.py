@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
@@ -79,6 +80,8 @@ def _dataset(work: Work, batches: Batches, spread: OverRay) -> Any:
         warnings.simplefilter("ignore", DeprecationWarning)
         import ray.data
 
+        # It tells that its progress bars are off; there is one already.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
