@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,11 +48,29 @@ def connect(address: str) -> Iterator[None]:
         return
     settings: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     try:
-        ray.init(address=address, logging_level="error", log_to_driver=False, **settings)
+        try:
+            _reach(address)
+            ray.init(address=address, logging_level="error", log_to_driver=False, **settings)
+        except (ConnectionError, ValueError) as error:
+            raise ConnectionError(
+                f"expected a Ray cluster at {address!r}, got none ({error}); ray start --head starts one, and local is "
+                "one on this machine alone"
+            ) from error
         yield
     finally:
         # After Ctrl-C too: what was started here ends here.
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Ray tries for minutes to reach a head that is not there."""
+    host, separator, port = address.rpartition(":")
+    if not separator or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def check_resources(workers: int, gpus_per_worker: float, option: str = "--workers") -> None:

@@ -1,4 +1,4 @@
-"""Without Ray, what needs it says how to have it."""
+"""Without Ray, or a cluster, what needs it says how to have it."""
 
 import sys
 from pathlib import Path
@@ -27,6 +27,19 @@ def test_the_extra_is_named(
         told = capsys.readouterr().err
         assert "pip install 'scav-kernels[ray]'" in told
         assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1:head"])
+def test_a_cluster_that_is_not_there_is_a_line(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "a.mp4").touch()
+    assert main(["extract", str(tmp_path / "media"), "--out", str(tmp_path / "store"), "--ray", address]) == 1
+    told = capsys.readouterr().err
+    assert f"expected a Ray cluster at '{address}', got none" in told
+    assert told.count("\n") == 1
 
 
 def test_settings_of_workers_without_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
