@@ -45,6 +45,7 @@ def topk(
     metric: str = "interpolated_euclidean",
     queries_are: str = "x",
     prune: str = "auto",
+    limits: Tensor | None = None,
     **options: Any,
 ) -> TopK:
     """The k nearest items of each query: queries (Q, N, D), database (G, M, D) -> distances, indices (Q, k).
@@ -68,17 +69,21 @@ def topk(
         prune: "auto" leaves out pairs that a lower bound shows to be beyond the k-th, where the metric has one:
             interpolated Euclidean, DTW and Sinkhorn. soft-DTW and the divergences have none, and their search is
             exhaustive, as with "none".
+        limits: (Q,) in the dtype of the distances: only items within them count, and bounds prune against them from the
+            start, as where the k-th distance of another part of a database is known; None: all count.
         options: of the metric.
 
     Returns:
         distances (Q, k), float64 for float64 inputs and float32 for all others, and indices (Q, k) int64: a tuple of
-        the two, with a ``report`` of the pairs that each bound removed.
+        the two, with a ``report`` of the pairs that each bound removed. Where fewer than k items are within a limit,
+        inf and −1 come last.
 
     Raises:
         ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range, before any work.
     """
     index = _index(queries, database, database_lengths)
     _check(queries, index, k, query_lengths, queries_are, prune)
+    _check_limits(limits, queries, index)
     given = {**find_metric(metric, options).defaults(), **options}
     check_options(metric, **given)
     lengths = _check_pairs(queries, index, query_lengths, metric, queries_are, given)
@@ -95,9 +100,16 @@ def topk(
         some = slice(first, first + _QUERIES)
         ask = Question(queries[some].detach(), lengths[some], index, metric, METRICS[metric], given, queries_are)
         nearest = Nearest(len(ask.queries), k, index.dtype, queries.device)
+        if limits is not None:
+            # Held by no item yet, so that any that is no farther takes its place.
+            nearest.distances[:] = limits[some, None]
         search = AlignedSearch if metric == "interpolated_euclidean" else WarpedSearch
         search(ask, pruned, report).run(nearest)
         distances[some], indices[some] = nearest.distances, nearest.items
+    if limits is not None:
+        nobody = indices == torch.iinfo(torch.int64).max
+        distances.masked_fill_(nobody, torch.inf)
+        indices.masked_fill_(nobody, -1)
     found = TopK((distances, indices))
     found.report = report
     return found
@@ -130,6 +142,20 @@ def _check(
             f"topk: expected k from 1 to {len(index)}, the size of the database, got {k}; "
             "pass min(k, len(database)) for as many as there are"
         )
+
+
+def _check_limits(limits: Tensor | None, queries: Tensor, index: SearchIndex) -> None:
+    if limits is None:
+        return
+    check_tensors("topk", limits=limits)
+    expected = (len(queries),), index.dtype, queries.device
+    if (limits.shape, limits.dtype, limits.device) != expected:
+        raise ValueError(
+            f"topk: expected limits of shape {expected[0]}, {expected[1]} on {expected[2]}, one for each query, got "
+            f"{tuple(limits.shape)}, {limits.dtype} on {limits.device}"
+        )
+    if bool(limits.isnan().any()):
+        raise ValueError("topk: expected limits to be numbers, got NaN; inf lets all items count")
 
 
 def _check_pairs(

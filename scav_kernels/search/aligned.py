@@ -126,8 +126,8 @@ class AlignedSearch:
         return self.index.summaries(section.first, section.end, section.target, self.squared).panels[number]
 
     def _seed(self, nearest: Nearest, sections: list[Section]) -> tuple[Tensor, Tensor]:
-        """Scores the k pairs of each query whose bounds are least, so that there is something that bounds can exceed;
-        these pairs: queries, places in the index's order."""
+        """Scores, of each query, the k pairs whose bounds are least and within its limit, so that there is something
+        that bounds can exceed; these pairs: queries, places in the index's order."""
         least = Nearest(len(self.ask.queries), nearest.k, self.index.dtype, self.index.steps.device)
         finest = len(DENSE) - 1
         for section in sections:
@@ -139,9 +139,12 @@ class AlignedSearch:
                 rows = section.queries[:, None].expand_as(places)
                 least.offer(rows.flatten(), places.flatten() + begin, found.flatten())
         queries = torch.arange(len(least.items), device=least.items.device)[:, None].expand_as(least.items)
-        self.report.scored += least.items.numel()
         rows, places = queries.flatten(), least.items.flatten()
-        limits = torch.full_like(least.distances, torch.inf).flatten()
+        allowed = self._allowed(self.ask.query_norms[rows] + self.index.norms[self.index.order[places]])
+        within = ~(least.distances.flatten() - allowed > nearest.limits[rows])
+        rows, places = rows[within], places[within]
+        self.report.scored += len(rows)
+        limits = least.distances.new_full((len(rows),), torch.inf)
         items = self.index.order[places]
         nearest.offer(rows, items, self._score(rows, items, limits))
         return rows, places

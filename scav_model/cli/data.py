@@ -26,6 +26,8 @@ def extract(
     shard_megabytes: int = 256,
     max_bad_share: float = 0.05,
     retry_skipped: bool = False,
+    ray: str | None = None,
+    gpus_per_worker: float = 0.0,
 ) -> None:
     """Turns media files into a store of features; the same command goes on where it was stopped.
 
@@ -43,19 +45,27 @@ def extract(
         device: Device of the encoders, as torch names it: cpu, cuda, cuda:1.
         precision: Precision of the encoders' products: auto is bfloat16 on a GPU that has it, float32 elsewhere.
         dtype: Numbers on disk; bfloat16 and float16 take half the room of float32.
-        workers: Processes that decode ahead of the encoders; 0 decodes in this one.
+        workers: Processes that decode ahead of the encoders; 0 decodes in this one. With --ray, actors that decode and
+            encode, with a CPU and the encoders of their own.
         batch_clips: Clips that are encoded together.
         batch_frames: Frames that go through CLIP at a time.
         shard_megabytes: Size of a file of the store, in MiB; what a kill can cost is the last, unwritten one.
         max_bad_share: Share of the clips, from 0 to 1, above which the command fails in the end because they could not
             be used; the others stay in the store.
         retry_skipped: Try clips again that an earlier run could not use.
+        ray: Address of a Ray cluster that decodes and encodes, to the same store: local starts one on this machine for
+            this command, auto or HOST:PORT joins one that runs; null does all in processes of this machine.
+        gpus_per_worker: Share of a GPU that each worker of the cluster has, for --device cuda.
     """
+    from contextlib import ExitStack
+    from functools import partial
+
+    from scav_model.cluster import OverRay, connect
     from scav_model.data.datasets import folder
     from scav_model.data.extract import ExtractionConfig
     from scav_model.data.extract import extract as run
     from scav_model.data.manifest import read_manifest
-    from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
+    from scav_model.encoders import EncoderOptions, both_encoders
 
     clips = folder(source).clips if source.is_dir() else read_manifest(source)
     options = EncoderOptions(clip_features, beats_frequency, device, precision, batch_frames)
@@ -68,7 +78,15 @@ def extract(
         max_bad_share=max_bad_share,
         retry_skipped=retry_skipped,
     )
-    done = run(clips, out, visual_encoder(visual, options), audio_encoder(audio, options), config)
+    encoders = partial(both_encoders, visual, audio, options)
+    with ExitStack() as stack:
+        spread = None
+        if ray is not None:
+            stack.enter_context(connect(ray))
+            spread = OverRay(workers, gpus_per_worker, encoders)
+        elif gpus_per_worker:
+            raise ValueError("expected --ray with --gpus_per_worker; add --ray local")
+        done = run(clips, out, *encoders(), config, spread)
     print(f"{out}: {done.summary()}")
 
 

@@ -254,6 +254,9 @@ def search(
     audio: str | None = None,
     device: str = "cpu",
     alignment: bool = False,
+    ray: str | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float = 0.0,
 ) -> None:
     """Finds the sounds that fit a video, or the videos that fit a sound.
 
@@ -275,7 +278,12 @@ def search(
         audio: Front end of query sounds, likewise.
         device: Device to encode queries on, as torch names it: cpu, cuda, cuda:1.
         alignment: Add to JSON, for each hit, which second matches which and what that contributes.
+        ray: Address of a Ray cluster whose workers search a part of the index each, to the same answer: local starts
+            one on this machine for this search, auto or HOST:PORT joins one that runs; null searches in this process.
+        workers: Workers of the cluster, at most one for each shard of the index; null takes as many as it has room for.
+        gpus_per_worker: Share of a GPU that each worker compares on; 0 compares on CPUs, one for each.
     """
+    from scav_model.cluster.search import search_workers
     from scav_model.files import write_whole
     from scav_model.search import SearchIndex
     from scav_model.search import search as find
@@ -285,7 +293,8 @@ def search(
     opened = SearchIndex.open(index)
     check_metric(opened, metric)
     asked = _queries(opened, query, batch, features, side, checkpoint, {"video": visual, "audio": audio}, device)
-    answer = find(opened, asked, k, mode=mode, candidates=candidates)
+    with search_workers(ray, opened, workers, gpus_per_worker) as made:
+        answer = find(opened, asked, k, mode=mode, candidates=candidates, workers=made)
     for note in answer.notes:
         print(f"note: {note}", file=sys.stderr)
     if format == "html":

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from scav_model.data.decode import DecodeError, decode
@@ -76,17 +77,68 @@ class Prepared:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A clip's features."""
+
+    video: Tensor  # (N, Dv)
+    audio: Tensor  # (M, Da)
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with clips, in whatever process: the reason stands for one that cannot be used."""
+
+    visual: VisualEncoder
+    audio: AudioEncoder
+    frame_rate: float
+
+    @property
+    def prepare(self) -> Callable[[Clip], Prepared | str]:
+        """Picklable, without the encoders' weights."""
+        return functools.partial(
+            prepare_clip,
+            frame_rate=self.frame_rate,
+            picture=self.visual.picture,
+            prepare_video=self.visual.prepare,
+            prepare_audio=self.audio.prepare,
+            sample_rate=self.audio.sample_rate,
+        )
+
+    def encode(self, batch: Sequence[Prepared | str]) -> list[Encoded | str]:
+        """Those that can be used, together: an encoder's last digits may depend on the batch."""
+        good = [prepared for prepared in batch if isinstance(prepared, Prepared)]
+        if not good:
+            return [str(reason) for reason in batch]
+        video = self.visual.encode([prepared.video for prepared in good])
+        audio = self.audio.encode([prepared.audio for prepared in good])
+        sides = zip(good, video, audio, strict=True)
+        encoded = (Encoded(pictures, sound, one.seconds) for one, pictures, sound in sides)
+        return [result if isinstance(result, str) else next(encoded) for result in batch]
+
+
+Batches = Sequence[Sequence[Clip]]
+# Does the work on batches of clips, wherever; a list for each, in order.
+Spread = Callable[[Work, Batches], Iterator[list[Encoded | str]]]
+
+
 def extract(
     clips: Sequence[Clip],
     out: Path | str,
     visual: VisualEncoder,
     audio: AudioEncoder,
     config: ExtractionConfig | None = None,
+    spread: Spread | None = None,
 ) -> Extraction:
     """Put the features of `clips` into the store at `out`, less those that it holds already.
 
     The same call goes on where an earlier one stopped, however it did. A clip that cannot be used is named, listed in
     the store with the reason, and not tried again unless `retry_skipped` says so.
+
+    Args:
+        spread: who decodes and encodes, such as `scav_model.cluster.OverRay`; None: `workers` processes decode and this
+            one encodes. The store is written here.
 
     Raises:
         StoreError: the store was begun with other settings; the message names them.
@@ -102,21 +154,12 @@ def extract(
         if config.retry_skipped:
             writer.forget_skipped()
         rest = [clip for clip in clips if clip.id not in writer.done | writer.skipped]
-        run = _Run(writer, visual, audio, len(clips) - len(rest), len(clips))
-        work = functools.partial(
-            prepare_clip,
-            frame_rate=config.frame_rate,
-            picture=visual.picture,
-            prepare_video=visual.prepare,
-            prepare_audio=audio.prepare,
-            sample_rate=audio.sample_rate,
-        )
-        # While a batch is encoded, the next one is decoded.
-        prepared = ordered_map(work, rest, workers=config.workers, chunk=1, waiting=config.batch_clips)
-        results = zip(rest, prepared, strict=True)
+        run = _Run(writer, len(clips) - len(rest), len(clips))
+        batches = [rest[first : first + config.batch_clips] for first in range(0, len(rest), config.batch_clips)]
+        spread = spread or functools.partial(_decode_ahead, config=config)
         try:
-            for batch in _batches(results, config.batch_clips):
-                run.take(batch)
+            for batch, encoded in zip(batches, spread(Work(visual, audio, config.frame_rate), batches), strict=True):
+                run.take(batch, encoded)
         except BrokenProcessPool as error:
             raise ExtractionError(
                 "a worker process died, out of memory or by a crash in a decoder; what was done is kept: the same "
@@ -167,40 +210,37 @@ def prepare_clip(
         return f"{type(error).__name__}: {error}"
 
 
-def _batches(results: Iterator[tuple[Clip, Prepared | str]], size: int) -> Iterator[list[tuple[Clip, Prepared | str]]]:
-    while batch := list(islice(results, size)):
-        yield batch
+def _decode_ahead(work: Work, batches: Batches, config: ExtractionConfig) -> Iterator[list[Encoded | str]]:
+    """While a batch is encoded here, the next one is decoded."""
+    clips = [clip for batch in batches for clip in batch]
+    prepared = ordered_map(work.prepare, clips, workers=config.workers, chunk=1, waiting=config.batch_clips)
+    for batch in batches:
+        yield work.encode(list(islice(prepared, len(batch))))
 
 
 class _Run:
-    """Encodes batches into the store and shows how fast."""
+    """Puts batches into the store and shows how fast."""
 
-    def __init__(
-        self, writer: StoreWriter, visual: VisualEncoder, audio: AudioEncoder, before: int, total: int
-    ) -> None:
-        self.writer, self.visual, self.audio = writer, visual, audio
+    def __init__(self, writer: StoreWriter, before: int, total: int) -> None:
+        self.writer = writer
         self.clips, self.media_seconds = 0, 0.0
         self.skipped: list[Skipped] = []
         self.started = time.perf_counter()
         self.bar: Any = tqdm(total=total, initial=before, desc="features", unit="clip")
 
-    def take(self, batch: list[tuple[Clip, Prepared | str]]) -> None:
-        good = [(clip, prepared) for clip, prepared in batch if isinstance(prepared, Prepared)]
-        encoded: dict[str, str | None] = {}
-        if good:
-            video = self.visual.encode([prepared.video for _, prepared in good])
-            audio = self.audio.encode([prepared.audio for _, prepared in good])
-            for (clip, prepared), *sides in zip(good, video, audio, strict=True):
-                entry = Entry(clip.id, clip.split, prepared.seconds, clip.label)
-                encoded[clip.id] = self.writer.add(entry, *sides)
-                if encoded[clip.id] is None:
-                    self.clips += 1
-                    self.media_seconds += prepared.seconds
-        for clip, result in batch:
-            reason = result if isinstance(result, str) else encoded[clip.id]
+    def take(self, clips: Sequence[Clip], encoded: Sequence[Encoded | str]) -> None:
+        for clip, result in zip(clips, encoded, strict=True):
+            if isinstance(result, Encoded):
+                entry = Entry(clip.id, clip.split, result.seconds, clip.label)
+                reason = self.writer.add(entry, result.video, result.audio)
+            else:
+                reason = result
             if reason is not None:
                 self._skip(Skipped(clip.id, str(clip.path), reason))
-        self.bar.update(len(batch))
+            elif isinstance(result, Encoded):
+                self.clips += 1
+                self.media_seconds += result.seconds
+        self.bar.update(len(clips))
         self.bar.set_postfix_str(f"{self.media_seconds / (time.perf_counter() - self.started):.1f} × real time")
 
     def _skip(self, skipped: Skipped) -> None:

@@ -1,6 +1,14 @@
 """What turns decoded frames and sound into steps: CLIP, BEATs, and front ends that need no download."""
 
 from scav_model.encoders.encoder import AudioEncoder, EncoderError, VisualEncoder
-from scav_model.encoders.specs import EncoderOptions, audio_encoder, visual_encoder
+from scav_model.encoders.specs import EncoderOptions, audio_encoder, both_encoders, visual_encoder
 
-__all__ = ["AudioEncoder", "EncoderError", "EncoderOptions", "VisualEncoder", "audio_encoder", "visual_encoder"]
+__all__ = [
+    "AudioEncoder",
+    "EncoderError",
+    "EncoderOptions",
+    "VisualEncoder",
+    "audio_encoder",
+    "both_encoders",
+    "visual_encoder",
+]

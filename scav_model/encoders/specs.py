@@ -47,3 +47,8 @@ def audio_encoder(spec: str, options: EncoderOptions | None = None) -> AudioEnco
     if kind == "beats" and rest:
         return BeatsEncoder(rest, frequency=options.beats_frequency, device=options.device, precision=options.precision)
     raise EncoderError(f"expected an audio encoder, log_mel or beats:CHECKPOINT, got {spec!r}")
+
+
+def both_encoders(visual: str, audio: str, options: EncoderOptions) -> tuple[VisualEncoder, AudioEncoder]:
+    """Picklable with its arguments, so that another process can make the same."""
+    return visual_encoder(visual, options), audio_encoder(audio, options)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import scav_kernels
+from scav_kernels.ops.topk import TopK
 from scav_model.data.store.layout import DTYPES
-from scav_model.distances import Sequences
+from scav_model.distances import POOLED_COSINE, Sequences
 from scav_model.search.index import Piece, SearchIndex
 from scav_model.search.queries import Queries
 
@@ -36,68 +37,140 @@ def smallest(distance: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]
     return distance.gather(1, order), numbers.gather(1, order)
 
 
-def exact(index: SearchIndex, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
+class Outside(Protocol):
+    """What is known beyond this index, such as to other parts of a larger one."""
+
+    def __call__(self, found: Tensor) -> Tensor:
+        """Given the distances (Q, at most k) found here so far, ascending: (Q,) distances within each of which there
+        are k clips elsewhere and here, so that what is farther is of no interest; inf where nothing is known."""
+
+
+def exact(
+    index: SearchIndex,
+    queries: Queries,
+    k: int,
+    *,
+    outside: Outside | None = None,
+    report: scav_kernels.SearchReport | None = None,
+    device: str = "cpu",
+) -> tuple[Tensor, Tensor]:
     """Distances (Q, k), ascending, and numbers (Q, k) of the nearest clips; of ties those with the lower number.
 
     Certified: all are compared, but for runs of clips of one length that `scav_kernels.topk` searches, which leaves out
     only what a lower bound shows to be beyond the k-th, while that is worth its while. There must be k clips.
+
+    Args:
+        outside: is asked before each piece, and told in the end; places beyond what it knows hold inf.
+        report: the pairs of this search are added to it.
+        device: that compares.
     """
-    asked = stored(index, queries.sequences)
+    asked = Sequences(*(part.to(device) for part in stored(index, queries.sequences)))
     index.prepared.ask(asked.lengths.tolist())
+    course = _Course(index, asked, queries.side, report or scav_kernels.SearchReport())
     best = torch.empty(len(queries), 0)
     numbers = torch.empty(len(queries), 0, dtype=torch.int64)
     for piece in index.pieces(queries.target):
-        some = functools.partial(_nearest, k=k) if piece.even and index.prepared.worth else _all
-        for listed, found in some(index, asked, queries.side, piece):
+        limits = best[:, -1] if best.shape[1] == k else torch.full((len(queries),), torch.inf)
+        if outside is not None:
+            limits = torch.minimum(limits, outside(best))
+        for listed, found in course.piece(piece, k, limits):
             # Earlier clips come first and have the lower numbers, so that a stable order breaks ties as it should.
             best, numbers = smallest(torch.cat((best, found), dim=1), torch.cat((numbers, listed), dim=1), k)
+    if outside is not None:
+        outside(best)
     return best, numbers
 
 
 Found = Iterator[tuple[Tensor, Tensor]]
 
 
-def _nearest(index: SearchIndex, asked: Sequences, side: str, piece: Piece, k: int) -> Found:
-    """Numbers and distances (Q, at most k) of the nearest of an even piece, of ties those with the lower number."""
-    live = torch.from_numpy(index.live[piece.start : piece.start + piece.count])
-    kept = min(k, int(live.sum()))
-    if not kept:
-        return
-    target = "audio" if side == "video" else "video"
-    database = index.prepared.get((target, piece.start), lambda: index.even(target, piece))
-    # Deleted clips are in the way of as many others at most.
-    count = min(piece.count, kept + piece.count - int(live.sum()))
-    distance = index.distance
-    options: dict[str, Any] = distance.options
-    answer = scav_kernels.topk(
-        asked.steps,
-        database,
-        count,
-        asked.lengths,
-        metric=distance.metric,
-        queries_are="x" if side == "video" else "y",
-        **options,
-    )
-    if piece.count >= TELLING * count:
-        index.prepared.learn(answer.report)
-    found, items = answer
-    order = live[items].sort(dim=1, descending=True, stable=True).indices[:, :kept]
-    found, items = found.gather(1, order), items.gather(1, order)
-    if distance.per_step:
-        found = found / (asked.lengths[:, None] + database.steps.shape[1])
-    yield items + piece.start, found
+@dataclass
+class _Course:
+    """One search: each piece's numbers and distances (Q, C) of all that may be among the k nearest."""
 
+    index: SearchIndex
+    asked: Sequences
+    side: str
+    report: scav_kernels.SearchReport
 
-def _all(index: SearchIndex, asked: Sequences, side: str, piece: Piece) -> Found:
-    """Numbers and distances (Q, B) of all clips of a piece, in order."""
-    target = "audio" if side == "video" else "video"
-    steps = asked.steps.float()
-    for listed, block in index.blocks(target, piece):
-        found = [
-            distances(index, Sequences(steps[row : row + ROWS], asked.lengths[row : row + ROWS]), side, block)
-            for row in range(0, len(asked.lengths), ROWS)
-        ]
-        yield torch.from_numpy(listed).expand(len(asked.lengths), -1), torch.cat(found)
+    def piece(self, piece: Piece, k: int, limits: Tensor) -> Found:
+        distance = self.index.distance
+        if distance.metric == POOLED_COSINE or (distance.per_step and not piece.even):
+            yield from self._all(piece)
+        elif piece.even:
+            yield from self._even(piece, k, limits)
+        else:
+            yield from self._uneven(piece, k, limits)
+
+    @property
+    def target(self) -> str:
+        return "audio" if self.side == "video" else "video"
+
+    def _nearest(self, database: scav_kernels.SearchIndex, k: int, limits: Tensor, prune: str) -> TopK:
+        """A pair's distance is the same whatever is pruned: neither bounds nor limits change a digit."""
+        distance = self.index.distance
+        options: dict[str, Any] = distance.options
+        answer = scav_kernels.topk(
+            self.asked.steps.to(database.steps.dtype),
+            database,
+            k,
+            self.asked.lengths,
+            metric=distance.metric,
+            queries_are="x" if self.side == "video" else "y",
+            prune=prune,
+            limits=limits.to(database.steps.device),
+            **options,
+        )
+        self.report.pairs += answer.report.pairs
+        self.report.scored += answer.report.scored
+        self.report.abandoned += answer.report.abandoned
+        return answer
+
+    def _even(self, piece: Piece, k: int, limits: Tensor) -> Found:
+        """The nearest of an even piece, of ties those with the lower number."""
+        live = torch.from_numpy(self.index.live[piece.start : piece.start + piece.count])
+        kept = min(k, int(live.sum()))
+        if not kept:
+            return
+        prepared, device = self.index.prepared, self.asked.steps.device
+        database = prepared.get((self.target, piece.start), lambda: self.index.even(self.target, piece).to(device))
+        # Deleted clips are in the way of as many others at most.
+        count = min(piece.count, kept + piece.count - int(live.sum()))
+        steps = self.asked.lengths[:, None].cpu() + database.steps.shape[1] if self.index.distance.per_step else None
+        if steps is not None:
+            # A little more than all that rounds down to the limit.
+            limits = limits * steps[:, 0] * (1 + 2.0**-20)
+        bounded = prepared.worth
+        answer = self._nearest(database, count, limits, "auto" if bounded else "none")
+        if bounded and piece.count >= TELLING * count:
+            prepared.learn(answer.report)
+        found, items = (part.cpu() for part in answer)
+        counted = live[items] & (items >= 0)
+        order = counted.sort(dim=1, descending=True, stable=True).indices[:, :kept]
+        found = found.masked_fill(~counted, torch.inf).gather(1, order)
+        yield items.gather(1, order) + piece.start, found if steps is None else found / steps
+
+    def _uneven(self, piece: Piece, k: int, limits: Tensor) -> Found:
+        """The nearest of each block."""
+        for listed, block in self.index.blocks(self.target, piece):
+            block = Sequences(*(part.to(self.asked.steps.device) for part in block))
+            answer = self._nearest(scav_kernels.SearchIndex(*block), min(k, len(listed)), limits, "none")
+            found, items = (part.cpu() for part in answer)
+            yield torch.from_numpy(listed)[items], found
+
+    def _all(self, piece: Piece) -> Found:
+        """All clips, in order: divided by their steps, distances of clips of several lengths have another order than
+        the sums that `topk` compares."""
+        queries, lengths = self.asked.steps.float(), self.asked.lengths
+        for listed, block in self.index.blocks(self.target, piece):
+            block = Sequences(*(part.to(queries.device) for part in block))
+            found = [
+                distances(self.index, Sequences(queries[row : row + ROWS], lengths[row : row + ROWS]), self.side, block)
+                for row in range(0, len(lengths), ROWS)
+            ]
+            self.report.pairs += len(lengths) * len(listed)
+            self.report.scored += len(lengths) * len(listed)
+            yield torch.from_numpy(listed).expand(len(lengths), -1), torch.cat(found).cpu()
 
 
 def stored(index: SearchIndex, queries: Sequences) -> Sequences:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ def nearest_means(index: SearchIndex, queries: Queries, k: int) -> tuple[Floats,
 
     There must be k clips.
     """
+    scores, numbers = best_scores(index, queries, k)
+    return 1 - scores, numbers
+
+
+def best_scores(index: SearchIndex, queries: Queries, k: int) -> tuple[Floats, Ints]:
+    """Cosines (Q, k), descending, and numbers (Q, k) of the clips with the nearest means, of ties the lower number
+    first. There must be k clips."""
     asked = np.ascontiguousarray(pooled(queries.sequences).numpy())
     scores: list[Floats] = []
     numbers: list[Ints] = []
@@ -30,10 +37,11 @@ def nearest_means(index: SearchIndex, queries: Queries, k: int) -> tuple[Floats,
             found = flat.nearest(shard.flat(queries.target), asked, count, live)
             scores.append(found[0])
             numbers.append(found[1] + start)
-    return _merge(np.concatenate(scores, axis=1), np.concatenate(numbers, axis=1), k)
+    return best_of(scores, numbers, k)
 
 
-def _merge(scores: Floats, numbers: Ints, k: int) -> tuple[Floats, Ints]:
-    order = np.lexsort((numbers, -scores), axis=1)[:, :k]
-    chosen: Any = np.take_along_axis(scores, order, axis=1)
-    return 1 - chosen, np.take_along_axis(numbers, order, axis=1)
+def best_of(scores: Sequence[Floats], numbers: Sequence[Ints], k: int) -> tuple[Floats, Ints]:
+    """The k best of what several shards found, (Q, C) each."""
+    joined, named = np.concatenate(scores, axis=1), np.concatenate(numbers, axis=1)
+    order = np.lexsort((named, -joined), axis=1)[:, :k]
+    return np.take_along_axis(joined, order, axis=1), np.take_along_axis(named, order, axis=1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from scav_model.search.compare import compare, exact, reorder, smallest
 from scav_model.search.flattened import flattened
@@ -56,9 +60,25 @@ class Answer:
     notes: list[str] = field(default_factory=list)
 
 
+class Workers(Protocol):
+    """Others that compare, each with a part of the index: the answer is that of this process alone."""
+
+    def exact(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
+        """As `scav_model.search.compare.exact`."""
+
+    def nearest_means(self, queries: Queries, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """As `scav_model.search.pooled.nearest_means`."""
+
+
 @torch.no_grad()
 def search(
-    index: SearchIndex, queries: Queries, k: int = 10, *, mode: str = "exact", candidates: int = CANDIDATES
+    index: SearchIndex,
+    queries: Queries,
+    k: int = 10,
+    *,
+    mode: str = "exact",
+    candidates: int = CANDIDATES,
+    workers: Workers | None = None,
 ) -> Answer:
     """The k nearest clips to each query.
 
@@ -71,10 +91,11 @@ def search(
             be one vector: squared interpolated Euclidean, and clips of one length.
         candidates: k′ of `hybrid`, the dial between its recall and its time (`scav index tune` measures both); at
             least k.
+        workers: who compares, such as `scav_model.cluster.SearchWorkers`; None: this process. Not in mode flat.
 
     Raises:
         SearchIndexError: queries of another size or side than the index holds, an unknown mode, k or candidates
-            below 1.
+            below 1, workers in mode flat.
         DamagedIndexError: what had to be read is not what was written.
     """
     if mode not in MODES:
@@ -82,6 +103,8 @@ def search(
     for name, value in (("k", k), ("candidates", candidates)):
         if value < 1:
             raise SearchIndexError(f"expected {name} to be at least 1, got {value}")
+    if mode == "flat" and workers is not None:
+        raise SearchIndexError("mode flat is of one process; with workers, use --mode exact")
     queries.check(index)
     notes = []
     if not len(index):
@@ -89,16 +112,17 @@ def search(
     if k > len(index):
         notes.append(f"k is {k} and the index holds {len(index)} clips, so all of them are returned")
         k = len(index)
+    means = functools.partial(nearest_means, index) if workers is None else workers.nearest_means
     if mode == "exact":
-        distances, numbers = exact(index, queries, k)
+        distances, numbers = exact(index, queries, k) if workers is None else workers.exact(queries, k)
     elif mode == "flat":
         distances, numbers = flattened(index, queries, k)
     elif mode == "mean":
-        distances, numbers = (torch.from_numpy(found) for found in nearest_means(index, queries, k))
+        distances, numbers = (torch.from_numpy(found) for found in means(queries, k))
     else:
         if candidates < k:
             notes.append(f"candidates is {candidates}, less than k, so {k} are taken")
-        chosen = nearest_means(index, queries, min(max(candidates, k), len(index)))[1]
+        chosen = means(queries, min(max(candidates, k), len(index)))[1]
         distances, numbers = reorder(index, queries, chosen, k)
     rows = zip(distances.tolist(), numbers.tolist(), strict=True)
     return Answer(queries, mode, [hits(index, *row) for row in rows], notes)

@@ -246,6 +246,33 @@ def test_errors_come_before_any_work() -> None:
         topk(q, d, 1, resample="z")
 
 
+@named
+def test_limits_leave_out_what_is_beyond_them(metric: str, options: dict[str, Any]) -> None:
+    q, ql = clips(4, 9, 48, seed=0)
+    d, dl = clips(70, 11, 48, seed=1)
+    d, dl = torch.cat([d, d[:30]]), torch.cat([dl, dl[:30]])
+    for prune in ("auto", "none"):
+        free = topk(q, d, 20, ql, dl, metric=metric, prune=prune, **options)
+        limits = torch.stack(
+            [free.distances[0, 19], free.distances[1, 6], free.distances[2, 0] - 1, free.distances[3, 19]]
+        )
+        limits[3] = torch.inf
+        found = topk(q, d, 20, ql, dl, metric=metric, prune=prune, limits=limits, **options)
+        within = free.distances <= limits[:, None]
+        assert torch.equal(found.distances, free.distances.masked_fill(~within, torch.inf))
+        assert torch.equal(found.indices, free.indices.masked_fill(~within, -1))
+        assert found.report.scored <= free.report.scored
+
+
+def test_bad_limits() -> None:
+    q, d = torch.randn(2, 3, 4), torch.randn(5, 3, 4)
+    for limits in (torch.ones(3), torch.ones(2, dtype=torch.float64), torch.ones(2, 1)):
+        with pytest.raises(ValueError, match=r"expected limits of shape \(2,\), torch.float32 on cpu, .* got"):
+            topk(q, d, 1, limits=limits)
+    with pytest.raises(ValueError, match="expected limits to be numbers, got NaN"):
+        topk(q, d, 1, limits=torch.tensor([1.0, torch.nan]))
+
+
 def test_no_queries() -> None:
     found = topk(torch.randn(0, 3, 4), torch.randn(5, 6, 4), 2)
     assert found.distances.shape == found.indices.shape == (0, 2)

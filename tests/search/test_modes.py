@@ -15,6 +15,7 @@ from scav_model.search import (
     rerank,
     search,
 )
+from scav_model.search.compare import exact
 from scav_model.search.tune import tune
 from tests.search.worlds import clip, header
 
@@ -133,7 +134,7 @@ def test_bounds_are_tried_once_and_given_up_where_they_leave_out_too_little(make
     monkeypatch.setattr("scav_model.search.bounds.WARM", 4)
     calls = []
     topk = scav_kernels.topk
-    monkeypatch.setattr(scav_kernels, "topk", lambda *a, **b: calls.append(len(a[0])) or topk(*a, **b))
+    monkeypatch.setattr(scav_kernels, "topk", lambda *a, **b: calls.append(b["prune"]) or topk(*a, **b))
     folder = make_index(120, per_shard=40, metric=metric)
     names = ["clip-1", "clip-77"]
     found = []
@@ -145,11 +146,54 @@ def test_bounds_are_tried_once_and_given_up_where_they_leave_out_too_little(make
         for _ in range(4):
             hits = search(index, queries_by_id(index, names, "video"), 3).hits
             found.append([[hit.id for hit in row] for row in hits])
-            counts.append(len(calls))
+            counts.append(calls.count("auto"))
         assert counts[0] == 0 < counts[1]
         assert index.prepared.useless == (useless and telling == 8)
         assert (counts[3] == counts[1]) == index.prepared.useless
     assert all(one == found[0] for one in found)
+
+
+@pytest.mark.parametrize("side", ["video", "audio"])
+@pytest.mark.parametrize(("metric", "options", "per_step"), METRICS)
+@pytest.mark.parametrize("even", [3, 64])
+def test_no_way_to_search_changes_a_digit(make_index, metric, options, per_step, side, even, monkeypatch):
+    monkeypatch.setattr("scav_model.search.index.EVEN", even)
+    folder = make_index(60, per_shard=20, metric=metric, options=options, per_step=per_step)
+    with IndexWriter(folder) as writer:
+        writer.delete(["clip-7", "clip-31"])
+    answers = []
+    for warm, threads in ((0, 1), (10**9, 1), (0, 2), (10**9, 2)):
+        monkeypatch.setattr("scav_model.search.bounds.WARM", warm)
+        torch.set_num_threads(threads)
+        index = SearchIndex.open(folder)
+        hits = search(index, queries_by_id(index, NAMES, side), 7).hits
+        answers.append([[(hit.number, hit.distance) for hit in row] for row in hits])
+    assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("even", [3, 64])
+def test_what_is_known_outside_prunes_and_changes_no_answer(make_index, per_step, even, monkeypatch):
+    monkeypatch.setattr("scav_model.search.index.EVEN", even)
+    monkeypatch.setattr("scav_model.search.bounds.WARM", 0)
+    folder = make_index(300, per_shard=150, metric="dtw" if per_step else "interpolated_euclidean", per_step=per_step)
+    with IndexWriter(folder) as writer:
+        writer.delete(["clip-7", "clip-31"])
+    index = SearchIndex.open(folder)
+    queries = queries_by_id(index, NAMES, "video")
+    told, alone, informed = [], scav_kernels.SearchReport(), scav_kernels.SearchReport()
+    right, numbers = exact(index, queries, 4, report=alone)
+    known = right[:, 2].contiguous()
+    found = exact(index, queries, 4, outside=lambda best: told.append(best.shape) or known, report=informed)
+    # The third is the last within what is known, and the place of a tie with it is kept.
+    assert torch.equal(found[0][:, :3], right[:, :3])
+    assert torch.equal(found[1][:, :3], numbers[:, :3])
+    assert alone.pairs == informed.pairs
+    if even == 3:
+        assert informed.scored < alone.scored
+        assert (found[0][:, 3:] > known[:, None]).all()
+    assert told[0] == (3, 0)
+    assert told[-1] == (3, 4)
 
 
 def flat_index(folder, lengths, **options):

@@ -1,0 +1,128 @@
+"""What the actors of a search do: each has a part of the index, and all tell each other how near the k-th is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+import scav_kernels
+from scav_model.cluster.connection import import_ray
+from scav_model.search.compare import exact
+from scav_model.search.index import SearchIndex
+from scav_model.search.layout import Header, read_file
+from scav_model.search.pooled import best_scores
+from scav_model.search.queries import Queries
+
+# Seconds that a part waits, before it begins, for what others know already; afterwards it never waits.
+PATIENCE = 1.0
+
+
+def open_part(folder: Path, header: Header, shards: range) -> tuple[SearchIndex, int]:
+    """Some neighbouring shards as an index of their own, and the number that its clip 0 has in the whole."""
+    first = sum(shard.clips for shard in header.shards[: shards.start])
+    own = replace(header, shards=header.shards[shards.start : shards.stop], deleted=None, deleted_clips=0)
+    index = SearchIndex(folder, own)
+    if header.deleted is not None:
+        deleted = np.frombuffer(read_file(folder, header.deleted), dtype=np.int64) - first
+        deleted = deleted[(deleted >= 0) & (deleted < own.written)]
+        index.live[deleted] = False
+        own.deleted_clips = len(deleted)
+    return index, first
+
+
+class Limits:
+    """Within what distance of each query k clips are known.
+
+    Each part's distances are kept apart, so that one that is redone, and tells the same again, is not counted twice.
+    If this actor dies, the one that takes its place knows nothing: parts prune less until they have told it more.
+    """
+
+    def __init__(self) -> None:
+        self._search = -1
+        self._told: dict[int, Tensor] = {}
+
+    def offer(self, search: int, part: int, distances: Tensor) -> Tensor:
+        """Take the k smallest distances (Q, k) of a part, inf where it has fewer; (Q,) the k-th of all parts, inf for a
+        search before the last one."""
+        if search < self._search:
+            return torch.full((len(distances),), torch.inf)
+        if search > self._search:
+            self._search, self._told = search, {}
+        self._told[part] = torch.minimum(self._told.get(part, distances), distances)
+        told = torch.cat(list(self._told.values()), dim=1)
+        return told.kthvalue(distances.shape[1], dim=1).values
+
+
+class Shared:
+    """`Limits` as a part sees them: it tells, and takes notice of what has come back, without waiting."""
+
+    def __init__(self, limits: Any, search: int, part: int, queries: int, k: int) -> None:
+        self._limits, self._search, self._part, self._k = limits, search, part, k
+        self._known = torch.full((queries,), torch.inf)
+        self._asked: list[Any] = []
+
+    def __call__(self, found: Tensor) -> Tensor:
+        ray = import_ray()
+        begins = not self._asked and found.shape[1] == 0
+        padded = F.pad(found, (0, self._k - found.shape[1]), value=torch.inf)
+        self._asked.append(self._limits.offer.remote(self._search, self._part, padded))
+        ready, self._asked = ray.wait(
+            self._asked, num_returns=len(self._asked), timeout=PATIENCE if begins else 0, fetch_local=True
+        )
+        for answer in ready:
+            # It may be being restarted. What is not known does not prune, and changes no answer.
+            with suppress(ray.exceptions.RayActorError):
+                self._known = torch.minimum(self._known, ray.get(answer))
+        return self._known
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one part holds: distances (Q, at most k), ascending, and numbers in the whole index; pairs in `report`."""
+
+    distances: Tensor
+    numbers: Tensor
+    report: scav_kernels.SearchReport
+
+
+class ShardWorker:
+    """The actor of one part. The part is opened by the first question, so that what is wrong with it is told as an
+    answer, and once more after the actor was restarted."""
+
+    def __init__(self, folder: Path, header: Header, shards: range, part: int, device: str) -> None:
+        self._place, self._part, self._device = (folder, header, shards), part, device
+        self._opened: tuple[SearchIndex, int] | None = None
+        # It has one CPU of its own; threads would compete with the other actors' for theirs.
+        torch.set_num_threads(1)
+
+    def _open(self) -> tuple[SearchIndex, int]:
+        if self._opened is None:
+            self._opened = open_part(*self._place)
+        return self._opened
+
+    @torch.no_grad()
+    def exact(self, queries: Queries, k: int, search: int, limits: Any) -> Found:
+        index, first = self._open()
+        report = scav_kernels.SearchReport()
+        own = min(k, len(index))
+        if not own:
+            return Found(torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64), report)
+        shared = Shared(limits, search, self._part, len(queries), k)
+        distances, numbers = exact(index, queries, own, outside=shared, report=report, device=self._device)
+        return Found(distances, numbers + first, report)
+
+    def best_scores(self, queries: Queries, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        index, first = self._open()
+        own = min(k, len(index))
+        if not own:
+            return np.empty((len(queries), 0), dtype=np.float32), np.empty((len(queries), 0), dtype=np.int64)
+        scores, numbers = best_scores(index, queries, own)
+        return scores, numbers + first
