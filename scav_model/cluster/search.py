@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from itertools import pairwise
 from types import TracebackType
 from typing import Any
@@ -142,5 +143,10 @@ def search_workers(
             )
         yield None
         return
-    with connect(address), SearchWorkers(index, workers, gpus_per_worker=gpus_per_worker) as made:
+    # Ray tells of a worker's death on stdout, where the answer goes.
+    with (
+        redirect_stdout(sys.stderr),
+        connect(address),
+        SearchWorkers(index, workers, gpus_per_worker=gpus_per_worker) as made,
+    ):
         yield made
