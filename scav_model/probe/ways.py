@@ -53,14 +53,14 @@ class Ways:
         at_once = max(1, FLOATS // self.items.steps[0].numel())
         distances = torch.stack(
             [
-                torch.cat([self._compare(row, some) for some in numbers.split(at_once)])
+                torch.cat([self.compare(row, some) for some in numbers.split(at_once)])
                 for row, numbers in enumerate(chosen)
             ]
         )
         order = distances.sort(dim=1, stable=True).indices[:, :k]
         return Found(chosen.gather(1, order), distances.gather(1, order), chosen.numel(), 0)
 
-    def _compare(self, query: int, numbers: Tensor) -> Tensor:
+    def compare(self, query: int, numbers: Tensor) -> Tensor:
         """(C,) distances of one query from some items."""
         asked = Sequences(self.queries.steps[query : query + 1], self.queries.lengths[query : query + 1])
         listed = Sequences(self.items.steps[numbers], self.items.lengths[numbers])
