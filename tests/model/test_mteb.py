@@ -85,7 +85,7 @@ class Reranked(Rendered):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A checkpoint, the clips' files, and the recalls of `scav evaluate` by search and direction."""
+    """A checkpoint, the clips' files, and the recalls of `scav evaluate` by search (mean, a metric) and direction."""
     folder = tmp_path_factory.mktemp("mteb")
     config = SceneConfig(duration=1.5, shortest=1.0, short_share=0.5, strikes=(1, 2))
     files = [folder / f"{number}.mp4" for number in range(CLIPS)]
@@ -103,9 +103,13 @@ def world(tmp_path_factory):
     config = Config(model=model, loss=LossConfig(metric="dtw"))
     save(checkpoint, {"config": to_dict(config), "model": AudioVisualModel(model).state_dict()})
     arguments = [f"--checkpoint={checkpoint}", f"--features={folder / 'features'}", f"--output={folder / 'found.json'}"]
-    assert main(["evaluate", "--modes=[mean,sequence]", *arguments]) == 0
-    rows = json.loads((folder / "found.json").read_text())
-    return checkpoint, files, {(row["retrieval"], row["direction"]): row for row in rows}
+    expected = {}
+    for mode, search in (("mean", "mean"), ("sequence", "dtw"), ("sequence", "interpolated_euclidean")):
+        metric = [] if mode == "mean" else [f"--metric={search}"]
+        assert main(["evaluate", f"--modes=[{mode}]", *metric, *arguments]) == 0
+        rows = json.loads((folder / "found.json").read_text())
+        expected |= {(search, row["direction"]): row for row in rows}
+    return checkpoint, files, expected
 
 
 def scores(model, task_class, files):
@@ -116,21 +120,34 @@ def scores(model, task_class, files):
 
 
 @pytest.mark.parametrize(("direction", "task"), [("v2a", Rendered), ("a2v", RenderedA2V)])
-@pytest.mark.parametrize(("mode", "kind"), [("mean", MeanEncoder), ("sequence", SequenceSearch)])
-def test_recalls_are_those_of_scav_evaluate(world, mode, kind, direction, task):
+@pytest.mark.parametrize("search", ["mean", "dtw", "interpolated_euclidean"])
+def test_recalls_are_those_of_scav_evaluate(world, search, direction, task):
+    """DTW is the checkpoint's own metric; interpolated Euclidean tells which side is the video."""
     checkpoint, files, expected = world
-    found = scores(kind(checkpoint), task, files)
+    makers = {"mean": MeanEncoder, "dtw": SequenceSearch, "interpolated_euclidean": SequenceSearch}
+    options = {"metric": search} if search == "interpolated_euclidean" else {}
+    found = scores(makers[search](checkpoint, **options), task, files)
     for k in (1, 5, 10):
-        assert 100 * found[f"recall_at_{k}"] == pytest.approx(expected[mode, direction][f"R@{k}"], abs=1e-3)
+        assert 100 * found[f"recall_at_{k}"] == pytest.approx(expected[search, direction][f"R@{k}"], abs=1e-3)
     assert 0 < found["recall_at_5"] < 1
 
 
 def test_reranking_orders_what_is_listed(world):
     checkpoint, files, _ = world
     model = SequenceSearch(checkpoint)
-    found = scores(model, Reranked, files)
-    assert found["recall_at_3"] == 1
-    assert 0 < found["recall_at_1"] < 1
+    assert scores(model, Reranked, files)["recall_at_3"] == 1
+    task = Reranked()
+    task.files = files
+    task.load_data()
+    split = task.dataset["default"]["test"]
+    names = {"task_metadata": task.metadata, "hf_split": "test", "hf_subset": "default", "encode_kwargs": {}}
+    model.index(split["corpus"], **names)
+    found = model.search(split["queries"], top_k=CLIPS, **names)
+    reranked = model.search(split["queries"], top_k=2, top_ranked=split["top_ranked"], **names)
+    for query, listed in split["top_ranked"].items():
+        best = sorted(listed, key=found[query].__getitem__, reverse=True)[:2]
+        assert list(reranked[query]) == best
+        assert list(reranked[query].values()) == pytest.approx([found[query][name] for name in best])
 
 
 def test_a_metric_of_ones_own(world):
