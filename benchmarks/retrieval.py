@@ -148,7 +148,7 @@ def main() -> None:
         figures.write_text(json.dumps(before, indent=1) + "\n", encoding="utf-8")
     for system in given.curves:
         curve(given.demo, system, given.rounds, given.curve_queries, given.out / system)
-        shutil.copy(given.out / system / "curve.png", given.docs / f"retrieval-{system}.png")
+        shutil.move(given.out / system / "curve.png", given.docs / f"retrieval-{system}.png")
     retrieval_page.write(given.out, given.docs)
 
 

@@ -172,9 +172,10 @@ def table(rows: Sequence[Row], settings: dict[str, Any]) -> str:
         ]
         for (way, count), found in by_way.items()
     ]
-    facts = settings["machine"]
+    facts, repeats = settings["machine"], settings["repeats"]
+    rounds = "one round" if repeats == 1 else f"medians of {repeats} rounds"
     note = (
-        f"{title(settings)}, v→a / a→v, all queries at once; medians of {settings['repeats']} rounds on "
+        f"{title(settings)}, v→a / a→v, all queries at once; {rounds} on "
         f"{facts['cpu']}, {facts['threads']} threads, load {facts['load_before']:.1f} before, torch {facts['torch']}, "
         f"scav_kernels {facts['scav_kernels']}."
     )

@@ -5,6 +5,7 @@ import torch
 
 from scav_model.cli import main
 from scav_model.distances import Distance, Sequences
+from scav_model.probe import ways as ways_to_search
 from scav_model.probe.ways import Ways, share_found
 
 
@@ -16,8 +17,11 @@ def clips(count: int, steps: int, seed: int) -> Sequences:
 
 @pytest.mark.parametrize("side", ["video", "audio"])
 @pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw", "soft_dtw"])
-def test_ways_find_what_a_loop_over_queries_finds(side, metric):
+@pytest.mark.parametrize("many", [1, 9, 64])
+def test_ways_find_what_a_loop_over_queries_finds(side, metric, many, monkeypatch):
     """DTW among ragged clips too, where dividing by a pair's steps changes the order."""
+    monkeypatch.setattr(ways_to_search, "MANY", many)
+    monkeypatch.setattr(ways_to_search, "FLOATS", 7 * 6 * 4)
     queries, items, distance = clips(7, 5, 0), clips(40, 6, 1), Distance(metric)
     matrix = distance.all_pairs(queries, items) if side == "video" else distance.all_pairs(items, queries).T
     ways = Ways(queries, items, side, distance)
