@@ -1,36 +1,46 @@
-"""How fast exact search is, beside our own brute force, on the demo's encoded test clips repeated with noise.
+"""The figures of docs/retrieval.md: `python -m benchmarks.retrieval runs/demo/seed-0`.
 
-`python -m benchmarks.retrieval demo/seed-0 --items 100000` encodes the test split with the checkpoint that was trained
-with the metric's loss, lifts its features to 512 by a fixed orthonormal map, which keeps every distance, repeats the
-audios with normal noise until there are so many, stores them in bfloat16, and searches them with 100 of the videos.
+For each metric the demo's test clips are encoded with the checkpoint that was trained with its loss, lifted to 512
+features by a fixed orthonormal map, which keeps every distance, and the audios repeated with normal noise until there
+are `--items`, in bfloat16; 100 of the videos search them: exactly, with bounds and without, and by hybrid with as few
+candidates as find 99 % of exact search's ten nearest. Then `scav probe efficiency` draws its curves of the clips as
+they are.
+
+Writes JSON and curves to benchmarks/results/retrieval, and the tables and plots into docs.
 """
 
 import argparse
 import json
+import math
+import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import scav_kernels
-from benchmarks.machine import about
+from benchmarks import retrieval_page
+from benchmarks.machine import ROOT, about
 from scav_model import checkpoint, retrieval
-from scav_model.data import FeatureSet
-from scav_model.distances import Sequences
+from scav_model.data import open_features
+from scav_model.distances import Distance, Sequences, retrieval_distance
+from scav_model.probe.efficiency import run_efficiency
+from scav_model.probe.subject import Subject
+from scav_model.probe.ways import Ways, means, share_found
 
 SYSTEMS = {"interpolated_euclidean": "scav_euclidean", "dtw": "scav_dtw", "sinkhorn": "scav_wasserstein"}
 FEATURES = 512
 # Items that are made at a time.
 BLOCK = 2048
-
-
-def encoded(demo: Path, metric: str) -> tuple[Sequences, Sequences]:
-    """Videos and audios of the test split."""
-    model, _ = checkpoint.load_model(demo / SYSTEMS[metric] / "checkpoint.pt")
-    return retrieval.encode(model, FeatureSet.load(demo / "features" / "test.safetensors"))
+K = 10
+# Of exact search's ten nearest, that hybrid is to find.
+RECALL = 0.99
+CANDIDATES = (10, 20, 50, 100, 200, 500)
 
 
 def repeated(clips: Sequences, items: int, noise: float, lift: Tensor) -> Sequences:
@@ -48,58 +58,98 @@ def repeated(clips: Sequences, items: int, noise: float, lift: Tensor) -> Sequen
     return Sequences(steps, clips.lengths[chosen])
 
 
-def timed(work: Any) -> tuple[Any, float]:
+def fewest_candidates(ways: Ways, right: Tensor) -> int:
+    """As few as have, among the nearest by mean, RECALL of the items right (Q, k)."""
+    cosines = means(ways.queries) @ ways.means.T  # (Q, G)
+    own = cosines.gather(1, right)
+    places = torch.stack([(cosines > column[:, None]).sum(1) for column in own.T]).flatten().sort().values
+    return max(K, int(places[math.ceil(RECALL * len(places)) - 1]) + 1)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
     return work(), time.perf_counter() - start
+
+
+def measure(demo: Path, metric: str, items: int, queries: int, noise: float, rounds: int) -> dict[str, Any]:
+    """One line of the table."""
+    load = os.getloadavg()[0]
+    model, config = checkpoint.load_model(demo / SYSTEMS[metric] / "checkpoint.pt")
+    videos, audios = retrieval.encode(model, open_features(f"{demo / 'features'}:test"))
+    lift = torch.linalg.qr(torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(1)))[0]
+    lift = lift[: videos.steps.shape[2]]
+    database = repeated(audios, items, noise, lift)
+    asked = Sequences((videos.steps[:queries] @ lift).bfloat16(), videos.lengths[:queries])
+    trained = retrieval_distance(config)
+    # Sums along a path as they are: of clips of many lengths, other orders than the kernel's would need more searches.
+    distance = Distance(trained.metric, trained.options, per_step=False)
+    ways = Ways(asked, database, "video", distance)
+    pruned, first = timed(lambda: ways.exact(K, "auto"))
+    brute, seconds = timed(lambda: ways.exact(K, "none"))
+    count = fewest_candidates(ways, brute.items)
+    samples: dict[str, list[float]] = {"pruned": [], "hybrid": [], "mean": [], "brute_force": [seconds]}
+    hybrid = None
+    for _ in range(rounds):
+        samples["pruned"].append(timed(lambda: ways.exact(K, "auto"))[1])
+        samples["mean"].append(timed(lambda: ways.mean(K))[1])
+        hybrid, seconds = timed(lambda: ways.hybrid(count, K))
+        samples["hybrid"].append(seconds)
+    assert hybrid is not None
+    medians = {name: median(values) for name, values in samples.items()}
+    return {
+        "metric": metric,
+        "options": distance.options,
+        "queries": len(asked.steps),
+        "items": items,
+        "noise": noise,
+        "k": K,
+        "load_before": load,
+        "seconds_first": first,  # which makes the summaries
+        "samples_seconds": samples,
+        "seconds": medians,
+        "times_faster": {name: medians["brute_force"] / medians[name] for name in ("pruned", "hybrid")},
+        "scored_share": pruned.scored / ways.pairs,
+        "abandoned_share": pruned.abandoned / ways.pairs,
+        "same_indices": bool((pruned.items == brute.items).all()),
+        "same_distances": bool((pruned.distances == brute.distances).all()),
+        "hybrid_candidates": count,
+        "hybrid_recall": share_found(hybrid.items, brute.items) / 100,
+    }
+
+
+def curve(demo: Path, system: str, rounds: int, queries: int | None, out: Path) -> None:
+    """results.json, table.md and curve.png of one system, in `out`."""
+    subject = Subject.load(demo / system / "checkpoint.pt", Path(f"{demo / 'features'}:test"), None, 64, "cpu")
+    options: dict[str, Any] = {"candidates": CANDIDATES, "queries": queries, "repeats": rounds, "seed": 0}
+    run_efficiency(subject, **options, out=out, overwrite=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="a seed's folder of `scav demo`")
-    parser.add_argument("--metric", choices=SYSTEMS, default="interpolated_euclidean")
+    parser.add_argument("--metrics", nargs="*", choices=SYSTEMS, default=list(SYSTEMS), help="lines of the table")
+    parser.add_argument("--curves", nargs="*", default=list(SYSTEMS.values()), help="systems of the demo")
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--curve_queries", type=int, help="clips that search for a curve; all by default")
     parser.add_argument("--noise", type=float, default=0.1, help="of a step's mean norm")
-    parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=3, help="of the pruned search, of which the best counts")
-    parser.add_argument("--results", type=Path, help="JSON file to write")
+    parser.add_argument("--rounds", type=int, default=3, help="of each search but brute force among many items")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "retrieval")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="folder of the page retrieval.md to rewrite")
     given = parser.parse_args()
 
-    videos, audios = encoded(given.demo, given.metric)
-    lift = torch.linalg.qr(torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(1)))[0]
-    lift = lift[: videos.steps.shape[2]]
-    database = repeated(audios, given.items, given.noise, lift)
-    queries = (videos.steps[: given.queries] @ lift).bfloat16()
-    lengths = videos.lengths[: given.queries]
-
-    index = scav_kernels.SearchIndex(database.steps, database.lengths)
-
-    def search(prune: str) -> Any:
-        return scav_kernels.topk(queries, index, given.k, lengths, metric=given.metric, prune=prune)
-
-    first, seconds_first = timed(lambda: search("auto"))
-    rounds = [timed(lambda: search("auto")) for _ in range(given.rounds)]
-    best = min(seconds for _, seconds in rounds)
-    brute, seconds_brute = timed(lambda: search("none"))
-    facts = {
-        "machine": about(),
-        "metric": given.metric,
-        "queries": len(queries),
-        "items": given.items,
-        "noise": given.noise,
-        "k": given.k,
-        "seconds_first": seconds_first,  # which makes the summaries
-        "seconds": best,
-        "seconds_brute_force": seconds_brute,
-        "times_faster": seconds_brute / best,
-        "scored_share": first.report.scored / first.report.pairs,
-        "same_indices": bool((first.indices == brute.indices).all()),
-        "same_distances": bool((first.distances == brute.distances).all()),
-    }
-    print(first.report)
-    print(json.dumps(facts, indent=1))
-    if given.results:
-        given.results.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    given.out.mkdir(parents=True, exist_ok=True)
+    figures = given.out / "figures.json"
+    for metric in given.metrics:
+        found = measure(given.demo, metric, given.items, given.queries, given.noise, given.rounds)
+        print(json.dumps(found, indent=1))
+        before = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
+        before[metric] = {"machine": about(), **found}
+        figures.write_text(json.dumps(before, indent=1) + "\n", encoding="utf-8")
+    for system in given.curves:
+        curve(given.demo, system, given.rounds, given.curve_queries, given.out / system)
+        shutil.move(given.out / system / "curve.png", given.docs / f"retrieval-{system}.png")
+    retrieval_page.write(given.out, given.docs)
 
 
 if __name__ == "__main__":

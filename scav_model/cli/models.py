@@ -96,7 +96,7 @@ def evaluate(
     from scav_model.data import open_features
     from scav_model.data.ids import ids_sha256, write_ids
     from scav_model.distances import retrieval_distance
-    from scav_model.retrieval import encode
+    from scav_model.retrieval import encode_to_disk
     from scav_model.retrieval import evaluate as search
 
     model, config = load_model(checkpoint, device)
@@ -108,9 +108,9 @@ def evaluate(
     if hybrid_k is not None:
         retrieval = replace(retrieval, hybrid_k=hybrid_k)
     gallery = open_features(features)
-    video, audio = encode(model, gallery, batch_size=batch_size, device=device)
+    video, audio = encode_to_disk(model, gallery, batch_size=batch_size, device=device)
     distance = retrieval_distance(replace(config, retrieval=retrieval))
-    rows = search(video, audio, distance, hybrid_k=retrieval.hybrid_k, modes=modes)
+    rows = search(video, audio, distance, hybrid_k=retrieval.hybrid_k, modes=modes, progress=True)
     print(table(rows))
     if output is not None:
         write_text(output, json.dumps(rows, indent=2) + "\n")

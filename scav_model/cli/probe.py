@@ -1,4 +1,4 @@
-"""The commands `scav probe temporal`, `ablation` and `compare`. PyTorch is imported when one of them runs."""
+"""The commands of `scav probe`: `temporal`, `ablation`, `efficiency`, `compare`. PyTorch is imported when one runs."""
 
 from __future__ import annotations
 
@@ -131,6 +131,49 @@ def ablation(
     _report(out)
 
 
+def efficiency(
+    checkpoint: Path,
+    features: Path,
+    out: Path = Path("runs/efficiency"),
+    candidates: Sequence[int] = (10, 20, 50, 100, 200, 500),
+    queries: int | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+    clips: int | None = None,
+    batch_size: int = 64,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> None:
+    """Recall against time and pairs compared: by mean, hybrid over its candidates, exact with bounds and without.
+
+    Args:
+        checkpoint: checkpoint.pt of a training run, which is searched by its own distance.
+        features: Gallery: a feature file (safetensors), a feature store, or STORE:SPLIT; held in memory, encoded.
+        out: Folder for results.json (with every time that was measured), table.md and curve.png.
+        candidates: Numbers of clips that hybrid takes from the pooled ranking, at least 10.
+        queries: Clips to search with, drawn at random; null takes all.
+        repeats: Times that each search is timed; the median counts.
+        seed: Seed of the draw.
+        clips: Clips to search among, the first of the file; null takes all.
+        batch_size: Clips to encode at a time.
+        device: Device to run on, as torch names it: cpu, cuda, cuda:1.
+        overwrite: Start anew although the folder holds results.
+    """
+    from scav_model.probe.efficiency import run_efficiency
+    from scav_model.probe.subject import Subject
+
+    run_efficiency(
+        Subject.load(checkpoint, features, clips, batch_size, device),
+        candidates=candidates,
+        queries=queries,
+        repeats=repeats,
+        seed=seed,
+        out=out,
+        overwrite=overwrite,
+    )
+    _report(out, "curve.png")
+
+
 def compare(
     results: dict[str, Path],
     metric: str | None = None,
@@ -149,6 +192,6 @@ def compare(
     print(f"{out} written")
 
 
-def _report(out: Path) -> None:
+def _report(out: Path, picture: str = "recall.png") -> None:
     print((out / "table.md").read_text(encoding="utf-8"), end="")
-    print(f"{out}/results.json, table.md and recall.png written")
+    print(f"{out}/results.json, table.md and {picture} written")

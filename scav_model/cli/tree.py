@@ -43,7 +43,12 @@ COMMANDS: Commands = {
     "combinations": combinations,
     "probe": Group(
         "Experiments on a trained model.",
-        {"temporal": probe.temporal, "ablation": probe.ablation, "compare": probe.compare},
+        {
+            "temporal": probe.temporal,
+            "ablation": probe.ablation,
+            "efficiency": probe.efficiency,
+            "compare": probe.compare,
+        },
     ),
     "index": Group(
         "Makes, changes, checks and measures search indexes.",

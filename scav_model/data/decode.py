@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -19,6 +19,9 @@ from scav_model.data.pictures import Picture
 # to whole packets, 64 ms for AAC at 16 kHz.
 END_TOLERANCE = 0.15  # seconds
 
+
+# A file's name, or the open file.
+Source = Path | str | BinaryIO
 
 # The streams of a clip.
 BOTH = ("video", "audio")
@@ -37,7 +40,7 @@ class Media:
 
 
 def decode(
-    path: Path | str,
+    path: Source,
     *,
     frame_rate: float,
     picture: Picture,
@@ -65,7 +68,7 @@ def decode(
 
 
 def decode_frames(
-    path: Path | str, *, frame_rate: float, picture: Picture, start: float = 0.0, duration: float | None = None
+    path: Source, *, frame_rate: float, picture: Picture, start: float = 0.0, duration: float | None = None
 ) -> NDArray[np.uint8]:
     """The frames alone, (T, height, width, 3), of a file that need not have sound; otherwise as `decode`."""
     with _opened(path, ("video",)) as container:
@@ -76,7 +79,7 @@ def decode_frames(
 
 
 def decode_sound(
-    path: Path | str, *, sample_rate: int = 16_000, start: float = 0.0, duration: float | None = None
+    path: Source, *, sample_rate: int = 16_000, start: float = 0.0, duration: float | None = None
 ) -> NDArray[np.float32]:
     """The sound alone, (samples,), of a file that need not have pictures, such as a wav; otherwise as `decode`."""
     with _opened(path, ("audio",)) as container:
@@ -86,17 +89,17 @@ def decode_sound(
         return sound.samples
 
 
-def media_seconds(path: Path | str) -> float:
+def media_seconds(path: Source) -> float:
     """The time in seconds at which the first of the two streams ends, by the header; raises as `decode` does."""
     with _opened(path) as container:
         return _end(container)
 
 
 @contextmanager
-def _opened(path: Path | str, kinds: Sequence[str] = BOTH) -> Iterator[av.container.InputContainer]:
+def _opened(path: Source, kinds: Sequence[str] = BOTH) -> Iterator[av.container.InputContainer]:
     """A file with streams of these kinds; what FFmpeg says against it, then and later, as a DecodeError."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path) if isinstance(path, (str, Path)) else path, "r") as container:
             _check_streams(container, kinds)
             yield container
     except FileNotFoundError as error:

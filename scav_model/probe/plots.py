@@ -1,4 +1,4 @@
-"""Pictures of recall: against the strength of each disturbance, and against resolution for each sequence length."""
+"""Pictures of recall: against each disturbance's strength, resolution for each sequence length, and what it costs."""
 
 from __future__ import annotations
 
@@ -76,6 +76,39 @@ def plot_ablation(rows: Sequence[Row], *, gallery: int, coarsened: str, path: Pa
     title = f"Retrieval among {gallery} clips that are shorter and coarser than in training"
     columns = len(dict.fromkeys(length for _, length in lines))
     _draw(panels, columns, gallery, title, "search by", path, factors)
+
+
+def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
+    """Columns: time of a query, share of pairs scored. Rows: the true match, exact search's ten nearest."""
+    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
+    grid = figure.subplots(2, 2, sharex="col", sharey=True)
+    costs = {"ms": "ms a query", "share": "pairs scored, % of all"}
+    recalls = {"R@1": "R@1, %", "found": "of exact search's ten nearest, %"}
+    ways = ("mean", "hybrid", "exact, pruned", "exact")
+    for line, (recall, name) in zip(grid, recalls.items(), strict=True):
+        for axes, (cost, axis) in zip(line, costs.items(), strict=True):
+            for direction, dash, face in (("v2a", "-", None), ("a2v", "--", "white")):
+                for place, way in enumerate(ways):
+                    found = [row for row in rows if (row["direction"], row["way"]) == (direction, way)]
+                    style = {"color": COLOURS[place], "linestyle": dash, "label": f"{way}, {direction}"}
+                    if found and found[0][cost] == 0:
+                        # No pair is scored: that has no place on a logarithmic axis.
+                        axes.axhline(found[0][recall], linewidth=1, **style)
+                        continue
+                    points = [[row[key] for row in found] for key in (cost, recall)]
+                    axes.plot(*points, marker=MARKERS[place], markersize=5, markerfacecolor=face, **style)
+            axes.set_xscale("log")
+            axes.set_ylim(-3, 103)
+            axes.grid(alpha=0.25)
+            if recall == "found":
+                axes.set_xlabel(axis)
+            if cost == "ms":
+                axes.set_ylabel(name)
+    handles, names = grid[0][0].get_legend_handles_labels()
+    figure.suptitle(title)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def _draw(

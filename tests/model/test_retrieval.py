@@ -1,13 +1,19 @@
 import math
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
-from scav_model import retrieval
+from scav_model import ranking
 from scav_model.config import ModelConfig
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
+from scav_model.gallery import InMemory, OnDisk
 from scav_model.model import AudioVisualModel
-from scav_model.retrieval import encode, evaluate, hybrid_ranks, ranks, recalls
+from scav_model.ranking import Comparison, cosine, ranks
+from scav_model.retrieval import encode, encode_to_disk, evaluate, recalls
 
 
 def clips(count: int, steps: int, seed: int) -> Sequences:
@@ -76,8 +82,10 @@ def test_hybrid_over_the_whole_gallery_is_sequence(metric):
 
 
 @pytest.mark.parametrize("direction", ["v2a", "a2v"])
-def test_hybrid_reorders_the_nearest_k_only(direction, monkeypatch):
-    """Against a plain loop over queries, also where only a few queries fit in a chunk."""
+@pytest.mark.parametrize("block", [13, 4])
+def test_hybrid_reorders_the_nearest_k_only(direction, block, monkeypatch):
+    """Against a plain loop over queries, also where clips are in several blocks, or a few queries in a chunk."""
+    monkeypatch.setattr(ranking, "BLOCK", block)
     video, audio, k = clips(13, 5, 0), clips(13, 6, 1), 4
     distance = Distance("interpolated_euclidean")
     by_mean = Distance(POOLED_COSINE).all_pairs(video, audio)
@@ -89,17 +97,90 @@ def test_hybrid_reorders_the_nearest_k_only(direction, monkeypatch):
         order = by_mean[query].argsort().tolist()
         order[:k] = sorted(order[:k], key=lambda item, query=query: by_sequence[query, item].item())
         expected.append(order.index(query) + 1)
-    assert hybrid_ranks(distance, video, audio, by_mean, k, direction).tolist() == expected
-    monkeypatch.setattr(retrieval, "GATHERED", 3 * k * 11 * 4)
-    assert hybrid_ranks(distance, video, audio, by_mean, k, direction).tolist() == expected
+    compared = Comparison(InMemory(video), InMemory(audio))
+    means = compared.means()
+    counts = means.count(cosine, "mean")[direction]
+    assert compared.hybrid(distance, means, counts, k, direction).tolist() == expected
+    monkeypatch.setattr(ranking, "FLOATS", 3 * k * 11 * 4)
+    assert compared.hybrid(distance, means, counts, k, direction).tolist() == expected
 
 
-def test_chunks_change_nothing(monkeypatch):
-    video, audio = clips(13, 5, 0), clips(13, 6, 1)
-    whole = evaluate(video, audio, Distance("dtw"))
-    monkeypatch.setattr(retrieval, "ROWS", 4)
-    for one, other in zip(whole, evaluate(video, audio, Distance("dtw")), strict=True):
-        assert {**one, "search_seconds": 0} == {**other, "search_seconds": 0}
+def without_time(rows):
+    return [{**row, "search_seconds": 0} for row in rows]
+
+
+def whole(video, audio, distance, hybrid_k):
+    """Ranks from matrices (G, G), by mode and direction, of what has no ties."""
+    matrices = {"mean": Distance(POOLED_COSINE).all_pairs(video, audio), "sequence": distance.all_pairs(video, audio)}
+    truth = torch.arange(len(video.steps))
+    found = {}
+    for direction in ("v2a", "a2v"):
+        by_mean, by_sequence = (matrix if direction == "v2a" else matrix.T for matrix in matrices.values())
+        found["mean", direction] = ranks(by_mean, truth)
+        found["sequence", direction] = ranks(by_sequence, truth)
+        near = by_mean.topk(hybrid_k, largest=False).indices
+        best = torch.full_like(by_mean, torch.inf).scatter(1, near, by_sequence.gather(1, near))
+        inside = (near == truth[:, None]).any(1)
+        found["hybrid", direction] = torch.where(inside, ranks(best, truth), found["mean", direction])
+    return found
+
+
+@pytest.mark.parametrize("rows", [4, 256])
+@pytest.mark.parametrize("block", [1, 5, 13, 64])
+def test_blocks_change_nothing(rows, block, monkeypatch):
+    """However clips are cut, and whether they are in memory or on disk."""
+    video, audio, distance = clips(13, 5, 0), clips(13, 6, 1), Distance("dtw")
+    expected = {key: recalls(rank) for key, rank in whole(video, audio, distance, 3).items()}
+    monkeypatch.setattr(ranking, "ROWS", rows)
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    found = evaluate(video, audio, distance, hybrid_k=3)
+    for row in found:
+        assert {name: row[name] for name in ("R@1", "R@5", "R@10", "MedR", "MeanR")} == expected[
+            row["retrieval"], row["direction"]
+        ]
+    stored = []
+    for side in (video, audio):
+        gallery = OnDisk(side.lengths, 4)
+        for start in range(0, 13, 6):
+            gallery.append(side.steps[start : start + 6], side.lengths[start : start + 6])
+        stored.append(gallery)
+    assert without_time(evaluate(*stored, distance, hybrid_k=3)) == without_time(found)
+
+
+@pytest.mark.parametrize("block", [3, 64])
+def test_ties_and_nan_are_counted_across_blocks(block, monkeypatch):
+    """Clips of three kinds, each many times, and one of NaN."""
+    kinds = torch.eye(3)[torch.arange(17) % 3][:, None].repeat(1, 2, 1)  # (17, 2, 3)
+    kinds[4] = torch.nan
+    same = Sequences(kinds, torch.full((17,), 2))
+    matrix = Distance("interpolated_euclidean").all_pairs(same, same)
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    found = by_mode(evaluate(same, same, Distance("interpolated_euclidean"), modes=("sequence",)))
+    for direction in ("v2a", "a2v"):
+        row = found["sequence", direction]
+        assert row["MeanR"] == ranks(matrix, torch.arange(17)).double().mean().item()
+
+
+def test_memory_does_not_grow_with_the_gallery():
+    """300 and then 1200 clips of two times 32 KiB: held at once, the larger gallery would take 75 MiB."""
+    script = Path(__file__).with_name("peak_of_evaluation.py")
+    done = subprocess.run([sys.executable, script, "300", "1200"], capture_output=True, text=True, check=True)
+    small, large = map(int, done.stdout.split())
+    assert large < small + 8 * 2**20, done.stdout
+
+
+def test_a_full_disk_says_where(monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", partial(open, "/dev/full", "wb", buffering=0))
+    gallery = OnDisk(torch.tensor([3, 2]), 4)
+    with pytest.raises(OSError, match=r"encoded clips need 0.0 GB in .*; name a roomier folder .* TMPDIR"):
+        gallery.append(torch.zeros(2, 3, 4), torch.tensor([3, 2]))
+
+
+def test_clips_that_were_not_appended_are_not_read():
+    gallery = OnDisk(torch.tensor([3, 2]), 4)
+    gallery.append(torch.zeros(1, 3, 4), torch.tensor([3]))
+    with pytest.raises(ValueError, match="expected clips below 1, as many as were appended, got 1"):
+        gallery.block(0, 2)
 
 
 def test_encode_equals_the_model_clip_by_clip(eval_features):
@@ -118,6 +199,9 @@ def test_encode_equals_the_model_clip_by_clip(eval_features):
         for steps, length, clip in zip(*side, clips, strict=True):
             torch.testing.assert_close(steps[:length], encoder(clip[None])[0], rtol=1e-4, atol=1e-5)
             assert not steps[length:].any()
+    for side, stored in zip(encoded, encode_to_disk(model, eval_features, batch_size=7), strict=True):
+        assert torch.equal(stored.block(0, len(eval_features)).steps, side.steps)
+        assert torch.equal(stored.gather(torch.tensor([3, 0, 3])).steps, side.steps[[3, 0, 3]])
 
 
 def test_bad_arguments_are_named():

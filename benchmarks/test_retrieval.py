@@ -1,0 +1,60 @@
+"""That benchmarks/retrieval.py counts candidates rightly, and writes what it measured where it belongs."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from benchmarks import retrieval_page
+from benchmarks.retrieval import RECALL, fewest_candidates
+from scav_model.distances import Distance, Sequences
+from scav_model.probe.ways import Ways, share_found
+
+FIGURES = {
+    "machine": {
+        "cpu": "some CPU",
+        "threads": 2,
+        "torch": "2.11.0",
+        "scav_kernels": "0.4.0",
+        "commit": "0123456789abcdef",
+    },
+    "queries": 100,
+    "items": 100_000,
+    "load_before": 0.1,
+    "seconds_first": 40.0,
+    "seconds": {"pruned": 2.0, "hybrid": 5.0, "brute_force": 30.0},
+    "times_faster": {"pruned": 15.0, "hybrid": 6.0},
+    "scored_share": 0.0021,
+    "same_indices": True,
+    "same_distances": True,
+    "hybrid_candidates": 1234,
+    "hybrid_recall": 0.991,
+}
+
+
+def test_fewest_candidates_are_enough_and_no_more() -> None:
+    torch.manual_seed(0)
+    queries, items = (Sequences(torch.randn(count, 3, 2), torch.full((count,), 3)) for count in (20, 60))
+    ways = Ways(queries, items, "video", Distance("interpolated_euclidean"))
+    right = ways.exact(10, "none").items
+    count = fewest_candidates(ways, right)
+    assert share_found(ways.hybrid(count, 10).items, right) >= 100 * RECALL
+    assert share_found(ways.hybrid(count - 1, 10).items, right) < 100 * RECALL
+
+
+def test_the_page_gets_tables_and_pictures(tmp_path: Path) -> None:
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    (results / "scav_dtw").mkdir(parents=True)
+    docs.mkdir()
+    (results / "figures.json").write_text(json.dumps({"dtw": FIGURES}))
+    (results / "scav_dtw" / "table.md").write_text("dtw, 5 queries.\n\n| a |\n")
+    marks = retrieval_page.BEGIN, retrieval_page.END
+    (docs / "retrieval.md").write_text(f"Before.\n{marks[0]}old\n{marks[1]}After.\n")
+    retrieval_page.write(results, docs)
+    page = (docs / "retrieval.md").read_text()
+    assert page.startswith(f"Before.\n{marks[0]}")
+    assert page.endswith(f"{marks[1]}After.\n")
+    assert "old" not in page
+    assert "| DTW | 100 × 100,000 | 0.21 % | 2 | 30 | 15 | 1,234 | 99.1 % | 5 | 6 |" in page
+    assert "- DTW: the same indices and distances with bounds and without" in page
+    assert "`scav_dtw`: dtw, 5 queries.\n\n| a |\n\n![Recall against cost](retrieval-scav_dtw.png)" in page

@@ -1,0 +1,135 @@
+"""Encoded clips of one side, read block by block: in memory, or in a temporary file where there may be many."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+import weakref
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from scav_model.distances import Sequences
+
+
+class Gallery(Protocol):
+    """G encoded sequences of `dim` numbers a step."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """(G,) int64 valid steps, on the CPU."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a step."""
+
+    @property
+    def longest(self) -> int:
+        """T, the steps of the longest clip, to which all are padded as they are read."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where clips are read to."""
+
+    def __len__(self) -> int:
+        """G."""
+
+    def block(self, first: int, end: int) -> Sequences:
+        """Clips [first, end): (end − first, T, dim), zero in their padding."""
+
+    def gather(self, numbers: Tensor) -> Sequences:
+        """The clips at numbers (B,), which may repeat: (B, T, dim)."""
+
+
+class InMemory:
+    """A gallery of sequences that are held anyway."""
+
+    def __init__(self, clips: Sequences) -> None:
+        self.clips = clips
+        self.lengths = clips.lengths.cpu()
+        self.longest, self.dim = clips.steps.shape[1:]
+        self.device = clips.steps.device
+
+    def __len__(self) -> int:
+        return len(self.clips.steps)
+
+    def block(self, first: int, end: int) -> Sequences:
+        return Sequences(self.clips.steps[first:end], self.clips.lengths[first:end])
+
+    def gather(self, numbers: Tensor) -> Sequences:
+        numbers = numbers.to(self.device)
+        return Sequences(self.clips.steps[numbers], self.clips.lengths[numbers])
+
+
+class OnDisk:
+    """A gallery that is appended to, clip after clip, and then read; 16 bytes a clip are in memory.
+
+    Its file has no name, so that nothing is left of it however this process ends. It takes 4·dim bytes a step, in the
+    folder that `tempfile` chooses (TMPDIR).
+
+    Args:
+        lengths: (G,) int64 steps of the clips to come.
+        dim: numbers of a step.
+        device: that clips are read to.
+    """
+
+    def __init__(self, lengths: Tensor, dim: int, device: str | torch.device = "cpu") -> None:
+        self.lengths = lengths.cpu()
+        self.dim = dim
+        self.device = torch.device(device)
+        self.longest = int(self.lengths.max()) if len(self.lengths) else 0
+        self._starts = torch.cat((torch.zeros(1, dtype=torch.int64), self.lengths.cumsum(0)))  # (G + 1,) steps
+        self._written = 0
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed with this object)
+        weakref.finalize(self, self._file.close)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def append(self, steps: Tensor, lengths: Tensor) -> None:
+        """The next clips: steps (B, T, dim), of which `lengths` (B,) are kept.
+
+        Raises:
+            OSError: the disk is full; the message says how much room is needed, and where.
+        """
+        valid = torch.arange(steps.shape[1], device=steps.device) < lengths[:, None]
+        kept = steps[valid].float().cpu().contiguous()  # (steps of these clips, dim)
+        try:
+            self._file.write(kept.numpy().data)
+            self._file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            needed = 4 * self.dim * int(self._starts[-1])
+            raise OSError(
+                errno.ENOSPC,
+                f"encoded clips need {needed / 1e9:.1f} GB in {tempfile.gettempdir()}, which is full; "
+                "name a roomier folder by the environment variable TMPDIR",
+            ) from error
+        self._written += len(lengths)
+
+    def block(self, first: int, end: int) -> Sequences:
+        steps = torch.zeros(end - first, self.longest, self.dim)
+        flat = self._read(first, end)
+        lengths = self.lengths[first:end]
+        steps[torch.arange(self.longest) < lengths[:, None]] = flat
+        return Sequences(steps.to(self.device), lengths.to(self.device))
+
+    def gather(self, numbers: Tensor) -> Sequences:
+        numbers = numbers.cpu()
+        steps = torch.zeros(len(numbers), self.longest, self.dim)
+        for row, number in enumerate(numbers.tolist()):
+            steps[row, : int(self.lengths[number])] = self._read(number, number + 1)
+        return Sequences(steps.to(self.device), self.lengths[numbers].to(self.device))
+
+    def _read(self, first: int, end: int) -> Tensor:
+        """All steps of clips [first, end), one after the other."""
+        if end > self._written:
+            raise ValueError(f"expected clips below {self._written}, as many as were appended, got {end - 1}")
+        begin, stop = int(self._starts[first]), int(self._starts[end])
+        flat = torch.empty(stop - begin, self.dim)
+        self._file.seek(4 * self.dim * begin)
+        # Read, not mapped: pages of a map would count as this process's memory.
+        self._file.readinto(flat.numpy().data)
+        return flat

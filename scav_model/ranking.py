@@ -1,0 +1,184 @@
+"""Ranks in galleries of any size, by counting.
+
+The rank of the right answer is one more than the number of nearer items, so that distances are computed block by block,
+counted and forgotten. Clip i of one side is the right answer to clip i of the other. Ties share the mean of the ranks
+they span; NaN counts as infinitely far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scav_model.distances import Distance, Sequences, pooled
+from scav_model.gallery import Gallery, OnDisk
+
+DIRECTIONS = ("v2a", "a2v")
+# Videos whose distances to a block of audios are computed in one call.
+ROWS = 256
+# Clips of a block at most, and floats that a block of clips, or the candidates of hybrid search, may take: 64 MiB.
+BLOCK = 2048
+FLOATS = 1 << 24
+
+# Of the videos of one block from the audios of another: (V, A).
+BlockDistances = Callable[[Sequences, Sequences], Tensor]
+
+
+def no_nan(distances: Tensor) -> Tensor:
+    return distances.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+def rivals(distances: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """How many items of each row of distances (Q, G) are closer than own (Q,), and as close: (Q,) each."""
+    return (distances < own[:, None]).sum(1), (distances == own[:, None]).sum(1)
+
+
+def ranks(distances: Tensor, truth: Tensor) -> Tensor:
+    """Rank (Q,) of item truth[q] among each row of distances (Q, G), counted from 1, half ranks where it is tied."""
+    distances = no_nan(distances)
+    closer, tied = rivals(distances, distances.gather(1, truth[:, None])[:, 0])
+    return 1 + closer + (tied - 1).double() / 2
+
+
+class Counts:
+    """Of each query of one direction (G,): items nearer than its own, others as near, and seconds that it took."""
+
+    def __init__(self, clips: int) -> None:
+        self.closer = torch.zeros(clips, dtype=torch.int64)
+        self.tied = torch.full((clips,), -1, dtype=torch.int64)
+        self.seconds = 0.0
+
+    def add(self, start: int, distances: Tensor, own: Tensor) -> None:
+        """Distances (Q, B) of the queries from `start` on, and those from their own items (Q,)."""
+        closer, tied = rivals(distances, own)
+        self.closer[start : start + len(own)] += closer.cpu()
+        self.tied[start : start + len(own)] += tied.cpu()
+
+    @property
+    def ranks(self) -> Tensor:
+        return 1 + self.closer + self.tied.double() / 2
+
+
+class Comparison:
+    """G videos and their G audios, compared block by block: memory holds two blocks and some numbers a clip."""
+
+    def __init__(self, video: Gallery, audio: Gallery, progress: bool = False) -> None:
+        self.video, self.audio, self.progress = video, audio, progress
+        self.clips = len(video)
+        floats = max(gallery.longest * gallery.dim for gallery in (video, audio))
+        self.size = max(1, min(BLOCK, FLOATS // floats))
+
+    def blocks(self) -> Iterator[slice]:
+        for start in range(0, self.clips, self.size):
+            yield slice(start, min(start + self.size, self.clips))
+
+    def bar(self, what: str) -> Any:
+        return tqdm(total=self.clips**2, desc=what, unit="pair", unit_scale=True, disable=not self.progress)
+
+    def count(self, distances: BlockDistances, what: str) -> dict[str, Counts]:
+        """By direction. A block of distances serves both: the distance of a video from an audio has no direction."""
+        counts = {direction: Counts(self.clips) for direction in DIRECTIONS}
+        own = torch.empty(self.clips, device=self.video.device)
+
+        def add(rows: slice, columns: slice, videos: Sequences, audios: Sequences) -> None:
+            started = time.perf_counter()
+            found = no_nan(distances(videos, audios))
+            if rows == columns:
+                own[rows] = found.diagonal()
+            both = time.perf_counter() - started
+            for direction, queries, seen in (("v2a", rows, found), ("a2v", columns, found.T)):
+                started = time.perf_counter()
+                counts[direction].add(queries.start, seen, own[queries])
+                counts[direction].seconds += both + time.perf_counter() - started
+            bar.update(found.numel())
+
+        with self.bar(what) as bar:
+            # First each clip's distance from its own, which the others are counted against.
+            for block in self.blocks():
+                add(block, block, read(self.video, block), read(self.audio, block))
+            for rows in self.blocks():
+                videos = read(self.video, rows)
+                for columns in self.blocks():
+                    if rows != columns:
+                        add(rows, columns, videos, read(self.audio, columns))
+        return counts
+
+    def means(self) -> Comparison:
+        """Of the clips' mean steps, scaled to length 1, as sequences of one step."""
+        one = torch.ones(self.clips, dtype=torch.int64)
+        made: list[Gallery] = []
+        for gallery in (self.video, self.audio):
+            means = OnDisk(one, gallery.dim, gallery.device)
+            for block in self.blocks():
+                clips = read(gallery, block)
+                for start in range(0, len(clips.steps), ROWS):
+                    some = slice(start, start + ROWS)
+                    vectors = pooled(Sequences(clips.steps[some], clips.lengths[some]))
+                    means.append(vectors[:, None], one[: len(vectors)].to(vectors.device))
+            made.append(means)
+        return Comparison(made[0], made[1], self.progress)
+
+    def hybrid(self, distance: Distance, means: Comparison, by_mean: Counts, k: int, direction: str) -> Tensor:
+        """Rank (G,) of each query's own item; `by_mean` are the counts of `means`, a Comparison of the mean steps."""
+        k = min(k, self.clips)
+        found = torch.empty(self.clips, dtype=torch.float64)
+        queries, items = (self.video, self.audio) if direction == "v2a" else (self.audio, self.video)
+        chunk = max(1, FLOATS // (k * (self.video.longest * self.video.dim + self.audio.longest * self.audio.dim)))
+        with self.bar(f"hybrid {direction}") as bar:
+            for block in means.blocks():
+                candidates = means.nearest(block, k, direction)  # (Q, k)
+                for start in range(0, len(candidates), chunk):
+                    chosen = candidates[start : start + chunk]
+                    truth = torch.arange(block.start + start, block.start + start + len(chosen), device=chosen.device)
+                    asked = Sequences(*(part.repeat_interleave(k, 0) for part in queries.gather(truth)))
+                    sides = asked, items.gather(chosen.flatten())
+                    rescored = distance.pairs(*(sides if direction == "v2a" else sides[::-1])).view(chosen.shape)
+                    is_own = chosen == truth[:, None]  # (Q, k), at most one True in a row
+                    some = slice(block.start + start, block.start + start + len(chosen))
+                    # Where the k nearest end among ties with the right answer, those of them that got in are ahead.
+                    closer, tied = by_mean.closer[some], by_mean.tied[some]
+                    outside = 1 + closer + (tied + (k - closer).clamp(min=0)).double() / 2
+                    inside = ranks(rescored, is_own.int().argmax(1)).cpu()
+                    found[some] = torch.where(is_own.any(1).cpu(), inside, outside)
+                    bar.update(len(chosen) * self.clips)
+        return found
+
+    def nearest(self, block: slice, k: int, direction: str) -> Tensor:
+        """(Q, k) items nearest to a block of queries; of means."""
+        queries, items = (self.video, self.audio) if direction == "v2a" else (self.audio, self.video)
+        asked = read(queries, block)
+        best = torch.empty(len(asked.steps), 0, device=asked.steps.device)
+        numbers = best.long()
+        for other in self.blocks():
+            sides = asked, read(items, other)
+            distances = cosine(*sides) if direction == "v2a" else cosine(*sides[::-1]).T
+            listed = torch.arange(other.start, other.stop, device=distances.device).expand(len(distances), -1)
+            best = torch.cat((best, distances.nan_to_num(nan=torch.inf)), dim=1)
+            best, order = best.topk(min(k, best.shape[1]), dim=1, largest=False)
+            numbers = torch.cat((numbers, listed), dim=1).gather(1, order)
+        return numbers
+
+
+def read(gallery: Gallery, block: slice) -> Sequences:
+    return gallery.block(block.start, block.stop)
+
+
+def cosine(videos: Sequences, audios: Sequences) -> Tensor:
+    """1 − cosine (V, A) of mean steps that have length 1."""
+    return 1 - videos.steps[:, 0] @ audios.steps[:, 0].T
+
+
+def by_sequence(distance: Distance) -> BlockDistances:
+    """Of whole sequences, some videos at a time."""
+
+    def distances(videos: Sequences, audios: Sequences) -> Tensor:
+        starts = range(0, len(videos.steps), ROWS)
+        some = [Sequences(videos.steps[start : start + ROWS], videos.lengths[start : start + ROWS]) for start in starts]
+        return torch.cat([distance.all_pairs(rows, audios) for rows in some])
+
+    return distances
