@@ -13,17 +13,17 @@ from scav_kernels.search.question import Question
 from scav_kernels.search.report import STOPPED, SearchReport, StageReport
 from scav_kernels.search.rounding import of_cells, unit_roundoff
 
-# Bounds that leave more than this share of at least so many pairs are dropped for the rest of the search.
-_WORTH, _ENOUGH = 0.5, 1000
+# Bounds that leave more than this share of at least so many pairs are dropped for the rest of the search. They take about
+# a tenth of a distance's time.
+_WORTH, _ENOUGH = 0.85, 1000
 # Pairs of a block.
 _HELD = 1 << 16
-# Above this share of a block's pairs, a bound of all of them is quicker than one of each of those left.
+# Above this share of a block's pairs, bounds, or distances, of all of them are quicker than of each of those left.
 _CROWDED = 0.25
 
 
 class Bound(NamedTuple):
-    """`of(x, y, x_lengths, y_lengths)`: lower bounds of all pairs, before any rounding, from `rank` coordinates of the
-    steps."""
+    """`of(x, y, x_lengths, y_lengths)`: lower bounds of all pairs, before rounding, from `rank` coordinates of steps."""
 
     name: str
     rank: int
@@ -51,21 +51,22 @@ class WarpedSearch:
 
     def run(self, nearest: Nearest) -> None:
         size = max(1, _HELD // len(self.ask.queries))
-        size = size if self.bounds else min(size, self.index.block)
         for begin in range(0, len(self.index), size):
             items = torch.arange(begin, min(begin + size, len(self.index)), device=self.index.steps.device)
-            if self.bounds:
-                self._bounded(nearest, items)
-            else:
-                self._all(nearest, items)
+            (self._bounded if self.bounds else self._all)(nearest, items)
 
-    def _all(self, nearest: Nearest, items: Tensor) -> None:
-        queries = torch.arange(len(self.ask.queries), device=items.device)
-        lower = no_nan(self.ask.all_pairs(queries, items)) - self.uncertainty(queries[:, None], items)
-        lower = lower.nan_to_num(nan=-torch.inf, posinf=torch.inf)
-        self.report.scored += lower.numel()
-        rows, places = (lower <= nearest.limits[:, None]).nonzero(as_tuple=True)
-        nearest.try_in_order(rows, items[places], lower[rows, places], self._alone)
+    def _all(self, nearest: Nearest, items: Tensor, alive: Tensor | None = None) -> None:
+        """All pairs of a block at once, those that are `alive` (Q, B) to be tried."""
+        for chosen in torch.arange(len(items), device=items.device).split(self.index.block):
+            queries = torch.arange(len(self.ask.queries), device=items.device)
+            lower = no_nan(self.ask.all_pairs(queries, items[chosen]))
+            lower = lower - self.uncertainty(queries[:, None], items[chosen])
+            lower = lower.nan_to_num(nan=-torch.inf, posinf=torch.inf)
+            within = lower <= nearest.limits[:, None]
+            asked = torch.ones_like(within) if alive is None else alive[:, chosen]
+            self.report.scored += int(asked.sum())
+            rows, places = (within & asked).nonzero(as_tuple=True)
+            nearest.try_in_order(rows, items[chosen[places]], lower[rows, places], self._alone)
 
     def _bounded(self, nearest: Nearest, items: Tensor) -> None:
         """All pairs of a block."""
@@ -89,6 +90,9 @@ class WarpedSearch:
             stage.removed += before - int(alive.sum())
             if stage.seen >= _ENOUGH and stage.removed < (1 - _WORTH) * stage.seen:
                 self.dropped.add(number)
+        if int(alive.sum()) > _CROWDED * alive.numel():
+            self._all(nearest, items, alive)
+            return
         rows, places = alive.nonzero(as_tuple=True)
         scored = nearest.try_in_order(rows, items[places], bounds[rows, places], self._score)
         self.report.stages[-1].seen += len(rows)
