@@ -13,8 +13,8 @@ from scav_kernels.search.question import Question
 from scav_kernels.search.report import STOPPED, SearchReport, StageReport
 from scav_kernels.search.rounding import of_cells, unit_roundoff
 
-# Bounds that leave more than this share of at least so many pairs are dropped for the rest of the search. They take about
-# a tenth of a distance's time.
+# Bounds that leave more than this share of at least so many pairs are dropped for the rest of the search: one takes
+# about as long as a tenth of the distance.
 _WORTH, _ENOUGH = 0.85, 1000
 # Pairs of a block.
 _HELD = 1 << 16
