@@ -23,7 +23,7 @@ _CROWDED = 0.25
 
 
 class Bound(NamedTuple):
-    """`of(x, y, x_lengths, y_lengths)`: lower bounds of all pairs, before rounding, from `rank` coordinates of steps."""
+    """`of(x, y, x_lengths, y_lengths)`: lower bounds of all pairs, from `rank` coordinates of steps."""
 
     name: str
     rank: int

@@ -11,7 +11,7 @@ from .page import ROOT
 
 @pytest.mark.slow
 def test_a_mutant_is_caught(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.mutants", "value-epsilon", "--page", str(tmp_path / "page.md")]
+    command = [sys.executable, "-m", "tests.mutants", "norm-of-nan", "--page", str(tmp_path / "page.md")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "sinkhorn: value-epsilon: test_" in run.stdout
+    assert "search_summaries: norm-of-nan: test_" in run.stdout
