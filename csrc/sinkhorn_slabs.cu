@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     error += state.errors[first_x + i];
     infinite += next - next == T(0) ? T(0) : T(1);
   }
-  const bool converged = block_sum(error, sums) / T(pair.n) < tolerance, stuck = block_sum(infinite, sums) > T(0);
+  const bool converged = block_sum(error, sums) / T(pair.n)<tolerance, stuck = block_sum(infinite, sums)> T(0);
   if (threadIdx.x == 0) {
     state.done[p] = converged || stuck ? T(1) : T(0);
   }
@@ -225,13 +225,13 @@ void launch_sinkhorn_plan_rows(const Costs<T>& costs, double epsilon, const T* g
          static_cast<T>(1 / epsilon), grads, f, peak, sum, to);
 }
 
-#define SCAV_INSTANTIATE(T)                                                                                         \
-  template void launch_sinkhorn_start(const Costs<T>&, const SinkhornState<T>&, Stream);                            \
-  template void launch_sinkhorn_slab(const Costs<T>&, double, const SinkhornState<T>&, Stream);                     \
-  template void launch_sinkhorn_columns(const Costs<T>&, double, const T*, const T*, T*, T*, Stream);               \
-  template void launch_sinkhorn_settle(const Costs<T>&, double, const SinkhornState<T>&, Stream);                   \
-  template void launch_sinkhorn_finish(const Costs<T>&, double, const SinkhornState<T>&, T*, T*, Stream);           \
-  template void launch_sinkhorn_plan_rows(const Costs<T>&, double, const T*, const T*, const T*, const T*,          \
+#define SCAV_INSTANTIATE(T)                                                                                \
+  template void launch_sinkhorn_start(const Costs<T>&, const SinkhornState<T>&, Stream);                   \
+  template void launch_sinkhorn_slab(const Costs<T>&, double, const SinkhornState<T>&, Stream);            \
+  template void launch_sinkhorn_columns(const Costs<T>&, double, const T*, const T*, T*, T*, Stream);      \
+  template void launch_sinkhorn_settle(const Costs<T>&, double, const SinkhornState<T>&, Stream);          \
+  template void launch_sinkhorn_finish(const Costs<T>&, double, const SinkhornState<T>&, T*, T*, Stream);  \
+  template void launch_sinkhorn_plan_rows(const Costs<T>&, double, const T*, const T*, const T*, const T*, \
                                           const Weights<T>&, Stream)
 SCAV_INSTANTIATE(float);
 SCAV_INSTANTIATE(double);

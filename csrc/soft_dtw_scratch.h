@@ -33,10 +33,9 @@ class SoftDtwScratch {
       if (costs.begin > 0) {
         row(carry).copy_(above(costs));
       }
-      launch_soft_dtw_backward<T>(costs, shape, gamma_, band_, grads, carry,
-                                  message_.template of<T>(shape.carried(costs.count, m_)),
-                                  softmin_.template of<T>(2 * shape.columns(costs.count) * shape.rows), out, to,
-                                  stream);
+      launch_soft_dtw_backward<T>(
+          costs, shape, gamma_, band_, grads, carry, message_.template of<T>(shape.carried(costs.count, m_)),
+          softmin_.template of<T>(2 * shape.columns(costs.count) * shape.rows), out, to, stream);
     };
     // The forward pass, for the row of r above each slab.
     const auto survey = [this, out, stream](const Slabs<T>& slabs) {

@@ -41,8 +41,8 @@ struct Strides {
 };
 
 // A tile: `count` pairs, of which number p is x number first_x + q / columns against y number first_y + q % columns,
-// with q = first + p; against y of the same number where `paired`. Of each it has rows s from `begin` to `end`: all, or a
-// slab of a pair that is too large.
+// with q = first + p; against y of the same number where `paired`. Of each it has rows s from `begin` to `end`: all, or
+// a slab of a pair that is too large.
 template <class T>
 struct Costs {
   CellKind kind;

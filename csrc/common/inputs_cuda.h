@@ -111,8 +111,8 @@ void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, 
 void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t block_bytes,
                          const std::function<void(const Costs<float>&, int64_t blocks)>& f);
 
-// The adjoint of a reducer. `write` writes the weights of a tile from zero, of slabs from the last to the first, `grads`
-// by result; `survey`, if there is need of it, sees the slabs before.
+// The adjoint of a reducer. `write` writes the weights of a tile from zero, of slabs from the last to the first,
+// `grads` by result; `survey`, if there is need of it, sees the slabs before.
 template <class T>
 struct Adjoint {
   std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)> write;

@@ -163,10 +163,9 @@ void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, 
 
 void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t block_bytes,
                          const std::function<void(const Costs<float>&, int64_t blocks)>& f) {
-  const Extent groups =
-      within(on.scratch_bytes,
-             {ceil_div<int64_t>(inputs.batch_x(), kFusedX), ceil_div<int64_t>(inputs.batch_y(), kFusedY), 1},
-             {[&](int64_t blocks, int64_t) { return blocks * block_bytes; }, 1});
+  const Extent groups = within(
+      on.scratch_bytes, {ceil_div<int64_t>(inputs.batch_x(), kFusedX), ceil_div<int64_t>(inputs.batch_y(), kFusedY), 1},
+      {[&](int64_t blocks, int64_t) { return blocks * block_bytes; }, 1});
   Costs<float> costs = describe<float>(inputs);
   for (costs.first_y = 0; costs.first_y < inputs.batch_y(); costs.first_y += costs.columns) {
     costs.columns = std::min(groups.y * kFusedY, inputs.batch_y() - costs.first_y);
@@ -204,9 +203,7 @@ std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const O
     const int64_t first_y = inputs.paired ? tile.x0 : tile.y0, count_y = inputs.paired ? high : wide;
     w = inputs.paired ? w.view({high, rows, m}) : w.view({high * rows, wide * m});
     const int64_t along_x = inputs.paired ? 2 : 1, along_y = inputs.paired ? 1 : 0;
-    const auto of_tile = [&](const at::Tensor& side) {
-      return side.narrow(0, tile.x0, high).narrow(1, begin, rows);
-    };
+    const auto of_tile = [&](const at::Tensor& side) { return side.narrow(0, tile.x0, high).narrow(1, begin, rows); };
     if (need_x) {
       at::Tensor share = at::empty(tile.x_rows.sizes(), inputs.options());
       multiply(share, w, tile.y_rows);
@@ -297,14 +294,14 @@ at::Tensor gradient(const DeviceCosts& given, const OnDevice& on, const at::Tens
   return result.to(given.given.scalar_type());
 }
 
-#define SCAV_INSTANTIATE(T)                                                                                           \
-  template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const Needs&,                              \
-                              const std::function<void(const Slabs<T>&)>&);                                           \
-  template std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs&, const OnDevice&, Order,                  \
-                                                        const at::Tensor&, bool, bool, const Needs&, const Adjoint<T>&); \
-  template Costs<T> whole(const DeviceCosts&);                                                                        \
-  template void for_each_tile(const DeviceCosts&, const OnDevice&, const Needs&,                                      \
-                              const std::function<void(const Slabs<T>&)>&);                                           \
+#define SCAV_INSTANTIATE(T)                                                                                         \
+  template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const Needs&,                            \
+                              const std::function<void(const Slabs<T>&)>&);                                         \
+  template std::tuple<at::Tensor, at::Tensor> gradients(                                                            \
+      const DeviceInputs&, const OnDevice&, Order, const at::Tensor&, bool, bool, const Needs&, const Adjoint<T>&); \
+  template Costs<T> whole(const DeviceCosts&);                                                                      \
+  template void for_each_tile(const DeviceCosts&, const OnDevice&, const Needs&,                                    \
+                              const std::function<void(const Slabs<T>&)>&);                                         \
   template at::Tensor gradient(const DeviceCosts&, const OnDevice&, const at::Tensor&, const Needs&, const Adjoint<T>&)
 SCAV_INSTANTIATE(float);
 SCAV_INSTANTIATE(double);

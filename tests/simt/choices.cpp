@@ -42,13 +42,15 @@ std::string kernel_place(int64_t n, int64_t m, int64_t element, int64_t cell_byt
 // `cell_bytes` together.
 std::tuple<int64_t, int64_t> slab(std::string pass, int64_t n, int64_t m, int64_t element, int64_t cell_bytes) {
   const auto place = scav::device::choose_kernel_place(n, m, element, cell_bytes, scav::device::kScratchBytes);
-  const Needs beside = pass == "dtw"                 ? scav::device::dtw_needs(Sweep::wavefront, n, m, element, true)
-                       : pass == "soft_dtw"          ? scav::device::soft_dtw_needs(Sweep::wavefront, n, m, element)
-                       : pass == "soft_dtw_backward" ? scav::device::soft_dtw_adjoint_needs(Sweep::wavefront, n, m, element)
-                       : pass == "sinkhorn"          ? scav::device::sinkhorn_needs(place, n, m, element)
-                                                     : scav::device::sinkhorn_plan_needs(n, m, element);
-  const Needs all{[&](int64_t pairs, int64_t rows) { return pairs * rows * m * cell_bytes + beside.bytes(pairs, rows); },
-                  beside.unit};
+  const Needs beside = pass == "dtw"        ? scav::device::dtw_needs(Sweep::wavefront, n, m, element, true)
+                       : pass == "soft_dtw" ? scav::device::soft_dtw_needs(Sweep::wavefront, n, m, element)
+                       : pass == "soft_dtw_backward"
+                           ? scav::device::soft_dtw_adjoint_needs(Sweep::wavefront, n, m, element)
+                       : pass == "sinkhorn" ? scav::device::sinkhorn_needs(place, n, m, element)
+                                            : scav::device::sinkhorn_plan_needs(n, m, element);
+  const Needs all{
+      [&](int64_t pairs, int64_t rows) { return pairs * rows * m * cell_bytes + beside.bytes(pairs, rows); },
+      beside.unit};
   const int64_t rows = scav::device::within(scav::device::kScratchBytes, {1, 1, n}, all).rows;
   return {rows, all.bytes(1, rows)};
 }
