@@ -1,7 +1,7 @@
 // scav::dtw and scav::dtw_backward on a GPU; schemas in scav_kernels/ops/dtw.py.
 
 #include "common/cuda_op.h"
-#include "dtw_cuda.h"
+#include "dtw_scratch.h"
 
 namespace scav::device {
 namespace {
@@ -42,16 +42,10 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
     spread_poison(inputs, out);
     return {out, path};
   }
-  const SweepShape shape(sweep, n, m);
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "dtw", [&] {
-    Scratch carry(inputs.options()), codes(inputs.options().dtype(at::kByte));
-    const auto bytes = [&](int64_t pairs) {
-      return shape.carried(pairs, m) * int64_t(sizeof(scalar_t)) + (save_path ? dtw_code_bytes(shape, pairs) : 0);
-    };
-    for_each_tile<scalar_t>(inputs, on, order_of(shape), bytes, [&](const Costs<scalar_t>& costs) {
-      launch_dtw_forward<scalar_t>(costs, shape, band.value_or(-1), carry.of<scalar_t>(shape.carried(costs.count, m)),
-                                   codes.of<uint8_t>(save_path ? dtw_code_bytes(shape, costs.count) : 0), paths,
-                                   out.mutable_data_ptr<scalar_t>(), on.stream);
+    DtwScratch<scalar_t> scratch(sweep, n, m, inputs.options(), paths);
+    for_each_tile<scalar_t>(inputs, on, order_of(sweep), scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
+      scratch.forward(slabs, band, out.mutable_data_ptr<scalar_t>(), on.stream);
     });
   });
   spread_poison(inputs, out);
@@ -74,11 +68,9 @@ std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at
   const at::Tensor paths = path.contiguous();
   std::tuple<at::Tensor, at::Tensor> result;
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "dtw_backward", [&] {
-    result = gradients<scalar_t>(
-        inputs, on, order_of(sweep_shape(inputs, on, sizeof(scalar_t) + inputs.x.element_size())), inner, need_x,
-        need_y, no_scratch, [&](const Costs<scalar_t>& costs, const scalar_t* grads, const Weights<scalar_t>& to) {
-          launch_dtw_backward<scalar_t>(costs, grads, paths.const_data_ptr<uint8_t>(), to, on.stream);
-        });
+    const Sweep sweep = choose_backward(inputs, on, sizeof(scalar_t) + inputs.x.element_size());
+    result = gradients<scalar_t>(inputs, on, order_of(sweep), inner, need_x, need_y, no_needs(),
+                                 dtw_adjoint<scalar_t>(paths.const_data_ptr<uint8_t>(), on.stream));
   });
   return result;
 }

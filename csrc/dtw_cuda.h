@@ -1,12 +1,16 @@
 #pragma once
 // Launchers of dtw_kernels.cu.
 
+#include "common/cut.h"
 #include "common/warping.h"
 
 namespace scav::device {
 
-// Bytes of the codes that a sweep with paths saves.
+// Bytes of the codes that a sweep with paths saves: of all rows, from wherever they are swept.
 int64_t dtw_code_bytes(const SweepShape& shape, int64_t pairs);
+
+// What a forward sweep of pairs of up to N by M steps needs beside its costs, numbers of `element` bytes.
+Needs dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element, bool save_path);
 
 // Bytes of the codes of a column of kLaneRows cells.
 inline constexpr int64_t kDtwColumnBytes = kLaneRows / 4;
@@ -21,7 +25,7 @@ void launch_dtw_forward(const Costs<T>& costs, const SweepShape& shape, int64_t 
 void launch_dtw_fused(const Costs<float>& costs, const FusedShape& shape, int64_t band, float* carry, void* codes,
                       uint8_t* paths, float* out, Stream stream);
 
-// The weights of the cells of each pair's path, `grads` by result; `to` is zero on entry.
+// The weights of the cells of each pair's path that are in the tile's rows, `grads` by result; `to` is zero on entry.
 template <class T>
 void launch_dtw_backward(const Costs<T>& costs, const T* grads, const uint8_t* paths, const Weights<T>& to,
                          Stream stream);

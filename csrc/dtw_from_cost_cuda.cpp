@@ -1,7 +1,7 @@
 // scav::dtw_from_cost and scav::dtw_from_cost_backward on a GPU; schemas in scav_kernels/ops/dtw_from_cost.py.
 
 #include "common/cuda_op.h"
-#include "dtw_cuda.h"
+#include "dtw_scratch.h"
 
 namespace scav::device {
 namespace {
@@ -17,17 +17,11 @@ std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const s
   // What follows a path's end is its end mark again, so that equal calls return equal tensors.
   at::Tensor path =
       at::full(save_path ? costs.result_shape({n + m}) : std::vector<int64_t>{0}, 3, costs.options().dtype(at::kByte));
-  const SweepShape shape = sweep_shape(costs);
+  uint8_t* const paths = save_path ? path.mutable_data_ptr<uint8_t>() : nullptr;
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "dtw_from_cost", [&] {
-    Scratch carry(costs.options()), codes(path.options());
-    const auto bytes = [&](int64_t pairs) {
-      return shape.carried(pairs, m) * int64_t(sizeof(scalar_t)) + (save_path ? dtw_code_bytes(shape, pairs) : 0);
-    };
-    for_each_tile<scalar_t>(costs, on, bytes, [&](const Costs<scalar_t>& tile) {
-      launch_dtw_forward<scalar_t>(tile, shape, band.value_or(-1), carry.of<scalar_t>(shape.carried(tile.count, m)),
-                                   codes.of<uint8_t>(save_path ? dtw_code_bytes(shape, tile.count) : 0),
-                                   save_path ? path.mutable_data_ptr<uint8_t>() : nullptr,
-                                   out.mutable_data_ptr<scalar_t>(), on.stream);
+    DtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, costs.options(), paths);
+    for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
+      scratch.forward(slabs, band, out.mutable_data_ptr<scalar_t>(), on.stream);
     });
   });
   spread_poison(costs, out);
@@ -49,11 +43,8 @@ at::Tensor dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost
   const at::Tensor paths = path.contiguous();
   at::Tensor result;
   AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "dtw_from_cost_backward", [&] {
-    result =
-        gradient<scalar_t>(costs, on, inner, no_scratch,
-                           [&](const Costs<scalar_t>& tile, const scalar_t* grads, const Weights<scalar_t>& to) {
-                             launch_dtw_backward<scalar_t>(tile, grads, paths.const_data_ptr<uint8_t>(), to, on.stream);
-                           });
+    result = gradient<scalar_t>(costs, on, inner, no_needs(),
+                                dtw_adjoint<scalar_t>(paths.const_data_ptr<uint8_t>(), on.stream));
   });
   return result;
 }

@@ -75,8 +75,10 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
     return;
   }
   const uint8_t* step = paths + pair.result * (costs.steps_x + costs.steps_y);
-  for (int s = pair.n - 1, t = pair.m - 1; s >= 0 && t >= 0; ++step) {
-    pair.template put<1>(to, s, t, {grad});
+  for (int s = pair.n - 1, t = pair.m - 1; s >= costs.begin && t >= 0; ++step) {
+    if (s < costs.end) {
+      pair.template put<1>(to, s, t, {grad});
+    }
     if (*step >= kPathEnd) {
       break;
     }
@@ -88,7 +90,16 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
 }  // namespace
 
 int64_t dtw_code_bytes(const SweepShape& shape, int64_t pairs) {
-  return shape.columns(pairs) * static_cast<int64_t>(shape.rows > 8 ? sizeof(Code<16>) : sizeof(Code<8>));
+  return shape.columns(pairs) / shape.strips * shape.all *
+         static_cast<int64_t>(shape.rows > 8 ? sizeof(Code<16>) : sizeof(Code<8>));
+}
+
+Needs dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element, bool save_path) {
+  const auto bytes = [=](int64_t pairs, int64_t rows) {
+    const SweepShape shape(sweep, n, m, rows);
+    return shape.carried(pairs, m) * element + (save_path ? dtw_code_bytes(shape, pairs) : 0);
+  };
+  return {bytes, SweepShape(sweep, n, m, n).slab_unit()};
 }
 
 template <class T>

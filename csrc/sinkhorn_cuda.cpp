@@ -1,7 +1,7 @@
 // scav::sinkhorn and scav::sinkhorn_backward on a GPU; schemas in scav_kernels/ops/sinkhorn.py.
 
 #include "common/cuda_op.h"
-#include "sinkhorn_cuda.h"
+#include "sinkhorn_scratch.h"
 
 namespace scav::device {
 namespace {
@@ -24,13 +24,10 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tenso
   }
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn", [&] {
-    const KernelPlace place = choose_kernel_place(n, m, inputs.dtype == at::kDouble);
-    Scratch scratch(inputs.options());
-    const auto bytes = [&](int64_t pairs) { return sinkhorn_scratch(place, pairs, n, m) * int64_t(sizeof(scalar_t)); };
-    for_each_tile<scalar_t>(inputs, on, Order::by_sequence, bytes, [&](const Costs<scalar_t>& costs) {
-      launch_sinkhorn_forward<scalar_t>(
-          costs, place, options, scratch.of<scalar_t>(sinkhorn_scratch(place, costs.count, n, m)),
-          out.mutable_data_ptr<scalar_t>(), save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr, on.stream);
+    SinkhornScratch<scalar_t> scratch(on, n, m, sizeof(scalar_t), options, inputs.options());
+    for_each_tile<scalar_t>(inputs, on, Order::by_sequence, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
+      scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(),
+                      save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr);
     });
   });
   spread_poison(inputs, out);
@@ -51,11 +48,10 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, con
   const at::Tensor potentials = f.contiguous();
   std::tuple<at::Tensor, at::Tensor> result;
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn_backward", [&] {
-    result = gradients<scalar_t>(inputs, on, Order::by_sequence, outer, need_x, need_y, no_scratch,
-                                 [&](const Costs<scalar_t>& costs, const scalar_t* grads, const Weights<scalar_t>& to) {
-                                   launch_sinkhorn_backward<scalar_t>(
-                                       costs, epsilon, grads, potentials.const_data_ptr<scalar_t>(), to, on.stream);
-                                 });
+    SinkhornPlan<scalar_t> plan(epsilon, potentials.const_data_ptr<scalar_t>(), inputs.options());
+    result = gradients<scalar_t>(inputs, on, Order::by_sequence, outer, need_x, need_y,
+                                 sinkhorn_plan_needs(inputs.steps_x(), inputs.steps_y(), sizeof(scalar_t)),
+                                 plan.adjoint(on.stream));
   });
   return result;
 }

@@ -2,7 +2,7 @@
 // scav_kernels/ops/sinkhorn_from_cost.py.
 
 #include "common/cuda_op.h"
-#include "sinkhorn_cuda.h"
+#include "sinkhorn_scratch.h"
 
 namespace scav::device {
 namespace {
@@ -20,13 +20,10 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn_from_cost(const at::Tensor& cost,
   at::Tensor f = at::zeros(save_potentials ? costs.result_shape({n}) : std::vector<int64_t>{0}, costs.options());
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sinkhorn_from_cost", [&] {
-    const KernelPlace place = choose_kernel_place(n, m, out.scalar_type() == at::kDouble);
-    Scratch scratch(costs.options());
-    const auto bytes = [&](int64_t pairs) { return sinkhorn_scratch(place, pairs, n, m) * int64_t(sizeof(scalar_t)); };
-    for_each_tile<scalar_t>(costs, on, bytes, [&](const Costs<scalar_t>& tile) {
-      launch_sinkhorn_forward<scalar_t>(
-          tile, place, options, scratch.of<scalar_t>(sinkhorn_scratch(place, tile.count, n, m)),
-          out.mutable_data_ptr<scalar_t>(), save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr, on.stream);
+    SinkhornScratch<scalar_t> scratch(on, n, m, 0, options, costs.options());
+    for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
+      scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(),
+                      save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr);
     });
   });
   spread_poison(costs, out);
@@ -46,11 +43,8 @@ at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor&
   const at::Tensor potentials = f.contiguous();
   at::Tensor result;
   AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "sinkhorn_from_cost_backward", [&] {
-    result = gradient<scalar_t>(costs, on, outer, no_scratch,
-                                [&](const Costs<scalar_t>& tile, const scalar_t* grads, const Weights<scalar_t>& to) {
-                                  launch_sinkhorn_backward<scalar_t>(
-                                      tile, epsilon, grads, potentials.const_data_ptr<scalar_t>(), to, on.stream);
-                                });
+    SinkhornPlan<scalar_t> plan(epsilon, potentials.const_data_ptr<scalar_t>(), costs.options());
+    result = gradient<scalar_t>(costs, on, outer, no_needs(), plan.adjoint(on.stream));
   });
   return result;
 }

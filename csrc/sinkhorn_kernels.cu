@@ -12,31 +12,12 @@ namespace scav::device {
 
 namespace {
 
-// Below every potential and exponent that occurs, and still finite after a sum: its exponentials are 0.
-template <class T>
-inline constexpr T kMasked = -std::numeric_limits<T>::max() / 16;
 // u and v are absorbed beyond this. Cells of K that underflowed are then still below rounding.
 template <class T>
 inline constexpr T kLargest = sizeof(T) == 4 ? T(1e8) : T(1e60);
 
 // Threads and, of shared memory, elements for sums over the block.
 inline constexpr int kMemoryThreads = 256, kMostBlockWarps = kMemoryThreads / kWarp;
-
-// The same sum in every thread and run; `shared` has room for a number per warp.
-template <class T>
-SCAV_DEVICE T block_sum(T value, T* shared) {
-  value = warp_sum(value);
-  if (threadIdx.x % kWarp == 0) {
-    shared[threadIdx.x / kWarp] = value;
-  }
-  __syncthreads();
-  T sum = 0;
-  for (int warp = 0; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) {
-    sum += shared[warp];
-  }
-  __syncthreads();
-  return sum;
-}
 
 // K of up to (Y R) x (X C) steps in the registers of Y x X threads: thread (y, x) has rows y + Y r and columns x + X c.
 template <class T, int Y, int X, int R, int C>
@@ -428,20 +409,32 @@ using Registers128 = InRegisters<T, 16, 16, 8, 8>;
 
 }  // namespace
 
-KernelPlace choose_kernel_place(int64_t n, int64_t m, bool float64) {
+KernelPlace choose_kernel_place(int64_t n, int64_t m, int64_t element, int64_t cell_bytes, int64_t scratch_bytes) {
   const int64_t longest = n > m ? n : m;
   if (longest <= 32) {
     return KernelPlace::registers_32;
   }
   // Numbers of twice the size would not fit.
-  if (float64 || longest > 128) {
-    return KernelPlace::memory;
+  if (element == sizeof(double) || longest > 128) {
+    const int64_t bytes = sinkhorn_scratch(KernelPlace::memory, 1, n, m) * element + n * m * cell_bytes;
+    return bytes <= scratch_bytes ? KernelPlace::memory : KernelPlace::none;
   }
   return longest <= 64 ? KernelPlace::registers_64 : KernelPlace::registers_128;
 }
 
 int64_t sinkhorn_scratch(KernelPlace place, int64_t pairs, int64_t n, int64_t m) {
   return place == KernelPlace::memory ? pairs * (Vectors<float>::size(n, m) + n * m) : 0;
+}
+
+Needs sinkhorn_needs(KernelPlace place, int64_t n, int64_t m, int64_t element) {
+  if (place == KernelPlace::none) {
+    return {[=](int64_t pairs, int64_t) { return SinkhornState<float>::size(pairs, n, m) * element; }, kWarp};
+  }
+  return {[=](int64_t pairs, int64_t) { return sinkhorn_scratch(place, pairs, n, m) * element; }, n};
+}
+
+Needs sinkhorn_plan_needs(int64_t n, int64_t m, int64_t element) {
+  return {[=](int64_t, int64_t rows) { return rows < n ? 2 * m * element : 0; }, kWarp};
 }
 
 template <class T>

@@ -17,13 +17,13 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
       check_device_inputs("soft_dtw", on, x, y, x_lengths, y_lengths, cost, paired, rows_for(sweep));
   check_positive("soft_dtw", "gamma", gamma, inputs.dtype);
   check_band("soft_dtw", band);
-  const int64_t m = inputs.steps_y();
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
   at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
   if (inputs.empty()) {
     return out;
   }
   if (sweep == Sweep::fused) {
-    const FusedShape fused(inputs.steps_x(), m, inputs.dim(), on.shared_bytes);
+    const FusedShape fused(n, m, inputs.dim(), on.shared_bytes);
     Scratch carry(inputs.options());
     for_each_fused_tile(
         inputs, on, fused.carried(1) * int64_t(sizeof(float)), [&](const Costs<float>& costs, int64_t blocks) {
@@ -33,15 +33,11 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
     spread_poison(inputs, out);
     return out;
   }
-  const SweepShape shape(sweep, inputs.steps_x(), m);
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw", [&] {
-    Scratch carry(inputs.options());
-    const auto bytes = [&](int64_t pairs) { return shape.carried(pairs, m) * int64_t(sizeof(scalar_t)); };
-    for_each_tile<scalar_t>(inputs, on, order_of(shape), bytes, [&](const Costs<scalar_t>& costs) {
-      launch_soft_dtw_forward<scalar_t>(costs, shape, gamma, band.value_or(-1),
-                                        carry.of<scalar_t>(shape.carried(costs.count, m)),
-                                        out.mutable_data_ptr<scalar_t>(), on.stream);
-    });
+    SoftDtwScratch<scalar_t> scratch(sweep, n, m, gamma, band, inputs.options());
+    for_each_tile<scalar_t>(
+        inputs, on, order_of(sweep), soft_dtw_needs(sweep, n, m, sizeof(scalar_t)),
+        [&](const Slabs<scalar_t>& slabs) { scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(), on.stream); });
   });
   spread_poison(inputs, out);
   return out;
@@ -58,15 +54,16 @@ std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, con
   check_positive(op, "gamma", gamma, inputs.dtype);
   check_band(op, band);
   const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
   std::tuple<at::Tensor, at::Tensor> result;
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw_backward", [&] {
     // The product, two weights of the softmin, and the weight.
-    const SweepShape shape = sweep_shape(inputs, on, 3 * int64_t(sizeof(scalar_t)) + inputs.x.element_size());
-    SoftDtwScratch<scalar_t> scratch(shape, inputs.steps_y(), inputs.result_shape(), inputs.options());
-    result = gradients<scalar_t>(inputs, on, order_of(shape), outer, need_x, need_y, scratch.bytes(),
-                                 [&](const Costs<scalar_t>& costs, const scalar_t* grads, const Weights<scalar_t>& to) {
-                                   scratch.backward(costs, gamma, band, grads, to, on.stream);
-                                 });
+    const Sweep sweep = choose_backward(inputs, on, 3 * int64_t(sizeof(scalar_t)) + inputs.x.element_size());
+    SoftDtwScratch<scalar_t> scratch(sweep, n, m, gamma, band, inputs.options());
+    at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+    result = gradients<scalar_t>(inputs, on, order_of(sweep), outer, need_x, need_y,
+                                 soft_dtw_adjoint_needs(sweep, n, m, sizeof(scalar_t)),
+                                 scratch.adjoint(out.mutable_data_ptr<scalar_t>(), on.stream));
   });
   return result;
 }

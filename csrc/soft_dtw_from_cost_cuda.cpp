@@ -13,17 +13,13 @@ at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Te
   const DeviceCosts costs = check_device_costs("soft_dtw_from_cost", on, cost, x_lengths, y_lengths, false);
   check_positive("soft_dtw_from_cost", "gamma", gamma, costs.cost.scalar_type());
   check_band("soft_dtw_from_cost", band);
-  const int64_t m = costs.steps_y();
+  const int64_t n = costs.steps_x(), m = costs.steps_y();
   at::Tensor out = at::empty(costs.result_shape(), costs.options());
-  const SweepShape shape = sweep_shape(costs);
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "soft_dtw_from_cost", [&] {
-    Scratch carry(costs.options());
-    const auto bytes = [&](int64_t pairs) { return shape.carried(pairs, m) * int64_t(sizeof(scalar_t)); };
-    for_each_tile<scalar_t>(costs, on, bytes, [&](const Costs<scalar_t>& tile) {
-      launch_soft_dtw_forward<scalar_t>(tile, shape, gamma, band.value_or(-1),
-                                        carry.of<scalar_t>(shape.carried(tile.count, m)),
-                                        out.mutable_data_ptr<scalar_t>(), on.stream);
-    });
+    SoftDtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, gamma, band, costs.options());
+    for_each_tile<scalar_t>(
+        costs, on, soft_dtw_needs(Sweep::wavefront, n, m, sizeof(scalar_t)),
+        [&](const Slabs<scalar_t>& slabs) { scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(), on.stream); });
   });
   spread_poison(costs, out);
   return out;
@@ -39,13 +35,12 @@ at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor&
   check_positive(op, "gamma", gamma, costs.cost.scalar_type());
   check_band(op, band);
   const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
-  at::Tensor result;
+  const int64_t n = costs.steps_x(), m = costs.steps_y();
+  at::Tensor out = at::empty(costs.result_shape(), costs.options()), result;
   AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "soft_dtw_from_cost_backward", [&] {
-    SoftDtwScratch<scalar_t> scratch(sweep_shape(costs), costs.steps_y(), costs.result_shape(), costs.options());
-    result = gradient<scalar_t>(costs, on, outer, scratch.bytes(),
-                                [&](const Costs<scalar_t>& tile, const scalar_t* grads, const Weights<scalar_t>& to) {
-                                  scratch.backward(tile, gamma, band, grads, to, on.stream);
-                                });
+    SoftDtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, gamma, band, costs.options());
+    result = gradient<scalar_t>(costs, on, outer, soft_dtw_adjoint_needs(Sweep::wavefront, n, m, sizeof(scalar_t)),
+                                scratch.adjoint(out.mutable_data_ptr<scalar_t>(), on.stream));
   });
   return result;
 }

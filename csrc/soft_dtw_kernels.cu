@@ -49,6 +49,7 @@ struct SoftDtwWeights {
   Softmin<T> softmin;
   T *diagonal, *up;  // of 2^side threads side by side, one cell of a column of all of them after another
   int side;
+  int64_t first;  // column that is kept
   T diagonal_weight[K], up_weight[K];
 
   SCAV_DEVICE T cell(int k, bool admitted, T cost, T diagonal_r, T up_r, T left_r) {
@@ -62,7 +63,10 @@ struct SoftDtwWeights {
     return r;
   }
 
-  SCAV_DEVICE int64_t place(int64_t at) const { return ((at >> side) * K << side) + (at & ((int64_t(1) << side) - 1)); }
+  SCAV_DEVICE int64_t place(int64_t column) const {
+    const int64_t at = column - first;
+    return ((at >> side) * K << side) + (at & ((int64_t(1) << side) - 1));
+  }
 
   SCAV_DEVICE void save(int64_t at) {
     const int64_t first = place(at);
@@ -89,6 +93,23 @@ struct SoftDtwWeights {
 
 }  // namespace
 
+Needs soft_dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element) {
+  const auto bytes = [=](int64_t pairs, int64_t rows) {
+    return SweepShape(sweep, n, m, rows).carried(pairs, m) * element;
+  };
+  return {bytes, SweepShape(sweep, n, m, n).slab_unit()};
+}
+
+Needs soft_dtw_adjoint_needs(Sweep sweep, int64_t n, int64_t m, int64_t element) {
+  const auto bytes = [=](int64_t pairs, int64_t rows) {
+    const SweepShape shape(sweep, n, m, rows);
+    // Of slabs, the row above each is kept.
+    const int64_t kept = shape.strips < shape.all ? shape.all * m : 0;
+    return (2 * shape.carried(pairs, m) + kept + 2 * shape.columns(pairs) * shape.rows) * element;
+  };
+  return {bytes, SweepShape(sweep, n, m, n).slab_unit()};
+}
+
 template <class T>
 void launch_soft_dtw_forward(const Costs<T>& costs, const SweepShape& shape, double gamma, int64_t band, T* carry,
                              T* out, Stream stream) {
@@ -104,17 +125,19 @@ void launch_soft_dtw_fused(const Costs<float>& costs, const FusedShape& shape, d
 
 template <class T>
 void launch_soft_dtw_backward(const Costs<T>& costs, const SweepShape& shape, double gamma, int64_t band,
-                              const T* grads, T* carry, T* softmin, T* out, const Weights<T>& to, Stream stream) {
+                              const T* grads, T* carry, T* message, T* softmin, T* out, const Weights<T>& to,
+                              Stream stream) {
   const int64_t cells = shape.columns(costs.count) * shape.rows;
   const bool lanes = shape.sweep == Sweep::lanes;
   static_assert(kLaneThreads == 1 << 7 && kWarp == 1 << 5);
+  const int64_t first = costs.begin / shape.strip_rows() * shape.visits * kWarp;
   const auto weights = [&](auto k) {
-    return SoftDtwWeights<T, k>{Softmin<T>(gamma), softmin, softmin + cells, lanes ? 7 : 5, {}, {}};
+    return SoftDtwWeights<T, k>{Softmin<T>(gamma), softmin, softmin + cells, lanes ? 7 : 5, first, {}, {}};
   };
   launch_sweep("soft_dtw with weights", costs, shape, band, carry, out, stream, weights);
   const auto adjoint = [&](auto kernel, auto saved) {
     launch("soft_dtw_backward", kernel, shape.blocks(costs.count), shape.warps * kWarp, shape.shared_bytes(sizeof(T)),
-           stream, costs, grads, saved, carry, to);
+           stream, costs, grads, saved, message, to);
   };
   if (lanes) {
     adjoint(adjoint_lanes<kLaneRows, T, SoftDtwWeights<T, kLaneRows>>,
@@ -132,8 +155,8 @@ template void launch_soft_dtw_forward(const Costs<float>&, const SweepShape&, do
 template void launch_soft_dtw_forward(const Costs<double>&, const SweepShape&, double, int64_t, double*, double*,
                                       Stream);
 template void launch_soft_dtw_backward(const Costs<float>&, const SweepShape&, double, int64_t, const float*, float*,
-                                       float*, float*, const Weights<float>&, Stream);
+                                       float*, float*, float*, const Weights<float>&, Stream);
 template void launch_soft_dtw_backward(const Costs<double>&, const SweepShape&, double, int64_t, const double*, double*,
-                                       double*, double*, const Weights<double>&, Stream);
+                                       double*, double*, double*, const Weights<double>&, Stream);
 
 }  // namespace scav::device

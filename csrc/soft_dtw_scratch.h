@@ -1,5 +1,5 @@
 #pragma once
-// What soft-DTW's adjoint keeps of a tile on a GPU, for costs of either origin.
+// What soft-DTW's sweeps keep of a tile on a GPU, for costs of either origin.
 
 #include "common/cuda_op.h"
 #include "soft_dtw_cuda.h"
@@ -9,28 +9,64 @@ namespace scav::device {
 template <class T>
 class SoftDtwScratch {
  public:
-  SoftDtwScratch(const SweepShape& shape, int64_t steps_y, const std::vector<int64_t>& results,
+  SoftDtwScratch(Sweep sweep, int64_t n, int64_t m, double gamma, std::optional<int64_t> band,
                  const at::TensorOptions& options)
-      : shape_(shape), steps_y_(steps_y), carry_(options), softmin_(options), out_(at::empty(results, options)) {}
+      : sweep_(sweep),
+        n_(n),
+        m_(m),
+        gamma_(gamma),
+        band_(band.value_or(-1)),
+        options_(options),
+        carry_(options),
+        message_(options),
+        softmin_(options) {}
 
-  BytesOfPairs bytes() const {
-    return [shape = shape_, m = steps_y_](int64_t pairs) {
-      return (shape.carried(pairs, m) + 2 * shape.columns(pairs) * shape.rows) * int64_t(sizeof(T));
-    };
+  void forward(const Slabs<T>& slabs, T* out, Stream stream) {
+    slabs.each([&](const Costs<T>& costs) { forward(costs, out, stream); });
   }
 
-  void backward(const Costs<T>& costs, double gamma, std::optional<int64_t> band, const T* grads, const Weights<T>& to,
-                Stream stream) {
-    launch_soft_dtw_backward<T>(
-        costs, shape_, gamma, band.value_or(-1), grads, carry_.of<T>(shape_.carried(costs.count, steps_y_)),
-        softmin_.of<T>(2 * shape_.columns(costs.count) * shape_.rows), out_.mutable_data_ptr<T>(), to, stream);
+  // `out` is scratch.
+  Adjoint<T> adjoint(T* out, Stream stream) {
+    const auto write = [this, out, stream](const Costs<T>& costs, const T* grads, const Weights<T>& to) {
+      const SweepShape shape = shape_of(costs);
+      T* const carry = carried(costs);
+      if (costs.begin > 0) {
+        row(carry).copy_(above(costs));
+      }
+      launch_soft_dtw_backward<T>(
+          costs, shape, gamma_, band_, grads, carry, message_.template of<T>(shape.carried(costs.count, m_)),
+          softmin_.template of<T>(2 * shape.columns(costs.count) * shape.rows), out, to, stream);
+    };
+    // The forward pass, for the row of r above each slab.
+    const auto survey = [this, out, stream](const Slabs<T>& slabs) {
+      above_ = at::empty({SweepShape(sweep_, n_, m_, n_).all, m_}, options_);
+      slabs.each([&](const Costs<T>& costs) {
+        if (costs.begin > 0) {
+          above(costs).copy_(row(carried(costs)));
+        }
+        forward(costs, out, stream);
+      });
+    };
+    return {write, survey};
   }
 
  private:
-  SweepShape shape_;
-  int64_t steps_y_;
-  Scratch carry_, softmin_;
-  at::Tensor out_;
+  SweepShape shape_of(const Costs<T>& costs) const { return {sweep_, n_, m_, costs.end - costs.begin}; }
+  T* carried(const Costs<T>& costs) { return carry_.template of<T>(shape_of(costs).carried(costs.count, m_)); }
+  at::Tensor row(T* carry) const { return at::from_blob(carry, {m_}, options_); }
+  at::Tensor above(const Costs<T>& costs) const { return above_.select(0, costs.begin / shape_of(costs).strip_rows()); }
+
+  void forward(const Costs<T>& costs, T* out, Stream stream) {
+    launch_soft_dtw_forward<T>(costs, shape_of(costs), gamma_, band_, carried(costs), out, stream);
+  }
+
+  Sweep sweep_;
+  int64_t n_, m_;
+  double gamma_;
+  int64_t band_;
+  at::TensorOptions options_;
+  Scratch carry_, message_, softmin_;
+  at::Tensor above_;  // (strips, M)
 };
 
 }  // namespace scav::device

@@ -42,7 +42,10 @@ class Scratch {
   at::Tensor memory_;
 };
 
-inline int64_t no_scratch(int64_t) { return 0; }
+// Of a reducer that takes its cells one by one.
+inline Needs no_needs() {
+  return {[](int64_t, int64_t) { return 0; }, kWarp};
+}
 
 // `cell_bytes`: what a cell takes of the scratch, which is how many pairs there are at a time.
 inline Workload workload(const OnDevice& on, const at::Tensor& x, const at::Tensor& y, bool paired,
@@ -61,17 +64,12 @@ inline Sweep choose_forward(const OnDevice& on, const at::Tensor& x, const at::T
 }
 
 // Of a backward pass.
-inline SweepShape sweep_shape(const DeviceInputs& inputs, const OnDevice& on, int64_t cell_bytes) {
-  return {choose_sweep(workload(on, inputs.x, inputs.y, inputs.paired, cell_bytes)), inputs.steps_x(),
-          inputs.steps_y()};
+inline Sweep choose_backward(const DeviceInputs& inputs, const OnDevice& on, int64_t cell_bytes) {
+  return choose_sweep(workload(on, inputs.x, inputs.y, inputs.paired, cell_bytes));
 }
 
 inline RowsFor rows_for(Sweep sweep) { return sweep == Sweep::fused ? RowsFor::fused : RowsFor::products; }
 
-inline SweepShape sweep_shape(const DeviceCosts& costs) { return {Sweep::wavefront, costs.steps_x(), costs.steps_y()}; }
-
-inline Order order_of(const SweepShape& shape) {
-  return shape.sweep == Sweep::lanes ? Order::by_step : Order::by_sequence;
-}
+inline Order order_of(Sweep sweep) { return sweep == Sweep::lanes ? Order::by_step : Order::by_sequence; }
 
 }  // namespace scav::device

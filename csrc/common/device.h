@@ -54,6 +54,7 @@ SCAV_DEVICE float least(float a, float b) { return fminf(a, b); }
 SCAV_DEVICE double least(double a, double b) { return fmin(a, b); }
 SCAV_DEVICE float most(float a, float b) { return fmaxf(a, b); }
 SCAV_DEVICE double most(double a, double b) { return fmax(a, b); }
+SCAV_DEVICE int least(int a, int b) { return a < b ? a : b; }
 SCAV_DEVICE int most(int a, int b) { return a < b ? b : a; }
 SCAV_DEVICE float exponential(float a) { return expf(a); }
 SCAV_DEVICE double exponential(double a) { return exp(a); }
@@ -96,6 +97,22 @@ SCAV_DEVICE T warp_most(T value) {
     value = most(value, __shfl_xor_sync(kAllLanes, value, offset));
   }
   return value;
+}
+
+// The same sum in every thread and run; `shared` has room for a number per warp.
+template <class T>
+SCAV_DEVICE T block_sum(T value, T* shared) {
+  value = warp_sum(value);
+  if (threadIdx.x % kWarp == 0) {
+    shared[threadIdx.x / kWarp] = value;
+  }
+  __syncthreads();
+  T sum = 0;
+  for (int warp = 0; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) {
+    sum += shared[warp];
+  }
+  __syncthreads();
+  return sum;
 }
 
 #if defined(SCAV_SIMT)

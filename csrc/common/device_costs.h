@@ -41,13 +41,15 @@ struct Strides {
 };
 
 // A tile: `count` pairs, of which number p is x number first_x + q / columns against y number first_y + q % columns,
-// with q = first + p; against y of the same number where `paired`.
+// with q = first + p; against y of the same number where `paired`. Of each it has rows s from `begin` to `end`: all, or
+// a slab of a pair that is too large.
 template <class T>
 struct Costs {
   CellKind kind;
-  const T* cells;  // products <x_s, y_t>, or the caller's costs
+  const T* cells;  // products <x_s, y_t>, or the caller's costs, from row `begin`
   Strides stride;
   int64_t count, columns, first, first_x, first_y, batch_y;
+  int begin, end;
   bool paired;
   int64_t steps_x, steps_y;               // N, M
   const int64_t *x_lengths, *y_lengths;   // (B1,), (B2,); null: all steps
@@ -57,7 +59,7 @@ struct Costs {
 };
 
 // d out / d cost of a tile's cells, as the factors w of dx = x sum(w) - sum(w y); of given costs, as it is.
-// Near cells are marked, to be taken from the difference of their rows.
+// Near cells are marked, to be taken from the difference of their rows. The cells are the tile's rows, from `begin`.
 template <class T>
 struct Weights {
   void* cells;
@@ -155,10 +157,15 @@ struct Pair {
     return one[0];
   }
 
+  // Of a cell of the tile's rows, from the pair's first.
+  SCAV_DEVICE int64_t place(const Strides& stride, int64_t s, int64_t t) const {
+    return (s - costs.begin) * stride.s + t * stride.t;
+  }
+
   // Costs of rows s0 to s0 + K of column t; rows past the pair's end cost nothing, and nothing reads what follows.
   template <int K>
   SCAV_DEVICE void column(int s0, int t, T (&cost)[K]) const {
-    const T* at = cells + s0 * costs.stride.s + t * costs.stride.t;
+    const T* at = cells + place(costs.stride, s0, t);
 #pragma unroll
     for (int k = 0; k < K; ++k) {
       cost[k] = s0 + k < n ? at[k * costs.stride.s] : T(0);
@@ -177,7 +184,7 @@ struct Pair {
       costs_of_products<ExactRoot>(
           costs.kind, cost, [&](int k) { return s0 + k < n ? x_norms[s0 + k] : T(0); }, y_norms[t],
           [&](int k) { return cost[k]; },
-          [&](int k) { return s0 + k < n ? cells[(s0 + k) * costs.stride.s + t * costs.stride.t] : T(0); },
+          [&](int k) { return s0 + k < n ? cells[place(costs.stride, s0 + k, t)] : T(0); },
           [&](int k) { return squared_difference(costs, x * costs.steps_x + s0 + k, y * costs.steps_y + t); });
     }
   }
@@ -185,7 +192,7 @@ struct Pair {
   // Writes what e = d out / d cost of rows s0 to s0 + K of column t means for the rows.
   template <int K>
   SCAV_DEVICE void put(const Weights<T>& to, int s0, int t, const T (&e)[K]) const {
-    const int64_t at = i * to.stride.i + j * to.stride.j + s0 * to.stride.s + t * to.stride.t;
+    const int64_t at = i * to.stride.i + j * to.stride.j + place(to.stride, s0, t);
     if (costs.kind == CellKind::given || costs.kind == CellKind::cosine) {
 #pragma unroll
       for (int k = 0; k < K; ++k) {
@@ -195,7 +202,7 @@ struct Pair {
       }
       return;
     }
-    const T* from = cells + s0 * costs.stride.s + t * costs.stride.t;
+    const T* from = cells + place(costs.stride, s0, t);
     const T y_norm = y_norms[t];
     bool near = false;
 #pragma unroll
@@ -240,7 +247,7 @@ struct Pair {
 #pragma unroll 1
     for (int row = 0; row < K && s0 + row < n; ++row) {
       const int s = s0 + row;
-      const T sum = x_norms[s] + y_norms[t], square = sum - T(2) * cells[s * costs.stride.s + t * costs.stride.t];
+      const T sum = x_norms[s] + y_norms[t], square = sum - T(2) * cells[place(costs.stride, s, t)];
       if (square < kNear<T> * sum) {
         const T direct = squared_difference(costs, x * costs.steps_x + s, y * costs.steps_y + t);
         f(row, s, costs.kind == CellKind::euclidean ? root(direct) : direct);

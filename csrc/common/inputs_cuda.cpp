@@ -16,15 +16,12 @@ namespace scav::device {
 OnDevice::OnDevice(const at::Tensor& tensor)
     : stream(nullptr),
       multiprocessors(simt::setting("MULTIPROCESSORS", 132)),
-      scratch_bytes(simt::setting("SCRATCH_BYTES", int64_t(1) << 28)),
+      scratch_bytes(simt::setting("SCRATCH_BYTES", kScratchBytes)),
       shared_bytes(simt::setting("SHARED_BYTES", int64_t(227) << 10)),
       block_pairs(simt::setting("BLOCK_PAIRS", kFusedPairs / 2)),
       guard_(tensor.device()) {}
 
 #else
-
-// Beside it there are gradients in the dtype of accumulation, packed copies, and what cuBLAS takes.
-constexpr int64_t kScratchBytes = int64_t(384) << 20;
 
 OnDevice::OnDevice(const at::Tensor& tensor)
     : stream(c10::cuda::getCurrentCUDAStream(tensor.device().index())),

@@ -12,9 +12,13 @@
 #include <vector>
 
 #include "common/checks.h"
+#include "common/cut.h"
 #include "common/device_costs.h"
 
 namespace scav::device {
+
+// For a tile. Beside it there are gradients in the dtype of accumulation, packed copies, and what cuBLAS takes.
+inline constexpr int64_t kScratchBytes = int64_t(384) << 20;
 
 // Makes a tensor's device current for as long as it lives, and knows what of it decides how a call is cut up.
 class OnDevice {
@@ -83,23 +87,43 @@ const int64_t* lengths_or_null(const at::Tensor& lengths);
 // y each.
 enum class Order { by_sequence, by_step };
 
-// Bytes that `pairs` pairs of a tile need beside their products.
-using BytesOfPairs = std::function<int64_t(int64_t pairs)>;
-
-// f(costs) for tiles that cover all pairs. Tiles are as large as the scratch allows.
+// A tile's rows, from the first: all, or slabs of the pair that it is. `at` brings those of one, from row number *
+// height, where those of the one before it lay.
 template <class T>
-void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, const BytesOfPairs& scratch,
-                   const std::function<void(const Costs<T>&)>& f);
+struct Slabs {
+  int64_t count;
+  std::function<const Costs<T>&(int64_t number)> at;
+
+  void each(const std::function<void(const Costs<T>&)>& f) const {
+    for (int64_t number = 0; number < count; ++number) {
+      f(at(number));
+    }
+  }
+};
+
+// f(slabs) for tiles that cover all pairs. Tiles are as large as the scratch allows, with what they need beside their
+// products.
+template <class T>
+void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, const Needs& beside,
+                   const std::function<void(const Slabs<T>&)>& f);
 
 // f(costs, blocks) for pairs by the block of a fused sweep, which need `block_bytes` each, without products.
 void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t block_bytes,
                          const std::function<void(const Costs<float>&, int64_t blocks)>& f);
 
-// The gradients, from f(costs, weights), which writes the weights of a tile from zero.
+// The adjoint of a reducer. `write` writes the weights of a tile from zero, of slabs from the last to the first,
+// `grads` by result; `survey`, if there is need of it, sees the slabs before.
 template <class T>
-std::tuple<at::Tensor, at::Tensor> gradients(
-    const DeviceInputs& inputs, const OnDevice& on, Order order, const at::Tensor& grad, bool need_x, bool need_y,
-    const BytesOfPairs& scratch, const std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)>& f);
+struct Adjoint {
+  std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)> write;
+  std::function<void(const Slabs<T>&)> survey;
+};
+
+// The gradients of both sides, of those that are needed.
+template <class T>
+std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const OnDevice& on, Order order,
+                                             const at::Tensor& grad, bool need_x, bool need_y, const Needs& beside,
+                                             const Adjoint<T>& adjoint);
 
 // Costs that the caller brings.
 struct DeviceCosts {
@@ -126,14 +150,14 @@ void spread_poison(const DeviceCosts& costs, at::Tensor& result);
 template <class T>
 Costs<T> whole(const DeviceCosts& costs);
 
-// f(costs) for as many pairs at a time as the scratch allows.
+// f(slabs) for as many pairs at a time as the scratch allows.
 template <class T>
-void for_each_tile(const DeviceCosts& costs, const OnDevice& on, const BytesOfPairs& scratch,
-                   const std::function<void(const Costs<T>&)>& f);
+void for_each_tile(const DeviceCosts& costs, const OnDevice& on, const Needs& needs,
+                   const std::function<void(const Slabs<T>&)>& f);
 
-// The gradient in the caller's dtype, from f(costs, grads, weights), which writes it from zero.
+// The gradient in the caller's dtype.
 template <class T>
-at::Tensor gradient(const DeviceCosts& costs, const OnDevice& on, const at::Tensor& grad, const BytesOfPairs& scratch,
-                    const std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)>& f);
+at::Tensor gradient(const DeviceCosts& costs, const OnDevice& on, const at::Tensor& grad, const Needs& needs,
+                    const Adjoint<T>& adjoint);
 
 }  // namespace scav::device

@@ -84,24 +84,31 @@ inline Sweep choose_sweep(const Workload& of) {
     return Sweep::fused;
   }
   const int64_t at_a_time = std::min(pairs, of.scratch_bytes / (of.steps_x * of.steps_y * of.cell_bytes));
-  return at_a_time >= kPairsPerMultiprocessor * of.multiprocessors ? Sweep::lanes : Sweep::wavefront;
+  // A pair that does not fit is cut into slabs, which only a wavefront hands on.
+  return at_a_time > 0 && at_a_time >= kPairsPerMultiprocessor * of.multiprocessors ? Sweep::lanes : Sweep::wavefront;
 }
 
-// How the other two cover pairs of up to N by M steps.
+// How the other two cover pairs of up to N by M steps, `height` rows at a time: N, or a slab's.
 struct SweepShape {
   Sweep sweep;
   int rows;        // K
-  int64_t strips;  // of the longest x
+  int64_t all;     // strips of the longest x
+  int64_t strips;  // at a time
   int64_t visits;  // of a column of K cells by one thread in a strip, those before the first and after the last too
   int warps;       // of a block
 
-  SweepShape(Sweep which, int64_t n, int64_t m) : sweep(which) {
+  SweepShape(Sweep which, int64_t n, int64_t m, int64_t height) : sweep(which) {
     const bool lanes = which == Sweep::lanes;
     rows = lanes ? kLaneRows : (n <= kFewRows * kWarp ? kFewRows : kManyRows);
-    strips = ceil_div<int64_t>(n, lanes ? rows : rows * kWarp);
+    all = ceil_div(n, strip_rows());
+    strips = ceil_div(height, strip_rows());
     visits = lanes ? m : m + kWarp - 1;
     warps = lanes ? kLaneThreads / kWarp : static_cast<int>(strips < kMostWarps ? strips : kMostWarps);
   }
+
+  int64_t strip_rows() const { return sweep == Sweep::lanes ? rows : rows * kWarp; }
+  // What slabs are multiples of.
+  int64_t slab_unit() const { return sweep == Sweep::lanes ? all * rows : strip_rows(); }
 
   // Threads that a strip of all pairs takes, those without a pair too.
   int64_t threads(int64_t pairs) const {
@@ -112,7 +119,7 @@ struct SweepShape {
   int64_t columns(int64_t pairs) const { return threads(pairs) * strips * visits; }
   // Numbers that cross strips by way of memory.
   int64_t carried(int64_t pairs, int64_t m) const {
-    const bool crosses = sweep == Sweep::lanes ? strips > 1 : strips > warps;
+    const bool crosses = sweep == Sweep::lanes ? all > 1 : all > warps;
     return crosses ? m * (sweep == Sweep::lanes ? threads(pairs) : pairs) : 0;
   }
   size_t shared_bytes(size_t element) const {

@@ -30,26 +30,16 @@ void multiply(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
 #endif
 }
 
-// x's and y's of a tile; where paired, `x` of both.
-struct Extent {
-  int64_t x, y;
-};
-
-// Halves the longer side until as many as there are take no more than the budget.
-Extent within(int64_t budget, Extent extent, const BytesOfPairs& bytes) {
-  while (extent.x * extent.y > 1 && bytes(extent.x * extent.y) > budget) {
-    int64_t& larger = extent.x >= extent.y ? extent.x : extent.y;
-    larger = (larger + 1) / 2;
-  }
-  return extent;
-}
-
-// Where a tile lies, and its rows as the products take them.
+// Where a tile lies, and the rows of its slab as the products take them.
 template <class T>
 struct Tile {
   Costs<T> costs;
   int64_t x0, x1, y0, y1;
-  at::Tensor x_rows, y_rows;  // (x's N, D), (y's M, D) or (M y's, D); (pairs, N, D), (pairs, M, D) where paired
+  int64_t height;             // of a slab; the last may be lower
+  at::Tensor x_rows, y_rows;  // (x's height, D), (y's M, D) or (M y's, D); (pairs, height, D), (pairs, M, D) if paired
+
+  int64_t high() const { return x1 - x0; }
+  int64_t wide() const { return y1 - y0; }
 };
 
 template <class T>
@@ -60,6 +50,7 @@ Costs<T> describe(const DeviceInputs& inputs) {
   costs.paired = inputs.paired;
   costs.steps_x = inputs.steps_x();
   costs.steps_y = inputs.steps_y();
+  costs.end = static_cast<int>(inputs.steps_x());
   costs.x_lengths = lengths_or_null(inputs.x_lengths);
   costs.y_lengths = lengths_or_null(inputs.y_lengths);
   costs.x_norms = inputs.x_norms.const_data_ptr<T>();
@@ -71,45 +62,67 @@ Costs<T> describe(const DeviceInputs& inputs) {
   return costs;
 }
 
+// Brings the products of a slab into `cells`.
+template <class T>
+void multiply_slab(const DeviceInputs& inputs, Order order, int64_t number, at::Tensor& cells, Tile<T>& tile) {
+  const int64_t m = inputs.steps_y(), dim = inputs.dim(), high = tile.high(), wide = tile.wide();
+  const int64_t begin = number * tile.height, rows = std::min(tile.height, inputs.steps_x() - begin);
+  const at::Tensor x = inputs.x.narrow(0, tile.x0, high).narrow(1, begin, rows);
+  at::Tensor products;
+  if (inputs.paired) {
+    tile.x_rows = x;
+    products = cells.narrow(0, 0, high * rows * m).view({high, rows, m});
+    multiply(products, x, tile.y_rows.transpose(1, 2));
+  } else {
+    // Of one pair only are there slabs.
+    tile.x_rows = x.view({high * rows, dim});
+    products = cells.narrow(0, 0, high * rows * wide * m).view({high * rows, wide * m});
+    multiply(products, tile.x_rows, tile.y_rows.t());
+  }
+  Costs<T>& costs = tile.costs;
+  costs.stride =
+      order == Order::by_step ? Strides{rows * m * wide, 1, m * wide, wide} : Strides{rows * m * wide, m, m * wide, 1};
+  costs.begin = static_cast<int>(begin);
+  costs.end = static_cast<int>(begin + rows);
+}
+
 template <class T, class F>
-void visit_tiles(const DeviceInputs& inputs, const OnDevice& on, Order order, const BytesOfPairs& scratch, const F& f) {
+void visit_tiles(const DeviceInputs& inputs, const OnDevice& on, Order order, const Needs& beside, const F& f) {
   const int64_t n = inputs.steps_x(), m = inputs.steps_y(), dim = inputs.dim();
-  const auto bytes = [&](int64_t pairs) { return pairs * n * m * int64_t(sizeof(T)) + scratch(pairs); };
-  const Extent extent = within(on.scratch_bytes, {inputs.batch_x(), inputs.paired ? 1 : inputs.batch_y()}, bytes);
-  at::Tensor cells = at::empty({extent.x * extent.y * n * m}, inputs.options());
-  Tile<T> tile{describe<T>(inputs), 0, 0, 0, 0, {}, {}};
+  const int64_t end_y = inputs.paired ? 1 : inputs.batch_y();
+  const auto bytes = [&](int64_t pairs, int64_t rows) {
+    return pairs * rows * m * int64_t(sizeof(T)) + beside.bytes(pairs, rows);
+  };
+  const Extent extent = within(on.scratch_bytes, {inputs.batch_x(), end_y, n}, {bytes, beside.unit});
+  at::Tensor cells = at::empty({extent.x * extent.y * extent.rows * m}, inputs.options());
+  Tile<T> tile{describe<T>(inputs), 0, 0, 0, 0, extent.rows, {}, {}};
   Costs<T>& costs = tile.costs;
   costs.cells = cells.const_data_ptr<T>();
-  const int64_t end_y = inputs.paired ? 1 : inputs.batch_y();
   for (tile.y0 = 0; tile.y0 < end_y; tile.y0 = tile.y1) {
     tile.y1 = std::min(tile.y0 + extent.y, end_y);
-    const int64_t wide = tile.y1 - tile.y0;
+    const int64_t wide = tile.wide();
     if (!inputs.paired) {
       const at::Tensor y = inputs.y.narrow(0, tile.y0, wide);
       tile.y_rows = order == Order::by_step ? y.transpose(0, 1).reshape({m * wide, dim}) : y.view({wide * m, dim});
     }
     for (tile.x0 = 0; tile.x0 < inputs.batch_x(); tile.x0 = tile.x1) {
       tile.x1 = std::min(tile.x0 + extent.x, inputs.batch_x());
-      const int64_t high = tile.x1 - tile.x0;
-      const at::Tensor x = inputs.x.narrow(0, tile.x0, high);
-      at::Tensor products;
       if (inputs.paired) {
-        tile.x_rows = x;
-        tile.y_rows = inputs.y.narrow(0, tile.x0, high);
-        products = cells.narrow(0, 0, high * n * m).view({high, n, m});
-        multiply(products, x, tile.y_rows.transpose(1, 2));
-      } else {
-        tile.x_rows = x.view({high * n, dim});
-        products = cells.narrow(0, 0, high * n * wide * m).view({high * n, wide * m});
-        multiply(products, tile.x_rows, tile.y_rows.t());
+        tile.y_rows = inputs.y.narrow(0, tile.x0, tile.high());
       }
-      costs.stride =
-          order == Order::by_step ? Strides{n * m * wide, 1, m * wide, wide} : Strides{n * m * wide, m, m * wide, 1};
-      costs.count = high * wide;
+      costs.count = tile.high() * wide;
       costs.columns = wide;
       costs.first_x = tile.x0;
       costs.first_y = tile.y0;
-      f(tile);
+      int64_t there = -1;
+      const auto at = [&](int64_t number) -> const Costs<T>& {
+        if (number != there) {
+          multiply_slab(inputs, order, number, cells, tile);
+          there = number;
+        }
+        return costs;
+      };
+      f(tile, Slabs<T>{ceil_div(n, extent.rows), at});
     }
   }
 }
@@ -129,19 +142,30 @@ struct Collected {
   }
 };
 
+// What an adjoint does with slabs, f(costs) being for each of them, from the last.
+template <class T, class F>
+void survey_and_descend(const Adjoint<T>& adjoint, const Slabs<T>& slabs, const F& f) {
+  if (slabs.count > 1 && adjoint.survey) {
+    adjoint.survey(slabs);
+  }
+  for (int64_t number = slabs.count - 1; number >= 0; --number) {
+    f(slabs.at(number));
+  }
+}
+
 }  // namespace
 
 template <class T>
-void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, const BytesOfPairs& scratch,
-                   const std::function<void(const Costs<T>&)>& f) {
-  visit_tiles<T>(inputs, on, order, scratch, [&](const Tile<T>& tile) { f(tile.costs); });
+void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, const Needs& beside,
+                   const std::function<void(const Slabs<T>&)>& f) {
+  visit_tiles<T>(inputs, on, order, beside, [&](const Tile<T>&, const Slabs<T>& slabs) { f(slabs); });
 }
 
 void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t block_bytes,
                          const std::function<void(const Costs<float>&, int64_t blocks)>& f) {
   const Extent groups = within(
-      on.scratch_bytes, {ceil_div<int64_t>(inputs.batch_x(), kFusedX), ceil_div<int64_t>(inputs.batch_y(), kFusedY)},
-      [&](int64_t blocks) { return blocks * block_bytes; });
+      on.scratch_bytes, {ceil_div<int64_t>(inputs.batch_x(), kFusedX), ceil_div<int64_t>(inputs.batch_y(), kFusedY), 1},
+      {[&](int64_t blocks, int64_t) { return blocks * block_bytes; }, 1});
   Costs<float> costs = describe<float>(inputs);
   for (costs.first_y = 0; costs.first_y < inputs.batch_y(); costs.first_y += costs.columns) {
     costs.columns = std::min(groups.y * kFusedY, inputs.batch_y() - costs.first_y);
@@ -155,60 +179,64 @@ void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t
 }
 
 template <class T>
-std::tuple<at::Tensor, at::Tensor> gradients(
-    const DeviceInputs& inputs, const OnDevice& on, Order order, const at::Tensor& grad, bool need_x, bool need_y,
-    const BytesOfPairs& scratch, const std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)>& f) {
+std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const OnDevice& on, Order order,
+                                             const at::Tensor& grad, bool need_x, bool need_y, const Needs& beside,
+                                             const Adjoint<T>& adjoint) {
   const int64_t n = inputs.steps_x(), m = inputs.steps_y(), dim = inputs.dim();
   const Spoilt spoilt = separate_poison(inputs, grad);
   const at::Tensor grads = spoilt.grad.contiguous();
   Collected to_x(need_x, inputs.x, inputs), to_y(need_y, inputs.y, inputs);
   const int64_t bytes = inputs.x.element_size();
   at::Tensor room;
-  visit_tiles<T>(
-      inputs, on, order, [&](int64_t pairs) { return pairs * n * m * bytes + scratch(pairs); },
-      [&](const Tile<T>& tile) {
-        const int64_t high = tile.x1 - tile.x0, wide = tile.y1 - tile.y0, cells = high * wide * n * m;
-        // The first tile is the largest.
-        if (!room.defined()) {
-          room = at::empty({cells}, inputs.x.options());
-        }
-        at::Tensor w = room.narrow(0, 0, cells).zero_();
-        at::Tensor near_x = at::zeros({high * n}, w.options().dtype(at::kByte));
-        at::Tensor near_y = at::zeros({(inputs.paired ? high : wide) * m}, near_x.options());
-        const Weights<T> weights{w.mutable_data_ptr(), w.scalar_type() == at::kBFloat16, tile.costs.stride,
-                                 near_x.mutable_data_ptr<uint8_t>(), near_y.mutable_data_ptr<uint8_t>()};
-        f(tile.costs, grads.const_data_ptr<T>(), weights);
-        if (inputs.cost != Cost::cosine) {
-          add_near<T>(tile.costs, weights, need_x ? to_x.rows.mutable_data_ptr<T>() : nullptr,
-                      need_y ? to_y.rows.mutable_data_ptr<T>() : nullptr, on.stream);
-        }
-        const int64_t first_y = inputs.paired ? tile.x0 : tile.y0, count_y = inputs.paired ? high : wide;
-        w = inputs.paired ? w.view({high, n, m}) : w.view({high * n, wide * m});
-        const int64_t along_x = inputs.paired ? 2 : 1, along_y = inputs.paired ? 1 : 0;
-        if (need_x) {
-          at::Tensor share = at::empty(tile.x_rows.sizes(), inputs.options());
-          multiply(share, w, tile.y_rows);
-          to_x.rows.narrow(0, tile.x0, high).sub_(share.view({high, n, dim}));
-          if (to_x.along.defined()) {
-            to_x.along.narrow(0, tile.x0, high).add_(at::sum(w, {along_x}, false, inputs.dtype).view({high, n}));
-          }
-        }
-        if (need_y) {
-          const bool by_step = order == Order::by_step;
-          const auto in_sequences = [&](const at::Tensor& rows, std::vector<int64_t> tail) {
-            std::vector<int64_t> shape = by_step ? std::vector<int64_t>{m, count_y} : std::vector<int64_t>{count_y, m};
-            shape.insert(shape.end(), tail.begin(), tail.end());
-            const at::Tensor steps = rows.view(shape);
-            return by_step ? steps.transpose(0, 1) : steps;
-          };
-          at::Tensor share = at::empty(tile.y_rows.sizes(), inputs.options());
-          multiply(share, w.transpose(-2, -1), tile.x_rows);
-          to_y.rows.narrow(0, first_y, count_y).sub_(in_sequences(share, {dim}));
-          if (to_y.along.defined()) {
-            to_y.along.narrow(0, first_y, count_y).add_(in_sequences(at::sum(w, {along_y}, false, inputs.dtype), {}));
-          }
-        }
-      });
+  const auto collect = [&](const Tile<T>& tile) {
+    const int64_t high = tile.high(), wide = tile.wide(), begin = tile.costs.begin, rows = tile.costs.end - begin;
+    at::Tensor w = room.narrow(0, 0, high * wide * rows * m).zero_();
+    at::Tensor near_x = at::zeros({high * n}, w.options().dtype(at::kByte));
+    at::Tensor near_y = at::zeros({(inputs.paired ? high : wide) * m}, near_x.options());
+    const Weights<T> weights{w.mutable_data_ptr(), w.scalar_type() == at::kBFloat16, tile.costs.stride,
+                             near_x.mutable_data_ptr<uint8_t>(), near_y.mutable_data_ptr<uint8_t>()};
+    adjoint.write(tile.costs, grads.const_data_ptr<T>(), weights);
+    if (inputs.cost != Cost::cosine) {
+      add_near<T>(tile.costs, weights, need_x ? to_x.rows.mutable_data_ptr<T>() : nullptr,
+                  need_y ? to_y.rows.mutable_data_ptr<T>() : nullptr, on.stream);
+    }
+    const int64_t first_y = inputs.paired ? tile.x0 : tile.y0, count_y = inputs.paired ? high : wide;
+    w = inputs.paired ? w.view({high, rows, m}) : w.view({high * rows, wide * m});
+    const int64_t along_x = inputs.paired ? 2 : 1, along_y = inputs.paired ? 1 : 0;
+    const auto of_tile = [&](const at::Tensor& side) { return side.narrow(0, tile.x0, high).narrow(1, begin, rows); };
+    if (need_x) {
+      at::Tensor share = at::empty(tile.x_rows.sizes(), inputs.options());
+      multiply(share, w, tile.y_rows);
+      of_tile(to_x.rows).sub_(share.view({high, rows, dim}));
+      if (to_x.along.defined()) {
+        of_tile(to_x.along).add_(at::sum(w, {along_x}, false, inputs.dtype).view({high, rows}));
+      }
+    }
+    if (need_y) {
+      const bool by_step = order == Order::by_step;
+      const auto in_sequences = [&](const at::Tensor& steps, std::vector<int64_t> tail) {
+        std::vector<int64_t> shape = by_step ? std::vector<int64_t>{m, count_y} : std::vector<int64_t>{count_y, m};
+        shape.insert(shape.end(), tail.begin(), tail.end());
+        return by_step ? steps.view(shape).transpose(0, 1) : steps.view(shape);
+      };
+      at::Tensor share = at::empty(tile.y_rows.sizes(), inputs.options());
+      multiply(share, w.transpose(-2, -1), tile.x_rows);
+      to_y.rows.narrow(0, first_y, count_y).sub_(in_sequences(share, {dim}));
+      if (to_y.along.defined()) {
+        to_y.along.narrow(0, first_y, count_y).add_(in_sequences(at::sum(w, {along_y}, false, inputs.dtype), {}));
+      }
+    }
+  };
+  const auto with_weights = [&](int64_t pairs, int64_t rows) {
+    return pairs * rows * m * bytes + beside.bytes(pairs, rows);
+  };
+  visit_tiles<T>(inputs, on, order, {with_weights, beside.unit}, [&](const Tile<T>& tile, const Slabs<T>& slabs) {
+    // The first tile is the largest.
+    if (!room.defined()) {
+      room = at::empty({tile.high() * tile.wide() * tile.height * m}, inputs.x.options());
+    }
+    survey_and_descend<T>(adjoint, slabs, [&](const Costs<T>&) { collect(tile); });
+  });
   const bool unit = inputs.cost == Cost::cosine;
   return {finish_gradient(inputs.x_given, inputs.x_lengths_given, unit, to_x.rows, to_x.along, spoilt.x, on.stream),
           finish_gradient(inputs.y_given, inputs.y_lengths_given, unit, to_y.rows, to_y.along, spoilt.y, on.stream)};
@@ -224,6 +252,7 @@ Costs<T> whole(const DeviceCosts& given) {
   costs.columns = costs.batch_y = given.cost.size(1);
   costs.steps_x = given.steps_x();
   costs.steps_y = given.steps_y();
+  costs.end = static_cast<int>(given.steps_x());
   costs.x_lengths = lengths_or_null(given.x_lengths);
   costs.y_lengths = lengths_or_null(given.y_lengths);
   costs.poison = given.poison.const_data_ptr<T>();
@@ -231,42 +260,49 @@ Costs<T> whole(const DeviceCosts& given) {
 }
 
 template <class T>
-void for_each_tile(const DeviceCosts& given, const OnDevice& on, const BytesOfPairs& scratch,
-                   const std::function<void(const Costs<T>&)>& f) {
-  int64_t pairs = given.pairs();
-  while (pairs > 1 && scratch(pairs) > on.scratch_bytes) {
-    pairs = (pairs + 1) / 2;
-  }
+void for_each_tile(const DeviceCosts& given, const OnDevice& on, const Needs& needs,
+                   const std::function<void(const Slabs<T>&)>& f) {
+  const int64_t n = given.steps_x();
+  const Extent extent = within(on.scratch_bytes, {given.pairs(), 1, n}, needs);
   Costs<T> costs = whole<T>(given);
   for (costs.first = 0; costs.first < given.pairs(); costs.first += costs.count) {
-    costs.count = std::min(pairs, given.pairs() - costs.first);
-    f(costs);
+    costs.count = std::min(extent.x, given.pairs() - costs.first);
+    const auto at = [&](int64_t number) -> const Costs<T>& {
+      const int64_t begin = number * extent.rows;
+      costs.begin = static_cast<int>(begin);
+      costs.end = static_cast<int>(std::min(begin + extent.rows, n));
+      costs.cells = given.cost.const_data_ptr<T>() + begin * costs.stride.s;
+      return costs;
+    };
+    f(Slabs<T>{ceil_div(n, extent.rows), at});
   }
 }
 
 template <class T>
-at::Tensor gradient(const DeviceCosts& given, const OnDevice& on, const at::Tensor& grad, const BytesOfPairs& scratch,
-                    const std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)>& f) {
+at::Tensor gradient(const DeviceCosts& given, const OnDevice& on, const at::Tensor& grad, const Needs& needs,
+                    const Adjoint<T>& adjoint) {
   const int64_t n = given.steps_x(), m = given.steps_y(), wide = given.cost.size(1);
   at::Tensor result = at::zeros(given.cost.sizes(), given.options());
   const at::Tensor grads = grad.masked_fill(given.poison != 0, 0).contiguous();
-  const Weights<T> weights{result.mutable_data_ptr(), false, {wide * n * m, n * m, m, 1}, nullptr, nullptr};
-  for_each_tile<T>(given, on, scratch, [&](const Costs<T>& costs) { f(costs, grads.const_data_ptr<T>(), weights); });
+  for_each_tile<T>(given, on, needs, [&](const Slabs<T>& slabs) {
+    survey_and_descend<T>(adjoint, slabs, [&](const Costs<T>& costs) {
+      T* const rows = result.mutable_data_ptr<T>() + costs.begin * m;
+      adjoint.write(costs, grads.const_data_ptr<T>(), {rows, false, {wide * n * m, n * m, m, 1}, nullptr, nullptr});
+    });
+  });
   spoil_costs<T>(whole<T>(given), grad.const_data_ptr<T>(), result.mutable_data_ptr<T>(), on.stream);
   return result.to(given.given.scalar_type());
 }
 
-#define SCAV_INSTANTIATE(T)                                                                                 \
-  template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const BytesOfPairs&,             \
-                              const std::function<void(const Costs<T>&)>&);                                 \
-  template std::tuple<at::Tensor, at::Tensor> gradients(                                                    \
-      const DeviceInputs&, const OnDevice&, Order, const at::Tensor&, bool, bool, const BytesOfPairs&,      \
-      const std::function<void(const Costs<T>&, const T*, const Weights<T>&)>&);                            \
-  template Costs<T> whole(const DeviceCosts&);                                                              \
-  template void for_each_tile(const DeviceCosts&, const OnDevice&, const BytesOfPairs&,                     \
-                              const std::function<void(const Costs<T>&)>&);                                 \
-  template at::Tensor gradient(const DeviceCosts&, const OnDevice&, const at::Tensor&, const BytesOfPairs&, \
-                               const std::function<void(const Costs<T>&, const T*, const Weights<T>&)>&)
+#define SCAV_INSTANTIATE(T)                                                                                         \
+  template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const Needs&,                            \
+                              const std::function<void(const Slabs<T>&)>&);                                         \
+  template std::tuple<at::Tensor, at::Tensor> gradients(                                                            \
+      const DeviceInputs&, const OnDevice&, Order, const at::Tensor&, bool, bool, const Needs&, const Adjoint<T>&); \
+  template Costs<T> whole(const DeviceCosts&);                                                                      \
+  template void for_each_tile(const DeviceCosts&, const OnDevice&, const Needs&,                                    \
+                              const std::function<void(const Slabs<T>&)>&);                                         \
+  template at::Tensor gradient(const DeviceCosts&, const OnDevice&, const at::Tensor&, const Needs&, const Adjoint<T>&)
 SCAV_INSTANTIATE(float);
 SCAV_INSTANTIATE(double);
 

@@ -6,8 +6,10 @@
 //   lanes      many pairs: a thread has a pair, strip after strip; neighbours read neighbouring pairs' cells
 //   fused      the same, of products that tensor cores leave in shared memory (common/fused.h)
 //   wavefront  few pairs: a block has a pair, a warp a strip of 32 K rows, a lane K of them, each lane one column
-//   behind
-//              the lane above it; warps follow each other two chunks of 32 columns apart, through shared memory
+//              behind the lane above it; warps follow each other two chunks of 32 columns apart, through shared memory
+//
+// A pair too large for the scratch is swept in slabs of whole strips, a launch each. What crosses slabs is what crosses
+// strips: it stays in `carry` from one launch to the next.
 //
 // What a forward sweep saves of its cells lies in the order in which the same sweep, or the adjoint's, visits them, so
 // that a warp's accesses are adjacent.
@@ -132,9 +134,11 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
   const Corridor corridor(band, pair.n, pair.m);
   T* const rings = shared_memory<T>();
   const int strips = ceil_div(pair.n, kRows), chunks = ceil_div(pair.m + kWarp - 1, kWarp);
-  T* const edge = strips > warps ? carry + int64_t(blockIdx.x) * costs.steps_y : nullptr;
+  // Of the tile's rows; strips that are not in them have been swept, or will be.
+  const int begin = costs.begin / kRows, end = least(strips, ceil_div(costs.end, kRows));
+  T* const edge = carry != nullptr ? carry + int64_t(blockIdx.x) * costs.steps_y : nullptr;
   const int64_t all_strips = ceil_div<int64_t>(costs.steps_x, kRows), visits = costs.steps_y + kWarp - 1;
-  for (int first = 0; first < strips; first += warps) {
+  for (int first = begin; first < end; first += warps) {
     const int strip = first + warp, s0 = strip * kRows + lane * K;
     T left[K];
 #pragma unroll
@@ -144,7 +148,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
     T diagonal = s0 == 0 ? T(0) : kUnreachable<T>, bottom = kUnreachable<T>;
     for (int stage = 0; stage < chunks + 2 * (warps - 1); ++stage) {
       const int chunk = stage - 2 * warp;
-      if (strip < strips && chunk >= 0 && chunk < chunks) {
+      if (strip < end && chunk >= 0 && chunk < chunks) {
         T above = kUnreachable<T>;
         const int column = chunk * kWarp + lane;
         if (strip > 0 && column < pair.m) {
@@ -164,7 +168,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
           diagonal = up;
           recorder.save(((blockIdx.x * all_strips + strip) * visits + visit) * kWarp + lane);
           if (lane == kWarp - 1 && strip + 1 < strips) {
-            *(warp + 1 < warps ? rings + warp * kRing + t % kRing : edge + t) = bottom;
+            *(warp + 1 < warps && strip + 1 < end ? rings + warp * kRing + t % kRing : edge + t) = bottom;
           }
         }
       }
@@ -172,12 +176,12 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
     }
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      if (strip < strips && s0 + k == pair.n - 1) {
+      if (strip < end && s0 + k == pair.n - 1) {
         out[pair.result] = result_of(left[k]);
       }
     }
   }
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == 0 && begin < strips && end == strips) {
     recorder.finish(pair, [&](int s, int t) {
       const int in_strip = s % kRows / K;
       return ((blockIdx.x * all_strips + s / kRows) * visits + t + in_strip) * kWarp + in_strip;
@@ -232,15 +236,16 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
   }
   T* const rings = shared_memory<T>();
   const int strips = ceil_div(pair.n, kRows), chunks = ceil_div(pair.m + kWarp - 1, kWarp);
-  T* const edge = strips > warps ? carry + int64_t(blockIdx.x) * costs.steps_y : nullptr;
+  const int begin = costs.begin / kRows, end = least(strips, ceil_div(costs.end, kRows));
+  T* const edge = carry != nullptr ? carry + int64_t(blockIdx.x) * costs.steps_y : nullptr;
   const int64_t all_strips = ceil_div<int64_t>(costs.steps_x, kRows), visits = costs.steps_y + kWarp - 1;
-  for (int first = 0; first < strips; first += warps) {
-    const int strip = strips - 1 - first - warp, s0 = strip * kRows + lane * K;
+  for (int first = end - 1; first >= begin; first -= warps) {
+    const int strip = first - warp, s0 = strip * kRows + lane * K;
     T ahead[K] = {};
     T pending = 0, message = 0;
     for (int stage = 0; stage < chunks + 2 * (warps - 1); ++stage) {
       const int chunk = stage - 2 * warp;
-      if (strip >= 0 && chunk >= 0 && chunk < chunks) {
+      if (strip >= begin && chunk >= 0 && chunk < chunks) {
         T under = 0;
         // Columns count from the last step here.
         const int column = chunk * kWarp + lane;
@@ -259,7 +264,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
           retreat<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0),
                      lane == kWarp - 1 ? from_warp : from_lane, message, pending);
           if (lane == 0 && strip > 0) {
-            *(warp + 1 < warps ? rings + warp * kRing + behind % kRing : edge + behind) = message;
+            *(warp + 1 < warps && strip > begin ? rings + warp * kRing + behind % kRing : edge + behind) = message;
           }
           pair.template put<K>(to, s0, t, diagonal);
         }

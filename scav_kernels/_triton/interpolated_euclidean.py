@@ -51,7 +51,11 @@ def forward(
     """(B1, N, D), (B2, M, D) -> (B1, B2) or, `paired`, (B,)."""
     shape = (len(x),) if paired else (len(x), len(y))
     out = x.new_empty(shape, dtype=accumulation_dtype(x))
-    if out.numel():
+    if not paired and max(shape) > packing.MOST_SEQUENCES:
+        for rows, x_part, x_some in packing.parts(x, x_lengths):
+            for columns, y_part, y_some in packing.parts(y, y_lengths):
+                out[rows, columns] = forward(x_part, y_part, x_some, y_some, squared, resample, paired)
+    elif out.numel():
         for given in passes(side(x, x_lengths), side(y, y_lengths), squared, resample, out.stride()):
             (pairs_forward if paired else all_pairs_forward)(given, out)
     return out
@@ -128,6 +132,8 @@ def backward(
     need_y: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients like x and like y, empty where not needed."""
+    if not paired and max(grad.shape) > packing.MOST_SEQUENCES:
+        return backward_in_parts(grad, x, y, x_lengths, y_lengths, squared, resample, need_x, need_y)
     of_x, of_y = side(x, x_lengths), side(y, y_lengths)
     dx = of_x.poison.new_zeros(x.shape) if need_x else None
     dy = of_y.poison.new_zeros(y.shape) if need_y else None
@@ -139,6 +145,32 @@ def backward(
         finish_gradient(dx, of_x, of_y, grad, paired, grad.stride())
         finish_gradient(dy, of_y, of_x, grad, paired, grad.stride()[::-1])
     return x.new_empty(0) if dx is None else dx.to(x.dtype), y.new_empty(0) if dy is None else dy.to(y.dtype)
+
+
+def backward_in_parts(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None,
+    y_lengths: Tensor | None,
+    squared: bool,
+    resample: str,
+    need_x: bool,
+    need_y: bool,
+) -> tuple[Tensor, Tensor]:
+    dx, dy = (
+        side.new_zeros(side.shape if needed else 0, dtype=accumulation_dtype(side))
+        for side, needed in ((x, need_x), (y, need_y))
+    )
+    for rows, x_part, x_some in packing.parts(x, x_lengths):
+        for columns, y_part, y_some in packing.parts(y, y_lengths):
+            given = grad[rows, columns], x_part, y_part, x_some, y_some, squared, resample, False
+            of_x, of_y = backward(*given, need_x, need_y)
+            if need_x:
+                dx[rows] += of_x
+            if need_y:
+                dy[columns] += of_y
+    return dx.to(x.dtype), dy.to(y.dtype)
 
 
 def finish_gradient(

@@ -14,6 +14,8 @@ from scav_kernels.ops.common import accumulation_dtype
 SCRATCH = 256 * 2**20  # bytes
 # Offsets within a tile of weights, 128 rows of so many, fit 32 bits.
 MOST_COLUMNS = 2**24
+# A batch that a launch takes: ragged ones need a tile of columns more for each length.
+MOST_SEQUENCES = 2**23
 
 
 def launch(kernel: Any, programs: tuple[int, ...], *args: Any, **constants: Any) -> None:
@@ -49,6 +51,13 @@ def side(data: Tensor, lengths: Tensor | None) -> Side:
             num_warps=4,
         )
     return Side(data, inside, poison.sum(1).masked_fill_(lengths != inside, torch.nan), full)
+
+
+def parts(data: Tensor, lengths: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """Of as many sequences as a launch takes."""
+    for first in range(0, len(data), MOST_SEQUENCES):
+        part = slice(first, min(first + MOST_SEQUENCES, len(data)))
+        yield part, data[part], None if lengths is None else lengths[part]
 
 
 @dataclass(frozen=True)
@@ -177,8 +186,8 @@ class Packed:
         self.breadth = len(self.groups.order)
         if self.breadth > MOST_COLUMNS:
             raise ValueError(
-                f"interpolated_euclidean: expected at most {MOST_COLUMNS} sequences on the side that is not resampled, "
-                f"got {self.batch} in {self.breadth} columns; compute the result in parts"
+                f"interpolated_euclidean: expected at most {MOST_COLUMNS} columns on the side that is not resampled, "
+                f"got {self.batch} sequences of {most_groups(target)} lengths; compute the result in parts"
             )
         self.width = whole(self.features, self.tile.depth)
         # Bytes of a source's step in all groups.

@@ -14,6 +14,7 @@ from torch.utils.cpp_extension import include_paths
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "simt"
 LIBRARY = BUILD / "scav_simt.so"
+HEADERS = Path(__file__).with_name("headers.h")
 # GCC's sanitizers; what a kernel reads beyond its memory, or computes that C++ leaves undefined, ends the process.
 FLAGS = (
     "-std=c++20 -O1 -g1 -fPIC -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined "
@@ -32,9 +33,14 @@ def build() -> Path:
     BUILD.mkdir(parents=True, exist_ok=True)
     includes = [f"-I{ROOT / 'csrc'}", f"-I{Path(__file__).parent}", *(f"-isystem{path}" for path in include_paths())]
     torch_lib = Path(torch.__file__).parent / "lib"
+    flags = f"{FLAGS} {' '.join(includes)}"
     lines = [
+        "rule compile_headers",
+        f"  command = c++ -x c++-header {flags} -c $in -o $out",
+        "  description = $in",
+        f"build headers.h.gch: compile_headers {HEADERS}",
         "rule compile",
-        f"  command = c++ -MMD -MF $out.d -x c++ {FLAGS} {' '.join(includes)} -c $in -o $out",
+        f"  command = c++ -MMD -MF $out.d $headers -x c++ {flags} -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
         "  description = $in",
@@ -45,7 +51,10 @@ def build() -> Path:
     objects = []
     for source in sources():
         objects.append(f"{source.relative_to(ROOT)}.o".replace("/", "_"))
-        lines.append(f"build {objects[-1]}: compile {source}")
+        lines.append(f"build {objects[-1]}: compile {source} | headers.h.gch")
+        # Found beside it, precompiled.
+        if source.suffix == ".cpp":
+            lines.append(f"  headers = -include {HEADERS.name}")
     lines.append(f"build {LIBRARY.name}: link {' '.join(objects)}")
     # One at a time, where several processes run tests.
     with open(BUILD / "lock", "w", encoding="utf-8") as lock:

@@ -2,10 +2,16 @@
 
 #include <torch/library.h>
 
+#include "common/inputs_cuda.h"
 #include "common/warping.h"
+#include "dtw_cuda.h"
 #include "sinkhorn_cuda.h"
+#include "soft_dtw_cuda.h"
 
 namespace {
+
+using scav::device::Needs;
+using scav::device::Sweep;
 
 std::string sweep(int64_t b1, int64_t b2, int64_t n, int64_t m, int64_t d, bool paired, bool halves,
                   int64_t column_bytes, int64_t multiprocessors, int64_t shared_bytes) {
@@ -20,15 +26,33 @@ std::string sweep(int64_t b1, int64_t b2, int64_t n, int64_t m, int64_t d, bool 
                                   halves,
                                   column_bytes,
                                   multiprocessors,
-                                  384 << 20,
+                                  scav::device::kScratchBytes,
                                   shared_bytes,
                                   scav::device::kFusedPairs / 2};
   return names[static_cast<int>(scav::device::choose_sweep(of))];
 }
 
-std::string kernel_place(int64_t n, int64_t m, bool float64) {
-  constexpr const char* names[] = {"registers_32", "registers_64", "registers_128", "memory"};
-  return names[static_cast<int>(scav::device::choose_kernel_place(n, m, float64))];
+std::string kernel_place(int64_t n, int64_t m, int64_t element, int64_t cell_bytes) {
+  constexpr const char* names[] = {"registers_32", "registers_64", "registers_128", "memory", "none"};
+  return names[static_cast<int>(
+      scav::device::choose_kernel_place(n, m, element, cell_bytes, scav::device::kScratchBytes))];
+}
+
+// Rows of a slab of one pair, and bytes of the scratch that it takes: numbers of `element` bytes, costs and weights of
+// `cell_bytes` together.
+std::tuple<int64_t, int64_t> slab(std::string pass, int64_t n, int64_t m, int64_t element, int64_t cell_bytes) {
+  const auto place = scav::device::choose_kernel_place(n, m, element, cell_bytes, scav::device::kScratchBytes);
+  const Needs beside = pass == "dtw"        ? scav::device::dtw_needs(Sweep::wavefront, n, m, element, true)
+                       : pass == "soft_dtw" ? scav::device::soft_dtw_needs(Sweep::wavefront, n, m, element)
+                       : pass == "soft_dtw_backward"
+                           ? scav::device::soft_dtw_adjoint_needs(Sweep::wavefront, n, m, element)
+                       : pass == "sinkhorn" ? scav::device::sinkhorn_needs(place, n, m, element)
+                                            : scav::device::sinkhorn_plan_needs(n, m, element);
+  const Needs all{
+      [&](int64_t pairs, int64_t rows) { return pairs * rows * m * cell_bytes + beside.bytes(pairs, rows); },
+      beside.unit};
+  const int64_t rows = scav::device::within(scav::device::kScratchBytes, {1, 1, n}, all).rows;
+  return {rows, all.bytes(1, rows)};
 }
 
 }  // namespace
@@ -38,5 +62,6 @@ TORCH_LIBRARY(scav_simt, m) {
       "sweep(int b1, int b2, int n, int m, int d, bool paired, bool halves, int column_bytes, int multiprocessors, "
       "int shared_bytes) -> str",
       &sweep);
-  m.def("kernel_place(int n, int m, bool float64) -> str", &kernel_place);
+  m.def("kernel_place(int n, int m, int element, int cell_bytes) -> str", &kernel_place);
+  m.def("slab(str pass_, int n, int m, int element, int cell_bytes) -> (int, int)", &slab);
 }

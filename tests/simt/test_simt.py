@@ -4,6 +4,7 @@ Products are the CPU's; where a GPU would multiply bfloat16 into float32, both a
 kernels' own code and that of their launches. AddressSanitizer and UndefinedBehaviorSanitizer watch.
 """
 
+import ast
 import os
 import subprocess
 import sys
@@ -16,10 +17,6 @@ from tests.simt.build import ROOT, build
 # Of the shim's settings: the first gives every pair a thread, the second every pair a block, in several tiles.
 LANES = {"MULTIPROCESSORS": "0"}
 WAVEFRONT = {"MULTIPROCESSORS": "1000000", "SCRATCH_BYTES": "20000"}
-# Every batch of 16-bit sequences is left to the fused sweep; with rows of x that stay in shared memory, or in slots of
-# a ring, and block by block.
-FUSED = {"MULTIPROCESSORS": "0", "BLOCK_PAIRS": "0"}
-FUSED_SMALL = {**FUSED, "SHARED_BYTES": "204800", "SCRATCH_BYTES": "1"}
 NOT_OURS = "not interpolated_euclidean and not divergence"
 # Lengths out of range cannot raise on a GPU without waiting for it.
 NO_LENGTHS = "not zero and not negative and not long and not huge"
@@ -61,34 +58,46 @@ def run_python(*arguments: str, **settings: str) -> str:
     return done.stdout
 
 
-def run_suite(file: str, select: str, **settings: str) -> None:
+def run_suite(files: str, select: str, **settings: str) -> None:
+    paths = [f"tests/ops/{file}.py" for file in files.split()]
     # The dispatcher warns, once, that kernels are replaced.
-    run("pytest", f"tests/ops/{file}", "-q", "-p", "tests.simt.plugin", "-W", "ignore", "-k", select, **settings)
+    run("pytest", *paths, "-q", "-p", "tests.simt.plugin", "-W", "ignore", "-k", select, **settings)
 
 
-@pytest.mark.parametrize("settings", [LANES, WAVEFRONT], ids=["lanes", "wavefront"])
-@pytest.mark.parametrize(
-    ("file", "select"),
-    [
-        ("test_parity.py", "(test_every_size or test_paired) and float32"),
-        ("test_parity.py", "test_every_option and float64"),
-        ("test_parity.py", "test_half_precision"),
-        ("test_padding.py", "float32"),
-        ("test_near_steps.py", "not float64"),
-        ("test_gradients.py", "test_gradcheck"),
-    ],
-    ids=["sizes", "options", "half-precision", "padding", "near-steps", "gradients"],
+PARITY = (
+    "(test_every_size or test_paired) and float32 or test_every_option and float64 or test_half_precision "
+    "or test_near_steps and not float64"
 )
-def test_op_suite(library: Path, file: str, select: str, settings: dict[str, str]) -> None:
-    if settings is LANES:
-        # Neither has lanes.
-        select += " and not sinkhorn and not paired"
-    run_suite(file, f"{NOT_OURS} and {select}", **settings)
+REST = "test_padding and float32 or test_gradcheck"
 
 
-@pytest.mark.parametrize("file", ["test_from_cost.py", "test_blocked_ways.py", "test_errors.py", "test_extremes.py"])
-def test_op_suite_of_one_path(library: Path, file: str) -> None:
-    run_suite(file, f"{NOT_OURS} and {NO_LENGTHS} and not float64 and not opcheck and not threads", **WAVEFRONT)
+# Few processes, as each takes seconds to start.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("files", "select"),
+    [("test_parity test_near_steps", PARITY), ("test_padding test_gradients", REST)],
+    ids=["parity", "rest"],
+)
+def test_op_suite(library: Path, files: str, select: str) -> None:
+    run_suite(files, f"{NOT_OURS} and ({select})", **WAVEFRONT)
+
+
+@pytest.mark.slow
+def test_op_suite_of_lanes(library: Path) -> None:
+    select = f"{NOT_OURS} and not sinkhorn and not paired and ({PARITY} or {REST})"
+    run_suite("test_parity test_near_steps test_padding test_gradients", select, **LANES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", ["test_from_cost", "test_blocked_ways test_errors test_extremes"])
+def test_op_suite_of_one_path(library: Path, files: str) -> None:
+    run_suite(files, f"{NOT_OURS} and {NO_LENGTHS} and not float64 and not opcheck and not threads", **WAVEFRONT)
+
+
+def test_op_suite_of_fused_sweeps(library: Path) -> None:
+    run_suite(
+        "test_parity", f"{NOT_OURS} and not sinkhorn and test_half_precision", MULTIPROCESSORS="0", BLOCK_PAIRS="0"
+    )
 
 
 def test_lengths_out_of_range_are_nan(library: Path) -> None:
@@ -108,20 +117,14 @@ for metric in ("dtw", "soft_dtw", "sinkhorn"):
 
 @pytest.mark.parametrize("settings", [LANES, WAVEFRONT], ids=["lanes", "wavefront"])
 def test_the_order_of_threads_changes_nothing(library: Path, settings: dict[str, str]) -> None:
-    """Threads that wait for nobody run in any order: forward, backward, shuffled."""
-    digests = {run("tests.simt.answers", ORDER=order, **settings) for order in ("0", "1", "2", "3")}
-    assert len(digests) == 1
+    """Threads that wait for nobody run in any order."""
+    run("tests.simt.answers", **settings)
 
 
 @pytest.mark.slow
-def test_fused_sweep(library: Path) -> None:
-    """Against the reference at its edges; the same bits however operands come, and in any order of warps and lanes."""
-    ways = [("0", FUSED), ("1", FUSED), ("2", FUSED_SMALL)]
-    assert len({run("tests.simt.fused", ORDER=order, **settings) for order, settings in ways}) == 1
-
-
-def test_op_suite_of_fused_sweeps(library: Path) -> None:
-    run_suite("test_parity.py", f"{NOT_OURS} and not sinkhorn and test_half_precision", **FUSED)
+@pytest.mark.parametrize("module", ["fused", "slabs"])
+def test_against_the_reference(library: Path, module: str) -> None:
+    run(f"tests.simt.{module}")
 
 
 def test_choices(library: Path) -> None:
@@ -154,15 +157,20 @@ def test_choices(library: Path) -> None:
         (100_000, 64, 50, 62, 512, False, True, values, *h200): "fused",
         (100_000, 63, 50, 62, 512, False, True, values, *h200): "lanes",
     }
+    # N, M, bytes of a number and of what a cell takes beside K
     places = {
-        (1, 32, False): "registers_32",
-        (32, 32, True): "registers_32",
-        (33, 1, False): "registers_64",
-        (33, 1, True): "memory",
-        (50, 62, False): "registers_64",
-        (64, 65, False): "registers_128",
-        (128, 128, False): "registers_128",
-        (129, 1, False): "memory",
+        (1, 32, 4, 4): "registers_32",
+        (32, 32, 8, 8): "registers_32",
+        (33, 1, 4, 4): "registers_64",
+        (33, 1, 8, 8): "memory",
+        (50, 62, 4, 4): "registers_64",
+        (64, 65, 4, 4): "registers_128",
+        (128, 128, 4, 4): "registers_128",
+        (129, 1, 4, 4): "memory",
+        (7000, 7000, 4, 4): "memory",
+        (8192, 8192, 4, 4): "none",
+        (8192, 8192, 4, 0): "memory",
+        (8192, 8192, 8, 0): "none",
     }
     code = f"""
 import torch
@@ -172,3 +180,28 @@ print([torch.ops.scav_simt.kernel_place(*shape) for shape in {list(places)}])
 """
     lines = run_python("-W", "ignore", "-c", code).splitlines()
     assert lines == [str(list(sweeps.values())), str(list(places.values()))]
+
+
+def test_no_pair_takes_more_than_the_scratch(library: Path) -> None:
+    """Whatever its steps, up to 8192 each, in any dtype; pairs that fit are not cut."""
+    budget = 384 << 20
+    # Bytes of a cell's cost and, backward, weight.
+    passes = {"dtw": 1, "soft_dtw": 1, "soft_dtw_backward": 2, "sinkhorn": 1, "sinkhorn_backward": 2}
+    shapes = [
+        (kind, n, m, element, parts * element)
+        for kind, parts in passes.items()
+        for element in (4, 8)
+        for n, m in ((8192, 8192), (8192, 100), (100, 8192), (4000, 8192), (8191, 8191), (1, 1))
+    ]
+    code = f"""
+import torch
+torch.ops.load_library({str(library)!r})
+print([torch.ops.scav_simt.slab(*shape) for shape in {shapes}])
+"""
+    slabs = ast.literal_eval(run_python("-W", "ignore", "-c", code).splitlines()[-1])
+    for shape, (rows, held) in zip(shapes, slabs, strict=True):
+        _, n, m, _, cell = shape
+        assert held <= budget, shape
+        assert rows >= n or n * m * cell > budget // 3, shape
+    cut = {shape[0] for shape, (rows, _) in zip(shapes, slabs, strict=True) if rows < shape[1]}
+    assert cut == set(passes), "float64 pairs of 8192 x 8192 steps take slabs of everything"

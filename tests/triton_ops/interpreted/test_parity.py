@@ -74,6 +74,13 @@ def test_dtypes(dtype: torch.dtype, paired: bool) -> None:
     check(CASES[0], sequences(Shape(b1=3, b2=3, n=6, m=5, d=17), dtype), paired)
 
 
+def test_batches_larger_than_a_launch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = sequences(Shape(b1=3, b2=3, n=2, m=2, d=2))
+    whole = answer(interpreted(CASES[0]), given)
+    monkeypatch.setattr(packing, "MOST_SEQUENCES", 2)
+    assert_same_up_to_rounding(answer(interpreted(CASES[0]), given), whole)
+
+
 def test_strided() -> None:
     given = sequences(Shape(b1=3, b2=4, n=5, m=4, d=6))
     strided = given._replace(

@@ -1,0 +1,107 @@
+"""Pairs that are cut into slabs of rows, against the reference and against themselves uncut; run by test_simt.py in the
+shim.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import scav_kernels
+from tests.ops.cases import Case
+from tests.ops.inputs import Answer, Sequences, Shape, answer, sequences, weights
+from tests.ops.tolerances import assert_within, floor, magnification
+from tests.simt.plugin import settings
+
+KIB = 1 << 10
+SMOOTH = {"epsilon": 1.0, "max_iterations": 40, "tolerance": 1e-6}
+CASES = [
+    Case("dtw", "dtw"),
+    Case("dtw-cosine-band", "dtw", {"cost": "cosine", "band": 2}),
+    Case("soft_dtw", "soft_dtw"),
+    Case("soft_dtw-euclidean-band", "soft_dtw", {"cost": "euclidean", "gamma": 0.1, "band": 20}),
+    Case("sinkhorn", "sinkhorn", SMOOTH),
+]
+
+
+class Problem(NamedTuple):
+    given: Sequences
+    paired: bool
+    # Of the scratch. Soft-DTW's gradient takes 16 bytes a cell, and a slab of it has 256 rows at least.
+    budgets: dict[str, int]
+    with_oracle: bool = True
+
+
+def steps(n: int, m: int, dtype: torch.dtype, paired: bool) -> Sequences:
+    """An x ends with a strip of 256 rows, another within one; y's steps are near some of theirs, all along."""
+    given = sequences(Shape(b1=3, b2=3 if paired else 1, n=n, m=m, d=3, ragged=False), torch.float64)
+    y = given.y + 0.01 * given.x[:1, :: n // m][:, :m]
+    y[:, ::3] = given.x[:1, :: n // m][:, :m:3] * (1 + 1e-4)
+    y_lengths = torch.tensor([m, m // 2, m]) if paired else None
+    return Sequences(given.x.to(dtype), y.to(dtype), torch.tensor([n, 512, 300]), y_lengths)
+
+
+def problems() -> list[Problem]:
+    small = {"dtw": 32 * KIB, "soft_dtw": 240 * KIB, "sinkhorn": 32 * KIB}
+    one = sequences(Shape(b1=1, b2=1, n=600, m=200, d=1, ragged=False))
+    return [
+        Problem(steps(1100, 12, torch.float32, False), False, small),
+        Problem(steps(600, 12, torch.float64, True), True, small),
+        Problem(steps(600, 12, torch.bfloat16, False), False, small),
+        Problem(one, False, {"dtw": 300 * KIB, "soft_dtw": 900 * KIB, "sinkhorn": 300 * KIB}, with_oracle=False),
+    ]
+
+
+def measured(budget: int, run: Callable[[], Answer], order: int = 0) -> tuple[Answer, int]:
+    """With so many bytes of scratch, in an order of threads; and the most bytes that torch held meanwhile."""
+    with settings(MULTIPROCESSORS=1_000_000, SCRATCH_BYTES=budget, ORDER=order):
+        torch.ops.scav_simt.count_memory()
+        return run(), torch.ops.scav_simt.most_memory()
+
+
+def from_cost(case: Case, cost: Tensor, given: Sequences) -> Answer:
+    cost = cost.detach().requires_grad_()
+    options = {name: value for name, value in case.options.items() if name != "cost"}
+    value = getattr(scav_kernels, f"{case.metric}_from_cost")(cost, given.x_lengths, given.y_lengths, **options)
+    (value * weights(value)).sum().backward()
+    return Answer(value.detach(), cost.grad, cost.grad)
+
+
+def check(case: Case, cut: Answer, expected: Answer) -> None:
+    """Rounding is that of sums over steps, and of exponentials."""
+    for part in cut._fields:
+        actual, before = getattr(cut, part), getattr(expected, part)
+        allowed = floor(actual.dtype, max(cut.x_grad.shape), magnification(case, expected))
+        if case.metric == "sinkhorn" and part != "value":
+            allowed = max(allowed, SMOOTH["tolerance"])
+        assert_within(f"{case} {part}", actual, before, allowed, actual.dtype)
+
+
+def main() -> None:
+    for problem in problems():
+        given = problem.given
+        for case in CASES:
+            budget = problem.budgets[case.metric]
+            ways = [partial(answer, case.kernel, given, problem.paired)]
+            if given.x.dtype == torch.float32 and case.options.get("cost") != "cosine":
+                cost = torch.cdist(given.x.unsqueeze(1), given.y.unsqueeze(0))
+                ways.append(partial(from_cost, case, cost, given))
+            for number, way in enumerate(ways):
+                cut, most = measured(budget, way)
+                again, _ = measured(budget, way, order=2)
+                for first, part in zip(cut, again, strict=True):
+                    assert torch.equal(first, part), case
+                whole, most_uncut = measured(1 << 30, way)
+                check(case, cut, whole)
+                if number == 0 and problem.with_oracle:
+                    check(case, cut, answer(case.reference, given.map(Tensor.double), problem.paired))
+                elif number == 0:
+                    # Beside the scratch, of so few features: rows, gradients, what is near, paths.
+                    assert most <= budget + 40 * KIB, f"{case}: {most - budget} bytes more than the scratch"
+                    assert most_uncut > 2 * budget, f"{case}: {most_uncut} bytes would do"
+
+
+if __name__ == "__main__":
+    main()
