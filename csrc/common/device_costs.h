@@ -46,7 +46,7 @@ struct Strides {
 template <class T>
 struct Costs {
   CellKind kind;
-  const T* cells;  // products <x_s, y_t>, or the caller's costs, from row `begin`
+  const T* cells;  // products <x_s, y_t>, or the caller's costs; of row 0, wherever the tile's begin
   Strides stride;
   int64_t count, columns, first, first_x, first_y, batch_y;
   int begin, end;
@@ -59,7 +59,7 @@ struct Costs {
 };
 
 // d out / d cost of a tile's cells, as the factors w of dx = x sum(w) - sum(w y); of given costs, as it is.
-// Near cells are marked, to be taken from the difference of their rows. The cells are the tile's rows, from `begin`.
+// Near cells are marked, to be taken from the difference of their rows. The cells are of row 0, as a tile's are.
 template <class T>
 struct Weights {
   void* cells;
@@ -157,15 +157,10 @@ struct Pair {
     return one[0];
   }
 
-  // Of a cell of the tile's rows, from the pair's first.
-  SCAV_DEVICE int64_t place(const Strides& stride, int64_t s, int64_t t) const {
-    return (s - costs.begin) * stride.s + t * stride.t;
-  }
-
   // Costs of rows s0 to s0 + K of column t; rows past the pair's end cost nothing, and nothing reads what follows.
   template <int K>
   SCAV_DEVICE void column(int s0, int t, T (&cost)[K]) const {
-    const T* at = cells + place(costs.stride, s0, t);
+    const T* at = cells + s0 * costs.stride.s + t * costs.stride.t;
 #pragma unroll
     for (int k = 0; k < K; ++k) {
       cost[k] = s0 + k < n ? at[k * costs.stride.s] : T(0);
@@ -184,7 +179,7 @@ struct Pair {
       costs_of_products<ExactRoot>(
           costs.kind, cost, [&](int k) { return s0 + k < n ? x_norms[s0 + k] : T(0); }, y_norms[t],
           [&](int k) { return cost[k]; },
-          [&](int k) { return s0 + k < n ? cells[place(costs.stride, s0 + k, t)] : T(0); },
+          [&](int k) { return s0 + k < n ? cells[(s0 + k) * costs.stride.s + t * costs.stride.t] : T(0); },
           [&](int k) { return squared_difference(costs, x * costs.steps_x + s0 + k, y * costs.steps_y + t); });
     }
   }
@@ -192,7 +187,7 @@ struct Pair {
   // Writes what e = d out / d cost of rows s0 to s0 + K of column t means for the rows.
   template <int K>
   SCAV_DEVICE void put(const Weights<T>& to, int s0, int t, const T (&e)[K]) const {
-    const int64_t at = i * to.stride.i + j * to.stride.j + place(to.stride, s0, t);
+    const int64_t at = i * to.stride.i + j * to.stride.j + s0 * to.stride.s + t * to.stride.t;
     if (costs.kind == CellKind::given || costs.kind == CellKind::cosine) {
 #pragma unroll
       for (int k = 0; k < K; ++k) {
@@ -202,7 +197,7 @@ struct Pair {
       }
       return;
     }
-    const T* from = cells + place(costs.stride, s0, t);
+    const T* from = cells + s0 * costs.stride.s + t * costs.stride.t;
     const T y_norm = y_norms[t];
     bool near = false;
 #pragma unroll
@@ -247,7 +242,7 @@ struct Pair {
 #pragma unroll 1
     for (int row = 0; row < K && s0 + row < n; ++row) {
       const int s = s0 + row;
-      const T sum = x_norms[s] + y_norms[t], square = sum - T(2) * cells[place(costs.stride, s, t)];
+      const T sum = x_norms[s] + y_norms[t], square = sum - T(2) * cells[s * costs.stride.s + t * costs.stride.t];
       if (square < kNear<T> * sum) {
         const T direct = squared_difference(costs, x * costs.steps_x + s, y * costs.steps_y + t);
         f(row, s, costs.kind == CellKind::euclidean ? root(direct) : direct);

@@ -152,9 +152,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int64_t last = columns ? (pair.n < costs.end ? pair.n : costs.end) : pair.m;
     for (int64_t step = columns ? costs.begin : 0; step < last; ++step) {
       const int64_t s = columns ? step : own_step, t = columns ? own_step : step;
-      const int64_t at = pair.i * weights.stride.i + pair.j * weights.stride.j + pair.place(weights.stride, s, t);
+      const int64_t at =
+          pair.i * weights.stride.i + pair.j * weights.stride.j + s * weights.stride.s + t * weights.stride.t;
       const T norms = pair.x_norms[s] + pair.y_norms[t];
-      const T product = pair.cells[pair.place(costs.stride, s, t)];
+      const T product = pair.cells[s * costs.stride.s + t * costs.stride.t];
       const T factor = others[step] != 0 ? weight_at(weights, at) : T(0);
       if (factor != T(0) && norms - T(2) * product < kNear<T> * norms) {
         const int64_t x_row = pair.x * costs.steps_x + s, y_row = pair.y * costs.steps_y + t;

@@ -62,6 +62,12 @@ Costs<T> describe(const DeviceInputs& inputs) {
   return costs;
 }
 
+// Where row 0 would be, for kernels that count rows from there, of rows that begin `elements` after it.
+template <class T>
+T* row_zero(T* rows, int64_t elements) {
+  return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(rows) - static_cast<uintptr_t>(elements) * sizeof(T));
+}
+
 // Brings the products of a slab into `cells`.
 template <class T>
 void multiply_slab(const DeviceInputs& inputs, Order order, int64_t number, at::Tensor& cells, Tile<T>& tile) {
@@ -82,6 +88,7 @@ void multiply_slab(const DeviceInputs& inputs, Order order, int64_t number, at::
   Costs<T>& costs = tile.costs;
   costs.stride =
       order == Order::by_step ? Strides{rows * m * wide, 1, m * wide, wide} : Strides{rows * m * wide, m, m * wide, 1};
+  costs.cells = row_zero(cells.const_data_ptr<T>(), begin * costs.stride.s);
   costs.begin = static_cast<int>(begin);
   costs.end = static_cast<int>(begin + rows);
 }
@@ -97,7 +104,6 @@ void visit_tiles(const DeviceInputs& inputs, const OnDevice& on, Order order, co
   at::Tensor cells = at::empty({extent.x * extent.y * extent.rows * m}, inputs.options());
   Tile<T> tile{describe<T>(inputs), 0, 0, 0, 0, extent.rows, {}, {}};
   Costs<T>& costs = tile.costs;
-  costs.cells = cells.const_data_ptr<T>();
   for (tile.y0 = 0; tile.y0 < end_y; tile.y0 = tile.y1) {
     tile.y1 = std::min(tile.y0 + extent.y, end_y);
     const int64_t wide = tile.wide();
@@ -193,8 +199,10 @@ std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const O
     at::Tensor w = room.narrow(0, 0, high * wide * rows * m).zero_();
     at::Tensor near_x = at::zeros({high * n}, w.options().dtype(at::kByte));
     at::Tensor near_y = at::zeros({(inputs.paired ? high : wide) * m}, near_x.options());
-    const Weights<T> weights{w.mutable_data_ptr(), w.scalar_type() == at::kBFloat16, tile.costs.stride,
-                             near_x.mutable_data_ptr<uint8_t>(), near_y.mutable_data_ptr<uint8_t>()};
+    const int64_t above = begin * tile.costs.stride.s * w.element_size();
+    const Weights<T> weights{row_zero(static_cast<char*>(w.mutable_data_ptr()), above),
+                             w.scalar_type() == at::kBFloat16, tile.costs.stride, near_x.mutable_data_ptr<uint8_t>(),
+                             near_y.mutable_data_ptr<uint8_t>()};
     adjoint.write(tile.costs, grads.const_data_ptr<T>(), weights);
     if (inputs.cost != Cost::cosine) {
       add_near<T>(tile.costs, weights, need_x ? to_x.rows.mutable_data_ptr<T>() : nullptr,
@@ -271,7 +279,6 @@ void for_each_tile(const DeviceCosts& given, const OnDevice& on, const Needs& ne
       const int64_t begin = number * extent.rows;
       costs.begin = static_cast<int>(begin);
       costs.end = static_cast<int>(std::min(begin + extent.rows, n));
-      costs.cells = given.cost.const_data_ptr<T>() + begin * costs.stride.s;
       return costs;
     };
     f(Slabs<T>{ceil_div(n, extent.rows), at});
@@ -284,11 +291,10 @@ at::Tensor gradient(const DeviceCosts& given, const OnDevice& on, const at::Tens
   const int64_t n = given.steps_x(), m = given.steps_y(), wide = given.cost.size(1);
   at::Tensor result = at::zeros(given.cost.sizes(), given.options());
   const at::Tensor grads = grad.masked_fill(given.poison != 0, 0).contiguous();
+  const Weights<T> weights{result.mutable_data_ptr(), false, {wide * n * m, n * m, m, 1}, nullptr, nullptr};
   for_each_tile<T>(given, on, needs, [&](const Slabs<T>& slabs) {
-    survey_and_descend<T>(adjoint, slabs, [&](const Costs<T>& costs) {
-      T* const rows = result.mutable_data_ptr<T>() + costs.begin * m;
-      adjoint.write(costs, grads.const_data_ptr<T>(), {rows, false, {wide * n * m, n * m, m, 1}, nullptr, nullptr});
-    });
+    survey_and_descend<T>(adjoint, slabs,
+                          [&](const Costs<T>& costs) { adjoint.write(costs, grads.const_data_ptr<T>(), weights); });
   });
   spoil_costs<T>(whole<T>(given), grad.const_data_ptr<T>(), result.mutable_data_ptr<T>(), on.stream);
   return result.to(given.given.scalar_type());

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .build import COMMON, Workshop, file_of
+from .gpu import GpuWorkshop, failing_checks
+from .gpu_table import GPU_MUTANTS, GpuMutant
 from .page import PAGE, ROOT, caught_by_the_page, page
 from .table import MUTANTS, Mutant
 
@@ -23,6 +25,24 @@ def failing_functions(library: Path, op: str) -> list[str]:
     if run.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {run.returncode}\n{run.stdout}\n{run.stderr}")
     return json.loads(report.read_text())
+
+
+def check_gpu(chosen: list[GpuMutant], scratch: Path) -> dict[str, list[str]]:
+    """The same of the CUDA sources, by the shim."""
+    workshop = GpuWorkshop(scratch)
+
+    def unchanged(check: str) -> None:
+        if failing_checks(workshop.unchanged, check):
+            raise RuntimeError(f"tests.simt.{check} fails as it is: nothing can be told from mutants")
+
+    def caught(mutant: GpuMutant) -> list[str]:
+        checks = failing_checks(workshop.mutated(mutant), mutant.op)
+        print(f"{mutant.op}: {mutant.name}: {', '.join(checks) or 'SURVIVES'}", flush=True)
+        return checks
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(unchanged, dict.fromkeys(mutant.op for mutant in chosen)))
+        return dict(zip((mutant.name for mutant in chosen), pool.map(caught, chosen), strict=True))
 
 
 def check(chosen: list[Mutant], scratch: Path) -> dict[str, list[str]]:
@@ -52,15 +72,17 @@ def main() -> int:
     arguments = parser.parse_args()
     names = arguments.names
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
-    if unknown := set(names) - {mutant.name for mutant in chosen}:
+    of_gpu = [mutant for mutant in GPU_MUTANTS if not names or mutant.name in names]
+    if unknown := set(names) - {mutant.name for mutant in (*chosen, *of_gpu)}:
         parser.error(f"expected names of mutants, got {', '.join(sorted(unknown))}")
     (ROOT / "build").mkdir(exist_ok=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=ROOT / "build") as scratch:
-        caught = check(chosen, Path(scratch))
+        caught = check(chosen, Path(scratch)) if chosen else {}
+        caught |= check_gpu(of_gpu, Path(scratch)) if of_gpu else {}
     arguments.page.write_text(page({**caught_by_the_page(), **caught}), encoding="utf-8")
     survivors = [name for name, functions in caught.items() if not functions]
-    print(f"{len(chosen)} mutants, {len(survivors)} survivors, {time.monotonic() - start:.0f} s", *survivors)
+    print(f"{len(caught)} mutants, {len(survivors)} survivors, {time.monotonic() - start:.0f} s", *survivors)
     return 1 if survivors else 0
 
 

@@ -1,9 +1,11 @@
 """docs/mutants.md: what is wrong with each mutant, and which tests catch it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from .table import MUTANTS
+from .gpu_table import GPU_MUTANTS
+from .table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "mutants.md"
@@ -15,15 +17,28 @@ the first three in the order of `make mutants`, which writes this page and fails
 | op | mutant | what is wrong | caught by |
 |---|---|---|---|
 """
+GPU_TITLE = """
+## CUDA sources
+
+The same of the kernels for GPUs (`tests/mutants/gpu_table.py`), run on the CPU by the shim: the fused sweep, and slabs
+of pairs that are cut. [What the shim is](kernels.md#how-they-are-tested-without-a-gpu).
+
+| part | mutant | what is wrong | caught by |
+|---|---|---|---|
+"""
 
 
 def page(caught: dict[str, list[str]]) -> str:
     """`caught` holds the names of mutants, and of the functions that catch each."""
-    rows = []
-    for mutant in MUTANTS:
-        functions = ", ".join(f"`{name}`" for name in caught.get(mutant.name, [])) or "nothing"
-        rows.append(f"| `{mutant.op}` | {mutant.name} | {mutant.wrong} | {functions} |\n")
-    return TITLE + "".join(rows)
+
+    def rows(mutants: Sequence[Mutant]) -> str:
+        lines = []
+        for mutant in mutants:
+            functions = ", ".join(f"`{name}`" for name in caught.get(mutant.name, [])) or "nothing"
+            lines.append(f"| `{mutant.op}` | {mutant.name} | {mutant.wrong} | {functions} |\n")
+        return "".join(lines)
+
+    return TITLE + rows(MUTANTS) + GPU_TITLE + rows(GPU_MUTANTS)
 
 
 def caught_by_the_page() -> dict[str, list[str]]:
