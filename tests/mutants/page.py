@@ -17,6 +17,7 @@ the first three in the order of `make mutants`, which writes this page and fails
 | op | mutant | what is wrong | caught by |
 |---|---|---|---|
 """
+UNTRIED = "not yet tried"
 GPU_TITLE = """
 ## CUDA sources
 
@@ -34,7 +35,8 @@ def page(caught: dict[str, list[str]]) -> str:
     def rows(mutants: Sequence[Mutant]) -> str:
         lines = []
         for mutant in mutants:
-            functions = ", ".join(f"`{name}`" for name in caught.get(mutant.name, [])) or "nothing"
+            known = caught.get(mutant.name)
+            functions = UNTRIED if known is None else ", ".join(f"`{name}`" for name in known) or "nothing"
             lines.append(f"| `{mutant.op}` | {mutant.name} | {mutant.wrong} | {functions} |\n")
         return "".join(lines)
 
@@ -45,4 +47,4 @@ def caught_by_the_page() -> dict[str, list[str]]:
     """What `page` was given when it was written last."""
     lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
     rows = (line.split(" | ") for line in lines if line.startswith("| `"))
-    return {row[1]: re.findall(r"`(.*?)`", row[-1]) for row in rows}
+    return {row[1]: re.findall(r"`(.*?)`", row[-1]) for row in rows if not row[-1].startswith(UNTRIED)}
