@@ -140,9 +140,11 @@ class Ways:
 
 def means(clips: Sequences) -> Tensor:
     """(G, D) float32 mean steps, scaled to length 1, some clips at a time."""
-    starts = range(0, len(clips.steps), ROWS)
-    some = [(clips.steps[start : start + ROWS].float(), clips.lengths[start : start + ROWS]) for start in starts]
-    return torch.cat([pooled(Sequences(*part)) for part in some])
+    made = []
+    for start in range(0, len(clips.steps), ROWS):
+        some = slice(start, start + ROWS)
+        made.append(pooled(Sequences(clips.steps[some].float(), clips.lengths[some])))
+    return torch.cat(made)
 
 
 def share_found(found: Tensor, right: Tensor) -> float:
