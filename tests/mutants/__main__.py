@@ -32,7 +32,7 @@ def check_gpu(chosen: list[GpuMutant], scratch: Path) -> dict[str, list[str]]:
     workshop = GpuWorkshop(scratch)
 
     def unchanged(check: str) -> None:
-        if failing_checks(workshop.unchanged, check):
+        if failing_checks(workshop.unchanged, check, loud=True):
             raise RuntimeError(f"tests.simt.{check} fails as it is: nothing can be told from mutants")
 
     def caught(mutant: GpuMutant) -> list[str]:

@@ -30,7 +30,7 @@ class GpuWorkshop:
         run([*compiler(copy, "").split(), "-w", "-x", "c++", str(copy / mutant.source), "-o", str(changed)])
         own = object_of(CSRC / mutant.source)
         others = [str(self.folder / object_of(source)) for source in sources() if object_of(source) != own]
-        run([*linker("").split(), *others, str(changed), "-o", str(library)])
+        run(linker(" ".join([*others, str(changed)]), str(library), "").split())
         return library
 
 
@@ -40,12 +40,14 @@ def run(command: list[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
 
 
-def failing_checks(library: Path, check: str) -> list[str]:
-    """`check`, a module of tests/simt, if it fails with the library's kernels."""
+def failing_checks(library: Path, check: str, loud: bool = False) -> list[str]:
+    """`check`, a module of tests/simt, if it fails with the library's kernels; `loud`: and says how."""
     environment = {**os.environ, "SCAV_SIMT_LIBRARY": str(library)}
     command = [sys.executable, "-W", "ignore", "-m", f"tests.simt.{check}"]
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=not loud, timeout=PATIENCE, check=False
+        )
     except subprocess.TimeoutExpired:
         return [f"simt/{check}.py"]
     return [f"simt/{check}.py"] if done.returncode != 0 else []

@@ -36,8 +36,9 @@ def compiler(csrc: Path, sanitizers: str) -> str:
     return f"c++ {FLAGS} {sanitizers} {folders} -c"
 
 
-def linker(sanitizers: str) -> str:
-    return f"c++ -shared {sanitizers} -L{Path(torch.__file__).parent / 'lib'} -lc10 -ltorch -ltorch_cpu"
+def linker(objects: str, library: str, sanitizers: str) -> str:
+    torch_lib = Path(torch.__file__).parent / "lib"
+    return f"c++ -shared {sanitizers} {objects} -L{torch_lib} -lc10 -ltorch -ltorch_cpu -o {library}"
 
 
 def build(folder: Path = BUILD, sanitizers: str = SANITIZERS) -> Path:
@@ -55,7 +56,7 @@ def build(folder: Path = BUILD, sanitizers: str = SANITIZERS) -> Path:
         "  deps = gcc",
         "  description = $in",
         "rule link",
-        f"  command = {linker(sanitizers)} $in -o $out",
+        f"  command = {linker('$in', '$out', sanitizers)}",
         "  description = $out",
     ]
     for source in sources():
