@@ -121,7 +121,6 @@ def listed_interpolated_euclidean(
     )
 
 
-@torch.library.impl("scav::aligned_bounds", "CUDA")
 def _aligned_bounds_on_cuda(x: Tensor, panels: Tensor, limits: Tensor, squared: bool) -> Tensor:
     count, steps, dim, lanes = panels.shape
     out = x.new_zeros(len(x), count * lanes)
@@ -135,7 +134,6 @@ def _aligned_bounds_on_cuda(x: Tensor, panels: Tensor, limits: Tensor, squared: 
     return out
 
 
-@torch.library.impl("scav::aligned_survivors", "CUDA")
 def _aligned_survivors_on_cuda(
     x: list[Tensor], panels: list[Tensor], limits: Tensor, skip: Tensor, squared: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -152,7 +150,6 @@ def _aligned_survivors_on_cuda(
     return rows, places, bounds[rows, places], torch.stack(removed)
 
 
-@torch.library.impl("scav::crowd_interpolated_euclidean", "CUDA")
 def _crowd_on_cuda(
     x: Tensor,
     y: Tensor,
@@ -171,8 +168,9 @@ def _crowd_on_cuda(
     for first in range(0, len(chosen_y), some):
         chosen = chosen_y[first : first + some]
         out[:, first : first + some] = METRICS["interpolated_euclidean"].all_pairs(
-            own.to(y.dtype),
-            y[chosen],
+            own,
+            # In the dtype of accumulation, as in `_listed_on_cuda`.
+            y[chosen].to(own.dtype),
             None,
             None if y_lengths is None else y_lengths[chosen],
             squared=squared,
@@ -181,7 +179,6 @@ def _crowd_on_cuda(
     return out
 
 
-@torch.library.impl("scav::segment_means", "CUDA")
 def _segment_means_on_cuda(
     steps: Tensor, lengths: Tensor, chosen: Tensor, target: int, segments: int, squared: bool
 ) -> Tensor:
@@ -190,7 +187,6 @@ def _segment_means_on_cuda(
     return ragged_segment_means(rows, lengths[chosen], target, segments, squared)
 
 
-@torch.library.impl("scav::largest_norms", "CUDA")
 def _largest_norms_on_cuda(steps: Tensor, lengths: Tensor) -> Tensor:
     out = torch.empty(len(steps), dtype=accumulation_dtype(steps), device=steps.device)
     places = torch.arange(steps.shape[1], device=steps.device)
@@ -203,7 +199,6 @@ def _largest_norms_on_cuda(steps: Tensor, lengths: Tensor) -> Tensor:
     return out
 
 
-@torch.library.impl("scav::listed_interpolated_euclidean", "CUDA")
 def _listed_on_cuda(
     x: Tensor,
     y: Tensor,
@@ -219,12 +214,21 @@ def _listed_on_cuda(
     some = max(1, _HELD // (x[0].numel() + y[0].numel()))
     for first in range(0, len(out), some):
         i, j = pairs_x[first : first + some], pairs_y[first : first + some]
+        # The kernel rounds what it resamples to the dtype of its inputs, which no bound allows for.
         out[first : first + some] = METRICS["interpolated_euclidean"].paired(
-            x[i],
-            y[j],
+            x[i].to(out.dtype),
+            y[j].to(out.dtype),
             None if x_lengths is None else x_lengths[i],
             None if y_lengths is None else y_lengths[j],
             squared=squared,
             resample=resample,
         )
     return out.masked_fill(out > limits, torch.inf)
+
+
+torch.library.impl("scav::aligned_bounds", "CUDA", _aligned_bounds_on_cuda)
+torch.library.impl("scav::aligned_survivors", "CUDA", _aligned_survivors_on_cuda)
+torch.library.impl("scav::crowd_interpolated_euclidean", "CUDA", _crowd_on_cuda)
+torch.library.impl("scav::segment_means", "CUDA", _segment_means_on_cuda)
+torch.library.impl("scav::largest_norms", "CUDA", _largest_norms_on_cuda)
+torch.library.impl("scav::listed_interpolated_euclidean", "CUDA", _listed_on_cuda)

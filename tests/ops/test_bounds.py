@@ -13,6 +13,7 @@ import scav_kernels
 from scav_kernels import SearchIndex
 from scav_kernels.ops.registry import METRICS
 from scav_kernels.reference.interpolated_euclidean import interpolated_euclidean
+from scav_kernels.search import kernels
 from scav_kernels.search.aligned import AlignedSearch
 from scav_kernels.search.kernels import (
     aligned_bounds,
@@ -307,6 +308,44 @@ def test_aligned_bounds_may_stop_at_a_limit_and_nowhere_else() -> None:
             found = aligned_bounds(x, to_panels(y), limits, squared)[:, :37]
             unlimited = limits.isinf()
             torch.testing.assert_close(found[unlimited], expected[unlimited])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_a_gpus_ways_say_what_the_kernels_say(dtype: torch.dtype) -> None:
+    """They are made of PyTorch's operations, which any device has."""
+    x, xl = clips(7, 9, 37, seed=0)
+    y, yl = clips(60, 11, 37, seed=1)
+    x, y = (10 * x).to(dtype), (10 * y).to(dtype)
+    chosen, every = torch.arange(20).flip(0), torch.arange(7)
+    y[3, 0, 0] = torch.nan
+    torch.testing.assert_close(kernels._largest_norms_on_cuda(y, yl), largest_norms(y, yl))
+    y[3, 0, 0] = 0
+    for squared in (False, True):
+        given = (y, yl, chosen, 10, 4, squared)
+        torch.testing.assert_close(kernels._segment_means_on_cuda(*given), segment_means(*given))
+        i, j = torch.arange(7).repeat_interleave(60), torch.arange(60).repeat(7)
+        pairs = (x, y, xl, yl, i, j, torch.full((420,), 1.0, dtype=largest_norms(y, yl).dtype), squared, "shorter")
+        torch.testing.assert_close(kernels._listed_on_cuda(*pairs), listed_interpolated_euclidean(*pairs))
+        for target in (1, 10):
+            asked = (x, y, xl, yl, every, chosen, target, squared)
+            found, expected = kernels._crowd_on_cuda(*asked), crowd_interpolated_euclidean(*asked)
+            # Nothing is rounded that the kernels do not round: a bound would not allow for it.
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    if dtype.itemsize < 4:
+        return
+    levels = [(x[:, :steps], to_panels(y[:, :steps])) for steps in (1, 4)]
+    skip = torch.zeros(7, 64, dtype=torch.bool)
+    skip[:, 60:] = skip[2, 5] = True
+    limits = (x[:, None, :4] - y[None, :, :4]).norm(dim=3).sum(2).quantile(0.5, dim=1)
+    own, panels = map(list, zip(*levels, strict=True))
+    found, expected = (
+        of(own, panels, limits, skip, False) for of in (kernels._aligned_survivors_on_cuda, aligned_survivors)
+    )
+    assert 0 < len(found[0]) < 400
+    assert torch.equal(found[3], expected[3])
+    orders = [(100 * part[0] + part[1]).argsort() for part in (found, expected)]
+    for part, other in zip(found[:3], expected[:3], strict=True):
+        torch.testing.assert_close(part[orders[0]], other[orders[1]])
 
 
 def test_listed_distances_are_those_of_the_op() -> None:
