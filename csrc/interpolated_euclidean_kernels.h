@@ -7,6 +7,7 @@
 
 #include "common/simd.h"
 #include "common/gemm.h"
+#include "common/squares.h"
 #include "common/transpose.h"
 #include "interpolated_euclidean.h"
 
@@ -60,29 +61,6 @@ void spread_row(const T* grad, const Interpolation& at, int64_t dim, T* left, T*
     left[k] += (1 - weight) * grad[k];
     right[k] += weight * grad[k];
   }
-}
-
-// sum_k (a - b)^2, or sum_k a^2
-template <class T, bool difference>
-T sum_of_squares(const T* a, const T* b, int64_t dim) {
-  constexpr int w = kWidth<T>;
-  Vec<T, w> partial[2] = {};
-  int64_t k = 0;
-  for (; k + 2 * w <= dim; k += 2 * w) {
-    for (int j = 0; j < 2; ++j) {
-      Vec<T, w> step = load<T, w>(a + k + j * w);
-      if constexpr (difference) {
-        step -= load<T, w>(b + k + j * w);
-      }
-      partial[j] += step * step;
-    }
-  }
-  T sum = horizontal_sum<T, w>(partial[0] + partial[1]);
-  for (; k < dim; ++k) {
-    const T step = difference ? a[k] - b[k] : a[k];
-    sum += step * step;
-  }
-  return sum;
 }
 
 // What d mean_t distance / dx is over (x - y) at one cell, given the cell's squared distance.
@@ -510,21 +488,10 @@ class ResampledStep {
     load_targets(bundle);
     gemm<T>(count_, lanes, dim_, dim_, lanes, lanes, false, rows_.data(), targets_.data(), squares_.data());
     for (int64_t i = 0; i < count_; ++i) {
-      T* squares = squares_.data() + i * lanes;
-      Vec<T, w> slack{};
-      for (int64_t j = 0; j < lanes; j += w) {
-        const Vec<T, w> sum = load<T, w>(target_norms_.data() + j) + norms_[i];
-        const Vec<T, w> square = sum - T(2) * load<T, w>(squares + j);
-        slack = vmin(slack, square - kNear<T> * sum);
-        store<T, w>(squares + j, square);
-      }
-      if (any_negative<T, w>(slack)) {
-        for (int64_t lane = 0; lane < bundle.count; ++lane) {
-          if (near(i * lanes + lane, i, lane)) {
-            squares[lane] = sum_of_squares<T, true>(rows_.data() + i * dim_, target_row(bundle, lane), dim_);
-          }
-        }
-      }
+      squares_of_products(norms_[i], target_norms_.data(), lanes, bundle.count, squares_.data() + i * lanes,
+                          [&](int64_t lane) {
+                            return sum_of_squares<T, true>(rows_.data() + i * dim_, target_row(bundle, lane), dim_);
+                          });
     }
   }
 

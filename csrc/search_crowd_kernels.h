@@ -3,6 +3,7 @@
 
 #include "common/simd.h"
 #include "common/gemm.h"
+#include "common/squares.h"
 #include "common/transpose.h"
 #include "interpolated_euclidean.h"
 #include "common/stored.h"
@@ -63,7 +64,7 @@ class Crowd {
         if (made != row) {
           std::copy_n(made, dim_, row);
         }
-        row_norms_[i] = sum_of_squares(row);
+        row_norms_[i] = sum_of_squares<T, false>(row, nullptr, dim_);
       }
       for (int64_t j = 0; j < count; j += kPanel) {
         add(rows, first + j, std::min(kPanel, count - j), t, sums_.data() + j);
@@ -83,58 +84,22 @@ class Crowd {
     for (int64_t lane = 0; lane < lanes; ++lane) {
       // The last y stands in for those that the panel lacks.
       column[lane] = lane < count ? resampled(y_, first + lane, t, columns_.data() + lane * dim_) : column[count - 1];
-      column_norms_[lane] = lane < count ? sum_of_squares(column[lane]) : column_norms_[count - 1];
+      column_norms_[lane] =
+          lane < count ? sum_of_squares<T, false>(column[lane], nullptr, dim_) : column_norms_[count - 1];
     }
     transpose<T>(
         lanes, dim_, [&](int64_t lane) { return column[lane]; }, [&](int64_t k) { return panel_.data() + k * lanes; });
     gemm<T>(rows, lanes, dim_, dim_, lanes, lanes, false, rows_.data(), panel_.data(), squares_.data());
     for (int64_t i = 0; i < rows; ++i, sums += kMostPanels * kPanel) {
-      const T* products = squares_.data() + i * lanes;
       T* squares = squares_.data() + i * lanes;
-      Vec<T, w> slack{};
-      for (int64_t j = 0; j < lanes; j += w) {
-        const Vec<T, w> sum = load<T, w>(column_norms_.data() + j) + row_norms_[i];
-        const Vec<T, w> square = sum - T(2) * load<T, w>(products + j);
-        slack = vmin(slack, square - kNear<T> * sum);
-        store<T, w>(squares + j, square);
-      }
-      if (any_negative<T, w>(slack)) {
-        for (int64_t lane = 0; lane < count; ++lane) {
-          if (!(squares[lane] >= kNear<T> * (column_norms_[lane] + row_norms_[i]))) {
-            squares[lane] = square_between(rows_.data() + i * dim_, column[lane]);
-          }
-        }
-      }
+      squares_of_products(row_norms_[i], column_norms_.data(), lanes, count, squares, [&](int64_t lane) {
+        return sum_of_squares<T, true>(rows_.data() + i * dim_, column[lane], dim_);
+      });
       for (int64_t j = 0; j < lanes; j += w) {
         const Vec<T, w> square = load<T, w>(squares + j);
         store<T, w>(sums + j, load<T, w>(sums + j) + (squared_ ? square : vsqrt<T, w>(square)));
       }
     }
-  }
-
-  T sum_of_squares(const T* row) const { return sum_of<false>(row, row); }
-
-  T square_between(const T* a, const T* b) const { return sum_of<true>(a, b); }
-
-  template <bool difference>
-  T sum_of(const T* a, const T* b) const {
-    Vec<T, w> partial[2] = {};
-    int64_t k = 0;
-    for (; k + 2 * w <= dim_; k += 2 * w) {
-      for (int j = 0; j < 2; ++j) {
-        Vec<T, w> step = load<T, w>(a + k + j * w);
-        if constexpr (difference) {
-          step -= load<T, w>(b + k + j * w);
-        }
-        partial[j] += step * step;
-      }
-    }
-    T sum = horizontal_sum<T, w>(partial[0] + partial[1]);
-    for (; k < dim_; ++k) {
-      const T step = difference ? a[k] - b[k] : a[k];
-      sum += step * step;
-    }
-    return sum;
   }
 
   const Chosen<T>&x_, &y_;

@@ -1,6 +1,8 @@
 // What bounds are made of, on the CPU at one SIMD level (foreach_level.h): no include guard.
 
 #include "common/simd.h"
+#include "common/gemm.h"
+#include "common/squares.h"
 #include "interpolated_euclidean.h"
 #include "common/stored.h"
 
@@ -40,7 +42,6 @@ void segment_means(const Chosen<T>& from, int64_t target, int64_t segments, bool
 // The largest norm of each sequence's steps -> out (batch,); inf where one is not finite.
 template <class T>
 void largest_norms(const StoredRows<T>& from, int64_t batch, T* out) {
-  constexpr int w = kWidth<T>;
   const int64_t dim = from.dim, parts = std::min(thread_count(), batch);
   run_parts(parts, [&](int64_t part) {
     std::vector<T> room(dim);
@@ -48,16 +49,7 @@ void largest_norms(const StoredRows<T>& from, int64_t batch, T* out) {
       T largest = 0;
       for (int64_t s = 0; s < from.lengths[b]; ++s) {
         const T* row = stored_row(from, b, s, room.data());
-        Vec<T, w> partial{};
-        int64_t k = 0;
-        for (; k + w <= dim; k += w) {
-          const Vec<T, w> step = load<T, w>(row + k);
-          partial += step * step;
-        }
-        T square = horizontal_sum<T, w>(partial);
-        for (; k < dim; ++k) {
-          square += row[k] * row[k];
-        }
+        const T square = sum_of_squares<T, false>(row, nullptr, dim);
         // Neither NaN nor inf is at most a finite number.
         largest =
             square <= std::numeric_limits<T>::max() ? std::max(largest, square) : std::numeric_limits<T>::infinity();

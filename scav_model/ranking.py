@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from scav_kernels.search.nearest import no_nan
 from scav_model.distances import Distance, Sequences, pooled
 from scav_model.gallery import Gallery, OnDisk
 
@@ -27,10 +28,6 @@ FLOATS = 1 << 24
 
 # Of the videos of one block from the audios of another: (V, A).
 BlockDistances = Callable[[Sequences, Sequences], Tensor]
-
-
-def no_nan(distances: Tensor) -> Tensor:
-    return distances.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
 def rivals(distances: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
