@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from torch.utils.cpp_extension import get_cxx_compiler, library_paths
@@ -34,6 +35,10 @@ class Workshop:
         self.headers = scratch / "headers.h"
         self.headers.write_text(HEADERS)
         self.run(["-x", "c++-header", str(self.headers), "-o", f"{self.headers}.gch"])
+
+    def prepare(self, ops: Sequence[str], in_parallel: Callable[..., Iterable[None]]) -> None:
+        """What all of these ops' libraries are linked from."""
+        list(in_parallel(self.compile_unchanged, [*map(file_of, ops), *COMMON]))
 
     def compile_unchanged(self, file: str) -> None:
         to = self.scratch / Path(file).with_suffix(".o").name

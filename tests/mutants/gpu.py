@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.simt.build import CSRC, ROOT, build, compiler, linker, object_of, sources
@@ -19,7 +20,13 @@ class GpuWorkshop:
 
     def __init__(self, scratch: Path) -> None:
         self.folder = scratch / "simt"
-        self.unchanged = build(self.folder, sanitizers="")
+        self.library = build(self.folder, sanitizers="")
+
+    def prepare(self, _ops: Sequence[str], _in_parallel: Callable[..., Iterable[None]]) -> None:
+        """There is one library, and it is made."""
+
+    def unchanged(self, _op: str) -> Path:
+        return self.library
 
     def mutated(self, mutant: GpuMutant) -> Path:
         copy = self.folder / mutant.name
@@ -40,14 +47,12 @@ def run(command: list[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
 
 
-def failing_checks(library: Path, check: str, loud: bool = False) -> list[str]:
-    """`check`, a module of tests/simt, if it fails with the library's kernels; `loud`: and says how."""
+def failing_checks(library: Path, check: str) -> list[str]:
+    """`check`, a module of tests/simt, if it fails with the library's kernels."""
     environment = {**os.environ, "SCAV_SIMT_LIBRARY": str(library)}
     command = [sys.executable, "-W", "ignore", "-m", f"tests.simt.{check}"]
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=not loud, timeout=PATIENCE, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         return [f"simt/{check}.py"]
     return [f"simt/{check}.py"] if done.returncode != 0 else []

@@ -7,9 +7,11 @@ from .table import Mutant
 
 @dataclass(frozen=True)
 class GpuMutant(Mutant):
-    """`op` is the module of tests/simt that must catch it, `source` the file that is compiled with the change."""
+    """`op` is the module of tests/simt that must catch it, `source` the file that is compiled with the change; or there
+    is a reason why the shim cannot see it, which is then not asked."""
 
     source: str
+    unseen: str | None = None
 
 
 PRODUCTS = "common/fused_products.h"
@@ -146,6 +148,7 @@ GPU_MUTANTS = [
         "first_column = first_edge * ceil_div<int64_t>(costs.steps_x, kLaneRows);",
         "first_column = first_edge;",
         DTW,
+        "nothing: here blocks run one after another, and each has walked its paths before the next saves",
     ),
     GpuMutant(
         "row-below-a-slab",

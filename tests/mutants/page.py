@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .gpu_table import GPU_MUTANTS
+from .gpu_table import GPU_MUTANTS, GpuMutant
 from .table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,6 @@ the first three in the order of `make mutants`, which writes this page and fails
 | op | mutant | what is wrong | caught by |
 |---|---|---|---|
 """
-UNTRIED = "not yet tried"
 GPU_TITLE = """
 ## CUDA sources
 
@@ -35,8 +34,10 @@ def page(caught: dict[str, list[str]]) -> str:
     def rows(mutants: Sequence[Mutant]) -> str:
         lines = []
         for mutant in mutants:
-            known = caught.get(mutant.name)
-            functions = UNTRIED if known is None else ", ".join(f"`{name}`" for name in known) or "nothing"
+            if isinstance(mutant, GpuMutant) and mutant.unseen:
+                functions = mutant.unseen
+            else:
+                functions = ", ".join(f"`{name}`" for name in caught.get(mutant.name, [])) or "nothing"
             lines.append(f"| `{mutant.op}` | {mutant.name} | {mutant.wrong} | {functions} |\n")
         return "".join(lines)
 
@@ -47,4 +48,4 @@ def caught_by_the_page() -> dict[str, list[str]]:
     """What `page` was given when it was written last."""
     lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
     rows = (line.split(" | ") for line in lines if line.startswith("| `"))
-    return {row[1]: re.findall(r"`(.*?)`", row[-1]) for row in rows if not row[-1].startswith(UNTRIED)}
+    return {row[1]: re.findall(r"`(.*?)`", row[-1]) for row in rows}

@@ -77,10 +77,10 @@ MUTANTS = [
     Mutant(
         "interpolated-near-cells",
         "interpolated_euclidean",
-        INTERPOLATED,
+        "common/squares.h",
         "nearly equal rows are not compared again by their difference",
-        "if (near(i * lanes + lane, i, lane))",
-        "if (false)",
+        "if (any_negative<T, w>(slack)) {",
+        "if (false) {",
     ),
     Mutant(
         "interpolated-near-gradients",
@@ -494,9 +494,9 @@ MUTANTS = [
         "crowd-near",
         "search_crowd",
         "search_crowd_kernels.h",
-        "near steps keep what the product says",
-        "if (any_negative<T, w>(slack)) {",
-        "if (false) {",
+        "near steps are taken from the first row of the block",
+        "sum_of_squares<T, true>(rows_.data() + i * dim_, column[lane], dim_)",
+        "sum_of_squares<T, true>(rows_.data(), column[lane], dim_)",
     ),
     Mutant(
         "crowd-block-of-rows",
