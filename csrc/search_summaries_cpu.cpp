@@ -12,6 +12,7 @@ at::Tensor segment_means(const at::Tensor& steps, const at::Tensor& lengths, con
                          int64_t segments, bool squared) {
   constexpr const char* op = "segment_means";
   leave_threads_behind_after_fork();
+  check_pairs(op, steps, steps, lengths, lengths, true);
   check_cpu(op, "steps", steps);
   TORCH_CHECK_VALUE(1 <= segments && segments <= target, op, ": expected 1 to ", target, " segments, got ", segments);
   const StoredSteps stored(op, "lengths", steps, lengths);
@@ -32,6 +33,7 @@ at::Tensor segment_means(const at::Tensor& steps, const at::Tensor& lengths, con
 at::Tensor largest_norms(const at::Tensor& steps, const at::Tensor& lengths) {
   constexpr const char* op = "largest_norms";
   leave_threads_behind_after_fork();
+  check_pairs(op, steps, steps, lengths, lengths, true);
   check_cpu(op, "steps", steps);
   const StoredSteps stored(op, "lengths", steps, lengths);
   at::Tensor out = at::empty({steps.size(0)}, steps.options().dtype(accumulation_dtype(steps)));

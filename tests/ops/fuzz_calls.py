@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.registry import METRICS
+
 Arguments = dict[str, Any]
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -62,12 +64,8 @@ def described(value: object) -> str:
 def all_ops() -> list[str]:
     names = torch._C._dispatch_get_all_op_names()
     ours = (name.removeprefix("scav::") for name in names if name.startswith("scav::"))
-    # What returns nothing checks the arguments of others; what takes limits is a search's, no distance of two batches.
-    return sorted(name for name in ours if overload(name)._schema.returns and not takes(name, "limits"))
-
-
-def takes(op: str, name: str) -> bool:
-    return any(argument.name == name for argument in overload(op)._schema.arguments)
+    # Others check arguments, or are a search's.
+    return sorted(name for name in ours if name.removesuffix("_backward").removesuffix("_from_cost") in METRICS)
 
 
 def overload(op: str) -> torch._ops.OpOverload:

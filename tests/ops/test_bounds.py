@@ -375,3 +375,21 @@ def test_listed_distances_refuse_indices_out_of_range() -> None:
     for i, j in ((one, two), (two, one), (one, -one)):
         with pytest.raises(ValueError, match="from 0 to 1"):
             listed_interpolated_euclidean(x, x, None, None, i, j, limits, False, "x")
+
+
+def test_summaries_refuse_what_no_sequence_is() -> None:
+    x, one = torch.randn(3, 4, 5), torch.ones(3, dtype=torch.int64)
+    first = one[:1]
+    for steps, lengths, error, message in (
+        (x[0], one, ValueError, "of shape"),
+        (x.int(), one, TypeError, "of dtype"),
+        (x, one[:2], ValueError, "one length per sequence"),
+        (x, one - 1, ValueError, "between 1 and 4"),
+    ):
+        with pytest.raises(error, match=message):
+            largest_norms(steps, lengths)
+        with pytest.raises(error, match=message):
+            segment_means(steps, lengths, first, 4, 2, False)
+    for chosen, segments, message in ((3 * first, 2, "from 0 to 2"), (first, 5, "1 to 4 segments")):
+        with pytest.raises(ValueError, match=message):
+            segment_means(x, one, chosen, 4, segments, False)
