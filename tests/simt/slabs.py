@@ -35,12 +35,15 @@ class Problem(NamedTuple):
 
 
 def steps(n: int, m: int, dtype: torch.dtype, paired: bool) -> Sequences:
-    """An x ends with a strip of 256 rows, another within one; y's steps are near some of theirs, all along."""
+    """An x ends with a strip of 256 rows, another within one. Both drift, so that paths advance in every slab; y's steps
+    are near some of x's, all along."""
     given = sequences(Shape(b1=3, b2=3 if paired else 1, n=n, m=m, d=3, ragged=False), torch.float64)
-    y = given.y + 0.01 * given.x[:1, :: n // m][:, :m]
-    y[:, ::3] = given.x[:1, :: n // m][:, :m:3] * (1 + 1e-4)
+    drift = torch.linspace(-4, 4, n, dtype=torch.float64)[:, None]
+    x = given.x + drift
+    y = given.y + drift[:: n // m][:m]
+    y[:, ::3] = x[:1, :: n // m][:, :m:3] * (1 + 1e-4)
     y_lengths = torch.tensor([m, m // 2, m]) if paired else None
-    return Sequences(given.x.to(dtype), y.to(dtype), torch.tensor([n, 512, 300]), y_lengths)
+    return Sequences(x.to(dtype), y.to(dtype), torch.tensor([n, 512, 300]), y_lengths)
 
 
 def problems() -> list[Problem]:
@@ -51,7 +54,7 @@ def problems() -> list[Problem]:
         Problem(steps(600, 12, torch.float64, True), True, small),
         Problem(steps(600, 12, torch.bfloat16, False), False, small),
         # More strips to a slab than a block has warps, and not a multiple of them.
-        Problem(steps(4864, 4, torch.float32, False), False, {"dtw": 90 * KIB, "soft_dtw": 900 * KIB}),
+        Problem(steps(4864, 19, torch.float32, False), False, {"dtw": 270 * KIB, "soft_dtw": 1536 * KIB}),
         Problem(one, False, {"dtw": 300 * KIB, "soft_dtw": 900 * KIB, "sinkhorn": 300 * KIB}, with_oracle=False),
     ]
 
