@@ -35,8 +35,8 @@ class Problem(NamedTuple):
 
 
 def steps(n: int, m: int, dtype: torch.dtype, paired: bool) -> Sequences:
-    """An x ends with a strip of 256 rows, another within one. Both drift, so that paths advance in every slab; y's steps
-    are near some of x's, all along."""
+    """An x ends with a strip of 256 rows, another within one. Both drift, so that paths advance in every slab; steps of
+    y are near some of x's, all along."""
     given = sequences(Shape(b1=3, b2=3 if paired else 1, n=n, m=m, d=3, ragged=False), torch.float64)
     drift = torch.linspace(-4, 4, n, dtype=torch.float64)[:, None]
     x = given.x + drift
