@@ -1,5 +1,5 @@
-// scav::aligned_bounds, scav::aligned_survivors and scav::listed_interpolated_euclidean on the CPU; schemas in
-// scav_kernels/search/kernels.py.
+// scav::aligned_bounds, scav::aligned_nearest, scav::aligned_survivors and scav::listed_interpolated_euclidean on the
+// CPU; schemas in scav_kernels/search/kernels.py.
 
 #include "common/stored_inputs.h"
 
@@ -34,6 +34,34 @@ at::Tensor aligned_bounds(const at::Tensor& x, const at::Tensor& panels, const a
     (level, x.size(0), panels.size(0), most.const_data_ptr<scalar_t>(), squared, out.mutable_data_ptr<scalar_t>());
   });
   return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> aligned_nearest(const at::Tensor& x, const at::Tensor& panels, int64_t count,
+                                                   int64_t first_item, const at::Tensor& bounds,
+                                                   const at::Tensor& items, bool squared) {
+  constexpr const char* op = "aligned_nearest";
+  leave_threads_behind_after_fork();
+  TORCH_CHECK_VALUE(
+      bounds.dim() == 2 && bounds.size(1) >= 1 && bounds.sizes() == items.sizes() && items.scalar_type() == at::kLong,
+      op, ": expected bounds and items (Q, k), items int64, got ", shape_of(bounds), " and ", shape_of(items),
+      " of dtype ", items.scalar_type());
+  check_level(op, x, panels, bounds.select(1, 0));
+  TORCH_CHECK_VALUE(count >= 0 && count <= panels.size(0) * kBoundLanes, op, ": expected count from 0 to ",
+                    panels.size(0) * kBoundLanes, ", got ", count);
+  const at::Tensor rows = x.contiguous(), columns = panels.contiguous();
+  const auto ours = at::MemoryFormat::Contiguous;
+  at::Tensor least = bounds.clone(ours), of = items.clone(ours);
+  if (x.size(0) == 0 || count == 0) {
+    return {least, of};
+  }
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), op, [&] {
+    const BoundLevel<scalar_t> level{rows.const_data_ptr<scalar_t>(), columns.const_data_ptr<scalar_t>(), x.size(1),
+                                     x.size(2)};
+    SCAV_AT_LEVEL(aligned_nearest<scalar_t>)
+    (level, x.size(0), count, first_item, bounds.size(1), squared, least.mutable_data_ptr<scalar_t>(),
+     of.mutable_data_ptr<int64_t>());
+  });
+  return {least, of};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> aligned_survivors(at::TensorList x, at::TensorList panels,
@@ -116,6 +144,7 @@ at::Tensor listed_interpolated_euclidean(const at::Tensor& x, const at::Tensor& 
 
 TORCH_LIBRARY_IMPL(scav, CPU, m) {
   m.impl("aligned_bounds", &aligned_bounds);
+  m.impl("aligned_nearest", &aligned_nearest);
   m.impl("aligned_survivors", &aligned_survivors);
   m.impl("listed_interpolated_euclidean", &listed_interpolated_euclidean);
 }

@@ -92,6 +92,114 @@ void aligned_sums(const BoundLevel<T>& level, int64_t batch, int64_t panels, con
   });
 }
 
+// An item, and a bound of its distance.
+template <class T>
+struct BoundOf {
+  T bound;
+  int64_t item;
+
+  friend bool operator<(const BoundOf& a, const BoundOf& b) {
+    return a.bound < b.bound || (a.bound == b.bound && a.item < b.item);
+  }
+};
+
+// The k least of what is offered, and no more than as many again at any time.
+template <class T>
+class Least {
+ public:
+  Least(int64_t k, T limit) : k_(static_cast<size_t>(k)), limit_(limit) {}
+
+  // What is above is of no interest.
+  T limit() const { return limit_; }
+
+  void offer(BoundOf<T> one) {
+    if (one.bound <= limit_) {
+      kept_.push_back(one);
+      if (kept_.size() == 2 * k_) {
+        cut();
+      }
+    }
+  }
+
+  const std::vector<BoundOf<T>>& sorted() {
+    cut();
+    std::sort(kept_.begin(), kept_.end());
+    return kept_;
+  }
+
+ private:
+  void cut() {
+    if (kept_.size() >= k_) {
+      const auto last = kept_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
+      std::nth_element(kept_.begin(), last, kept_.end());
+      limit_ = last->bound;
+      kept_.resize(k_);
+    }
+  }
+
+  size_t k_;
+  T limit_;
+  std::vector<BoundOf<T>> kept_;
+};
+
+// The least sums of each query and the items of those panels, numbered from `first_item`, go among those that are
+// there: bounds and items (batch, k), ascending, equal ones by their items. Sums that are not numbers are left out.
+template <class T>
+void aligned_nearest(const BoundLevel<T>& level, int64_t batch, int64_t count, int64_t first_item, int64_t k,
+                     bool squared, T* bounds, int64_t* items) {
+  using Block = BoundBlock<T>;
+  const int64_t panels = (count + kBoundLanes - 1) / kBoundLanes, size = level.steps * level.dim * kBoundLanes;
+  const int64_t parts = std::min(thread_count(), std::max<int64_t>(panels, 1));
+  std::vector<std::vector<Least<T>>> least(static_cast<size_t>(parts));
+  run_parts(parts, [&](int64_t part) {
+    std::vector<Least<T>>& mine = least[static_cast<size_t>(part)];
+    for (int64_t b = 0; b < batch; ++b) {
+      mine.emplace_back(k, bounds[b * k + k - 1]);
+    }
+    Block block;
+    const T* queries[Block::kQueries];
+    for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
+      const int64_t lanes = std::min(kBoundLanes, count - p * kBoundLanes);
+      for (int64_t first = 0; first < batch; first += Block::kQueries) {
+        place_queries(level, batch, first, queries);
+        for (int i = 0; i < Block::kQueries; ++i) {
+          const T limit = mine[static_cast<size_t>(std::min(first + i, batch - 1))].limit();
+          std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(limit));
+        }
+        block.measure(queries, level.panels + p * size, level.steps, level.dim, squared);
+        if (block.all_above()) {
+          continue;
+        }
+        for (int i = 0; i < Block::kQueries && first + i < batch; ++i) {
+          for (int64_t lane = 0; lane < lanes; ++lane) {
+            mine[static_cast<size_t>(first + i)].offer(
+                {block.sums[i][lane / Block::w][lane % Block::w], first_item + p * kBoundLanes + lane});
+          }
+        }
+      }
+    }
+  });
+  run_parts(std::min(parts, batch), [&](int64_t part) {
+    std::vector<BoundOf<T>> before(static_cast<size_t>(k)), merged(static_cast<size_t>(2 * k));
+    for (int64_t b = part; b < batch; b += std::min(parts, batch)) {
+      for (std::vector<Least<T>>& found : least) {
+        const std::vector<BoundOf<T>>& more = found[static_cast<size_t>(b)].sorted();
+        if (more.empty()) {
+          continue;
+        }
+        for (int64_t i = 0; i < k; ++i) {
+          before[static_cast<size_t>(i)] = {bounds[b * k + i], items[b * k + i]};
+        }
+        std::merge(before.begin(), before.end(), more.begin(), more.end(), merged.begin());
+        for (int64_t i = 0; i < k; ++i) {
+          bounds[b * k + i] = merged[static_cast<size_t>(i)].bound;
+          items[b * k + i] = merged[static_cast<size_t>(i)].item;
+        }
+      }
+    }
+  });
+}
+
 // The lanes that are not to be skipped.
 template <class T>
 SCAV_INLINE typename BoundBlock<T>::Mask asked(const bool* skip) {
@@ -211,16 +319,27 @@ class ListedPairs {
     return of_x ? distance(x_, i, n, y_, j, m, limit) : distance(y_, j, m, x_, i, n, limit);
   }
 
-  // The first rows of a pair's y, from memory.
+  // The first rows of a pair's y.
   void prefetch(int64_t j) const {
-    constexpr int64_t kBytes = 4096, kLine = 64;
-    const char* from = static_cast<const char*>(stored_at(y_, j, 0));
-    for (int64_t byte = 0; byte < kBytes; byte += kLine) {
-      __builtin_prefetch(from + byte);
+    for (int64_t t = 0; t < std::min(kAhead, y_.lengths[j]); ++t) {
+      prefetch(y_, j, t);
     }
   }
 
  private:
+  // Rows that are asked of memory before they are read: caches by themselves do not look beyond a page.
+  static constexpr int64_t kAhead = 8;
+
+  static void prefetch(const StoredRows<T>& rows, int64_t b, int64_t t) {
+    constexpr int64_t kLine = 64;
+    constexpr int kToL2 = 2;  // L1 has fewer misses under way at a time
+    const char* from = static_cast<const char*>(stored_at(rows, b, t));
+    const int64_t bytes = rows.dim * (rows.stored == Stored::same ? sizeof(T) : 2);
+    for (int64_t byte = 0; byte < bytes; byte += kLine) {
+      __builtin_prefetch(from + byte, 0, kToL2);
+    }
+  }
+
   T distance(const StoredRows<T>& source, int64_t b, int64_t n, const StoredRows<T>& target, int64_t c, int64_t m,
              T limit) {
     const bool again = &source == source_ && b == b_ && m == m_;
@@ -235,6 +354,9 @@ class ListedPairs {
     }
     T sum = 0;
     for (int64_t t = 0; t < m; ++t) {
+      if (t + kAhead < m) {
+        prefetch(target, c, t + kAhead);
+      }
       const T* row = kept_ ? rows_.data() + t * source.dim : resampled(source, b, t, n, m, row_.data());
       const T square = from_stored(row, target, c, t);
       sum += squared_ ? square : std::sqrt(square);

@@ -46,14 +46,15 @@ def topk(
     queries_are: str = "x",
     prune: str = "auto",
     limits: Tensor | None = None,
+    candidates: int | None = None,
     **options: Any,
 ) -> TopK:
     """The k nearest items of each query: queries (Q, N, D), database (G, M, D) -> distances, indices (Q, k).
 
-    Exact: the distances are those of ``cdist``, ascending, ties to the lower index, whatever is pruned; that of a pair
-    is computed alone, so that it depends on nothing else, and equal items are equally far. NaN counts as infinitely
-    far, and is returned as inf. At no time are all Q·G distances held; the database is read block by block, never
-    copied or converted as a whole, and may be memory-mapped.
+    Exact, unless `candidates` are given: the distances are those of ``cdist``, ascending, ties to the lower index,
+    whatever is pruned; that of a pair is computed alone, so that it depends on nothing else, and equal items are
+    equally far. NaN counts as infinitely far, and is returned as inf. At no time are all Q·G distances held; the
+    database is read block by block, never copied or converted as a whole, and may be memory-mapped.
 
     Args:
         queries: (Q, N, D), float32, float64, bfloat16 or float16.
@@ -71,12 +72,15 @@ def topk(
             exhaustive, as with "none".
         limits: (Q,) in the dtype of the distances: only items within them count, and bounds prune against them from the
             start, as where the k-th distance of another part of a database is known; None: all count.
+        candidates: items that a query is compared with at most, k ≤ candidates: those of the least lower bounds, of
+            interpolated Euclidean alone. The answer is then approximate; the more candidates, the nearer to exact.
+            None: exact.
         options: of the metric.
 
     Returns:
         distances (Q, k), float64 for float64 inputs and float32 for all others, and indices (Q, k) int64: a tuple of
-        the two, with a ``report`` of the pairs that each bound removed. Where fewer than k items are within a limit,
-        inf and −1 come last.
+        the two, with a ``report`` of the pairs that each bound removed. Where fewer than k items are within a limit, or
+        candidates, inf and −1 come last.
 
     Raises:
         ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range, before any work.
@@ -84,11 +88,12 @@ def topk(
     index = _index(queries, database, database_lengths)
     _check(queries, index, k, query_lengths, queries_are, prune)
     _check_limits(limits, queries, index)
+    _check_candidates(candidates, k, metric, prune)
     given = {**find_metric(metric, options).defaults(), **options}
     check_options(metric, **given)
     lengths = _check_pairs(queries, index, query_lengths, metric, queries_are, given)
 
-    report = SearchReport(pairs=len(queries) * len(index))
+    report = SearchReport(pairs=len(queries) * len(index), approximate=candidates is not None)
     pruned = prune == "auto" and (metric == "interpolated_euclidean" or metric in BOUNDS)
     if prune == "none":
         report.exhaustive = "prune='none'"
@@ -98,7 +103,9 @@ def topk(
     indices = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
     for first in range(0, len(queries), _QUERIES):
         some = slice(first, first + _QUERIES)
-        ask = Question(queries[some].detach(), lengths[some], index, metric, METRICS[metric], given, queries_are)
+        ask = Question(
+            queries[some].detach(), lengths[some], index, metric, METRICS[metric], given, queries_are, candidates
+        )
         nearest = Nearest(len(ask.queries), k, index.dtype, queries.device)
         if limits is not None:
             # Held by no item yet, so that any that is no farther takes its place.
@@ -106,7 +113,7 @@ def topk(
         search = AlignedSearch if metric == "interpolated_euclidean" else WarpedSearch
         search(ask, pruned, report).run(nearest)
         distances[some], indices[some] = nearest.distances, nearest.items
-    if limits is not None:
+    if limits is not None or candidates is not None:
         nobody = indices == torch.iinfo(torch.int64).max
         distances.masked_fill_(nobody, torch.inf)
         indices.masked_fill_(nobody, -1)
@@ -156,6 +163,22 @@ def _check_limits(limits: Tensor | None, queries: Tensor, index: SearchIndex) ->
         )
     if bool(limits.isnan().any()):
         raise ValueError("topk: expected limits to be numbers, got NaN; inf lets all items count")
+
+
+def _check_candidates(candidates: int | None, k: int, metric: str, prune: str) -> None:
+    if candidates is None:
+        return
+    if isinstance(candidates, bool) or not isinstance(candidates, int):
+        raise TypeError(
+            f"topk: expected candidates to be an int, got {candidates!r} of type {type(candidates).__name__}"
+        )
+    if candidates < k:
+        raise ValueError(f"topk: expected at least as many candidates as k = {k}, got {candidates}")
+    if metric != "interpolated_euclidean" or prune != "auto":
+        raise ValueError(
+            "topk: expected metric='interpolated_euclidean' and prune='auto' with candidates, which its lower bounds "
+            f"choose, got {metric!r} and {prune!r}"
+        )
 
 
 def _check_pairs(

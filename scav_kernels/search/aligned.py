@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scav_kernels.search.kernels import (
     LANES,
-    aligned_bounds,
+    aligned_nearest,
     aligned_survivors,
     crowd_interpolated_euclidean,
     listed_interpolated_euclidean,
@@ -16,7 +16,7 @@ from scav_kernels.search.kernels import (
 )
 from scav_kernels.search.nearest import Nearest, no_nan
 from scav_kernels.search.question import Question
-from scav_kernels.search.report import STOPPED, SearchReport, StageReport
+from scav_kernels.search.report import CANDIDATES, STOPPED, SearchReport, StageReport
 from scav_kernels.search.rounding import of_cells, of_summaries
 from scav_kernels.search.summaries import DENSE, LISTED, Level, in_coordinates, in_fewer, turned
 
@@ -27,6 +27,8 @@ _WORTH = 0.5
 _ENOUGH = _HELD // 16
 # Above this share, the pairs that bounds leave are quicker scored with those that they removed.
 _CROWDED = 0.125
+# So many pairs that bounds leave are tried together.
+_WAITING = 1 << 14
 
 
 class Section(NamedTuple):
@@ -46,7 +48,8 @@ class AlignedSearch:
         self.report = report
         self.prune = prune
         if prune and not report.stages:
-            report.stages += [StageReport(level.name) for level in (*DENSE, LISTED)] + [StageReport(STOPPED)]
+            names = [CANDIDATES] if question.candidates else [level.name for level in (*DENSE, LISTED)]
+            report.stages += [StageReport(name) for name in (*names, STOPPED)]
         longest = max(question.queries.shape[1], self.index.steps.shape[1])
         self.slack = of_summaries(self.index.steps, longest)
         self.power = 2 if self.squared else 1
@@ -61,13 +64,19 @@ class AlignedSearch:
             self.steps = turned(steps.masked_fill(~finite[:, None, None], 0), self.index.directions)
             self.is_turned = self.steps.shape[2] < steps.shape[2]
         self._kept: dict[tuple[int, int, Level], Tensor] = {}
+        # Pairs that all bounds have left: queries, items, bounds.
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def run(self, nearest: Nearest) -> None:
         sections = list(self._sections())
+        if self.ask.candidates:
+            self._approximate(nearest, sections, self.ask.candidates)
+            return
         if self.prune:
             seeds = self._seed(nearest, sections)
             for section in sections:
                 self._section(nearest, section, seeds)
+            self._try_waiting(nearest)
             return
         for section in sections:
             for begin, end, _ in self._blocks(section):
@@ -125,29 +134,42 @@ class AlignedSearch:
     def _panels(self, section: Section, number: int) -> Tensor:
         return self.index.summaries(section.first, section.end, section.target, self.squared).panels[number]
 
+    def _least(self, sections: list[Section], count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each query the pairs, at most `count`, whose bounds of all pairs are least: queries, places in the index's
+        order, and bounds without allowance for rounding, (P,) each."""
+        bounds = self.index.norms.new_full((len(self.ask.queries), count), torch.inf)
+        places = torch.full(bounds.shape, -1, device=bounds.device)
+        finest = len(DENSE) - 1
+        for section in sections:
+            chosen, items = section.queries, section.end - section.first
+            own, panels = self._own(section, DENSE[finest]), self._panels(section, finest)
+            bounds[chosen], places[chosen] = aligned_nearest(
+                own, panels, items, section.first, bounds[chosen], places[chosen], self.squared
+            )
+        rows, ranks = (places >= 0).nonzero(as_tuple=True)
+        return rows, places[rows, ranks], bounds[rows, ranks]
+
     def _seed(self, nearest: Nearest, sections: list[Section]) -> tuple[Tensor, Tensor]:
         """Scores, of each query, the k pairs whose bounds are least and within its limit, so that there is something
         that bounds can exceed; these pairs: queries, places in the index's order."""
-        least = Nearest(len(self.ask.queries), nearest.k, self.index.dtype, self.index.steps.device)
-        finest = len(DENSE) - 1
-        for section in sections:
-            own, panels = self._own(section, DENSE[finest]), self._panels(section, finest)
-            for begin, end, some in self._blocks(section):
-                sums = aligned_bounds(own, panels[some], least.limits[section.queries], self.squared)
-                sums = no_nan(sums[:, : end - begin])
-                found, places = sums.topk(min(nearest.k, end - begin), largest=False, sorted=False)
-                rows = section.queries[:, None].expand_as(places)
-                least.offer(rows.flatten(), places.flatten() + begin, found.flatten())
-        queries = torch.arange(len(least.items), device=least.items.device)[:, None].expand_as(least.items)
-        rows, places = queries.flatten(), least.items.flatten()
+        rows, places, bounds = self._least(sections, nearest.k)
         allowed = self._allowed(self.ask.query_norms[rows] + self.index.norms[self.index.order[places]])
-        within = ~(least.distances.flatten() - allowed > nearest.limits[rows])
+        within = ~(bounds - allowed > nearest.limits[rows])
         rows, places = rows[within], places[within]
         self.report.scored += len(rows)
-        limits = least.distances.new_full((len(rows),), torch.inf)
         items = self.index.order[places]
-        nearest.offer(rows, items, self._score(rows, items, limits))
+        nearest.offer(rows, items, self._score(rows, items, nearest.limits[rows]))
         return rows, places
+
+    def _approximate(self, nearest: Nearest, sections: list[Section], count: int) -> None:
+        """Scores, of each query, at most `count` pairs whose bounds of all pairs are least."""
+        queries, places, bounds = self._least(sections, count)
+        items = self.index.order[places]
+        allowed = self._allowed(self.ask.query_norms[queries] + self.index.norms[items])
+        pairs = len(self.ask.queries) * len(self.index)
+        self.report.stages[0].seen += pairs
+        self.report.stages[0].removed += pairs - len(queries)
+        self._try(nearest, queries, items, bounds - allowed)
 
     def _section(self, nearest: Nearest, section: Section, seeds: tuple[Tensor, Tensor]) -> None:
         row_of = torch.full((len(self.ask.queries),), -1, device=section.queries.device)
@@ -223,7 +245,19 @@ class AlignedSearch:
         stage = self.report.stages[len(DENSE)]
         stage.seen += len(rows)
         stage.removed += len(rows) - int(alive.sum())
-        queries, items, bounds = queries[alive], self.index.order[places[alive]], bounds[alive]
+        self._waiting.append((queries[alive], self.index.order[places[alive]], bounds[alive]))
+        if sum(len(pairs[0]) for pairs in self._waiting) >= _WAITING:
+            self._try_waiting(nearest)
+
+    def _try_waiting(self, nearest: Nearest) -> None:
+        if not self._waiting:
+            return
+        queries, items, bounds = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        self._waiting = []
+        self._try(nearest, queries, items, bounds)
+
+    def _try(self, nearest: Nearest, queries: Tensor, items: Tensor, bounds: Tensor) -> None:
+        """Pairs (P,) in the order of their bounds, which rounding has been allowed for."""
         scored = nearest.try_in_order(queries, items, bounds, self._score)
         self.report.scored += scored
         self.report.stages[-1].seen += len(queries)

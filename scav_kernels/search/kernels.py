@@ -17,6 +17,11 @@ _HELD = 1 << 26
 
 torch.library.define("scav::aligned_bounds", "(Tensor x, Tensor panels, Tensor limits, bool squared) -> Tensor")
 torch.library.define(
+    "scav::aligned_nearest",
+    "(Tensor x, Tensor panels, int count, int first_item, Tensor bounds, Tensor items, bool squared) "
+    "-> (Tensor, Tensor)",
+)
+torch.library.define(
     "scav::aligned_survivors",
     "(Tensor[] x, Tensor[] panels, Tensor limits, Tensor skip, bool squared) -> (Tensor, Tensor, Tensor, Tensor)",
 )
@@ -52,6 +57,27 @@ def aligned_bounds(x: Tensor, panels: Tensor, limits: Tensor, squared: bool) -> 
     A sum that has exceeded its query's limit (Q,) may have stopped there.
     """
     return torch.ops.scav.aligned_bounds(x, panels, limits, squared)
+
+
+def aligned_nearest(
+    x: Tensor, panels: Tensor, count: int, first_item: int, bounds: Tensor, items: Tensor, squared: bool
+) -> tuple[Tensor, Tensor]:
+    """Of each query, the items of least `aligned_bounds`, in an order that depends on these alone.
+
+    Args:
+        x: (Q, S, R).
+        panels: (P, S, R, LANES).
+        count: items in the panels.
+        first_item: the number of the first of them.
+        bounds: (Q, k), ascending, of the items found before; inf where there are fewer than k.
+        items: (Q, k) int64, their numbers.
+        squared: as of `aligned_bounds`.
+
+    Returns:
+        bounds, items (Q, k) of both those found before and these: ascending, ties to the lower number. Bounds that are
+        not numbers are left out.
+    """
+    return torch.ops.scav.aligned_nearest(x, panels, count, first_item, bounds, items, squared)
 
 
 def aligned_survivors(
@@ -132,6 +158,23 @@ def _aligned_bounds_on_cuda(x: Tensor, panels: Tensor, limits: Tensor, squared: 
             apart = torch.cdist(x[:, s], y, compute_mode="donot_use_mm_for_euclid_dist")
             out[:, first * lanes : first * lanes + len(y)] += apart.square() if squared else apart
     return out
+
+
+def _aligned_nearest_on_cuda(
+    x: Tensor, panels: Tensor, count: int, first_item: int, bounds: Tensor, items: Tensor, squared: bool
+) -> tuple[Tensor, Tensor]:
+    bounds, items = bounds.clone(), items.clone()
+    some = max(1, _HELD // max(1, len(x) * panels.shape[3]))
+    for first in range(0, len(panels), some):
+        sums = aligned_bounds(x, panels[first : first + some], bounds[:, -1], squared)
+        sums = sums[:, : count - first * panels.shape[3]].nan_to_num(nan=torch.inf, posinf=torch.inf)
+        numbers = first_item + first * panels.shape[3] + torch.arange(sums.shape[1], device=items.device)
+        # Stable, and items that were found before come first.
+        every = torch.cat([bounds, sums], 1)
+        order = every.sort(dim=1, stable=True).indices[:, : bounds.shape[1]]
+        bounds = every.gather(1, order)
+        items = torch.cat([items, numbers.expand(len(x), -1)], 1).gather(1, order)
+    return bounds, items
 
 
 def _aligned_survivors_on_cuda(
@@ -227,6 +270,7 @@ def _listed_on_cuda(
 
 
 torch.library.impl("scav::aligned_bounds", "CUDA", _aligned_bounds_on_cuda)
+torch.library.impl("scav::aligned_nearest", "CUDA", _aligned_nearest_on_cuda)
 torch.library.impl("scav::aligned_survivors", "CUDA", _aligned_survivors_on_cuda)
 torch.library.impl("scav::crowd_interpolated_euclidean", "CUDA", _crowd_on_cuda)
 torch.library.impl("scav::segment_means", "CUDA", _segment_means_on_cuda)

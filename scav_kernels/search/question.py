@@ -13,7 +13,8 @@ from scav_kernels.search.kernels import largest_norms
 
 @dataclass
 class Question:
-    """Some queries (Q, N, D), the items, and the distance between them; `options` are all that the metric takes."""
+    """Some queries (Q, N, D), the items, and the distance between them; `options` are all that the metric takes, and
+    `candidates` are how many items a query is compared with at most, where the answer may be approximate."""
 
     queries: Tensor
     lengths: Tensor
@@ -22,6 +23,7 @@ class Question:
     metric: Metric
     options: dict[str, Any]
     queries_are: str
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
         self.query_norms = largest_norms(self.queries, self.lengths)

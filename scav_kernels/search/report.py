@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 # The last stage: pairs in the order of their bounds, up to the first whose bound exceeds the k-th distance.
 STOPPED = "order of bounds"
+# The first stage of an approximate search: bounds of all pairs, of which the least were taken.
+CANDIDATES = "choice of candidates"
 
 
 @dataclass
@@ -26,6 +28,7 @@ class SearchReport:
             known to be beyond the k-th.
         abandoned: see `scored`.
         exhaustive: why no bound was used; None where some were.
+        approximate: whether items were left out that may be among the nearest.
     """
 
     pairs: int = 0
@@ -33,6 +36,7 @@ class SearchReport:
     scored: int = 0
     abandoned: int = 0
     exhaustive: str | None = None
+    approximate: bool = False
 
     @property
     def removed(self) -> int:
@@ -46,4 +50,6 @@ class SearchReport:
         lines.append(f"  scored: {self.scored}, of them abandoned: {self.abandoned}")
         if self.exhaustive:
             lines.append(f"  exhaustive: {self.exhaustive}")
+        if self.approximate:
+            lines.append("  approximate: only candidates were compared")
         return "\n".join(lines)

@@ -26,7 +26,7 @@ class Level(NamedTuple):
 # Bounds of all pairs of a block, and the one of the pairs that they leave, which is the finest: its segments are parts
 # of all others'.
 DENSE = (Level(1, 16), Level(4, 16), Level(16, 8))
-LISTED = Level(32, 32)
+LISTED = Level(32, 16)
 
 
 def principal_directions(sample: Tensor, count: int) -> Tensor:

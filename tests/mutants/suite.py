@@ -38,7 +38,7 @@ CHOSEN = {
     "dtw_from_cost": "(from_cost or blocked_ways) and not soft_dtw and not sinkhorn",
     "soft_dtw_from_cost": "(from_cost or blocked_ways) and soft_dtw",
     "sinkhorn_from_cost": "(from_cost or blocked_ways) and (sinkhorn or transport)",
-    "search": "aligned_bounds or listed or rounding_is_allowed or survivors",
+    "search": "aligned_bounds or nearest_by_a_bound or listed or rounding_is_allowed or survivors",
     "search_crowd": "crowd",
     "search_summaries": "segment_means or largest_norms",
 }

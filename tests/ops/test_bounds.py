@@ -1,5 +1,6 @@
 """Lower bounds of a search: below what they bound, above nothing that rounding could excuse, and not vacuous."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from scav_kernels.search import kernels
 from scav_kernels.search.aligned import AlignedSearch
 from scav_kernels.search.kernels import (
     aligned_bounds,
+    aligned_nearest,
     aligned_survivors,
     crowd_interpolated_euclidean,
     largest_norms,
@@ -288,6 +290,43 @@ def test_rounding_is_allowed_for_and_has_to_be(squared: bool, dtype: torch.dtype
     assert (allowed < 0.01 * distances).all()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_nearest_by_a_bound(threads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for dtype in (torch.float32, torch.float64):
+            x = torch.randn(7, 5, 3, dtype=dtype, generator=generator)
+            y = torch.randn(150, 5, 3, dtype=dtype, generator=generator)
+            y[100:110] = y[3]  # as far as each other
+            x[5] = y[3]
+            y[[0, 149]] = x[6]
+            y[20] = torch.nan
+            for squared in (False, True):
+                sums = aligned_bounds(x, to_panels(y), torch.full((7,), torch.inf, dtype=dtype), squared)[:, :150]
+                sums[:, 20] = torch.inf
+                expected = sums.sort(dim=1, stable=True)
+                # In two parts, in either order, of which the first ends within a panel.
+                parts = [(0, y[:70]), (70, y[70:])]
+                for k, order in itertools.product((1, 2, 9, 149, 200), (1, -1)):
+                    bounds = torch.full((7, k), torch.inf, dtype=dtype)
+                    items = torch.full((7, k), -1)
+                    for first, part in parts[::order]:
+                        bounds, items = aligned_nearest(x, to_panels(part), len(part), first, bounds, items, squared)
+                    known = min(k, 149)
+                    assert torch.equal(bounds[:, :known], expected.values[:, :known])
+                    assert torch.equal(items[:, :known], expected.indices[:, :known])
+                    assert (items[:, known:] == -1).all()
+                    assert bounds[:, known:].isinf().all()
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(ValueError, match="expected count from 0 to 160"):
+        aligned_nearest(x, to_panels(y), 161, 0, bounds, items, False)
+    with pytest.raises(ValueError, match="items int64"):
+        aligned_nearest(x, to_panels(y), 150, 0, bounds, items.float(), False)
+
+
 def test_aligned_bounds_may_stop_at_a_limit_and_nowhere_else() -> None:
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.float32, torch.float64):
@@ -335,6 +374,11 @@ def test_a_gpus_ways_say_what_the_kernels_say(dtype: torch.dtype) -> None:
     if dtype.itemsize < 4:
         return
     levels = [(x[:, :steps], to_panels(y[:, :steps])) for steps in (1, 4)]
+    nothing = x.new_full((7, 5), torch.inf), torch.full((7, 5), -1)
+    given = (x[:, :4], to_panels(y[:, :4]), 60, 30)
+    nearest, expected = (of(*given, *nothing, False) for of in (kernels._aligned_nearest_on_cuda, aligned_nearest))
+    assert torch.equal(nearest[1], expected[1])
+    torch.testing.assert_close(nearest[0], expected[0])
     skip = torch.zeros(7, 64, dtype=torch.bool)
     skip[:, 60:] = skip[2, 5] = True
     limits = (x[:, None, :4] - y[None, :, :4]).norm(dim=3).sum(2).quantile(0.5, dim=1)

@@ -264,6 +264,62 @@ def test_limits_leave_out_what_is_beyond_them(metric: str, options: dict[str, An
         assert found.report.scored <= free.report.scored
 
 
+@pytest.mark.parametrize("options", [{}, {"squared": True}, {"resample": "y"}, {"resample": "shorter"}])
+@pytest.mark.parametrize("are", ["x", "y"])
+def test_candidates_are_compared_and_no_others(options: dict[str, Any], are: str) -> None:
+    q, ql = clips(5, 9, 48, seed=0)
+    d, dl = clips(300, 11, 48, seed=1)
+    # Without structure, of which bounds say little.
+    torch.manual_seed(0)
+    q, d = torch.randn_like(q), torch.randn_like(d)
+    asked = {"query_lengths": ql, "queries_are": are, **options}
+    index = SearchIndex(d, dl)
+    exact = topk(q, index, 10, **asked)
+    shares = []
+    for candidates in (10, 20, 50, 300):
+        found = topk(q, index, 10, candidates=candidates, **asked)
+        report = found.report
+        assert report.approximate
+        assert "approximate" in str(report)
+        assert report.pairs == report.removed + report.scored
+        assert report.scored <= 5 * candidates
+        assert (found.distances.diff(dim=1) >= 0).all()
+        # What is found is as far as exact search says.
+        both = found.indices[:, :, None] == exact.indices[:, None]
+        rows, own, right = both.nonzero(as_tuple=True)
+        assert torch.equal(found.distances[rows, own], exact.distances[rows, right])
+        shares.append(len(rows) / exact.indices.numel())
+    assert not exact.report.approximate
+    assert torch.equal(found.indices, exact.indices)
+    assert torch.equal(found.distances, exact.distances)
+    assert shares == sorted(shares)
+    assert shares[0] < 0.9
+
+
+def test_candidates_within_limits_and_numbers_alone() -> None:
+    q, d = torch.randn(2, 3, 4), torch.randn(20, 3, 4)
+    d[5, 1, 1] = torch.nan
+    exact = topk(q, d, 5)
+    found = topk(q, d, 5, candidates=20, limits=exact.distances[:, 2].contiguous())
+    assert torch.equal(found.indices[:, :3], exact.indices[:, :3])
+    assert (found.indices[:, 3:] == -1).all()
+    assert found.distances[:, 3:].isinf().all()
+    every = topk(q, d, 20, candidates=20)
+    assert (every.indices == 5).sum() == 0
+    assert (every.indices[:, -1] == -1).all()
+
+
+def test_bad_candidates() -> None:
+    q, d = torch.randn(2, 3, 4), torch.randn(20, 3, 4)
+    with pytest.raises(ValueError, match="at least as many candidates as k = 5, got 4"):
+        topk(q, d, 5, candidates=4)
+    with pytest.raises(TypeError, match="expected candidates to be an int"):
+        topk(q, d, 5, candidates=8.0)  # type: ignore[arg-type]
+    for other in ({"metric": "dtw"}, {"prune": "none"}):
+        with pytest.raises(ValueError, match="which its lower bounds choose"):
+            topk(q, d, 5, candidates=8, **other)  # type: ignore[arg-type]
+
+
 def test_bad_limits() -> None:
     q, d = torch.randn(2, 3, 4), torch.randn(5, 3, 4)
     for limits in (torch.ones(3), torch.ones(2, dtype=torch.float64), torch.ones(2, 1)):
