@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import retrieval_page
-from benchmarks.retrieval import RECALL, fewest_candidates
+from benchmarks.retrieval import RECALL, fewest_by_bounds, fewest_candidates
 from scav_model.distances import Distance, Sequences
 from scav_model.probe.ways import Ways, share_found
 
@@ -22,13 +22,13 @@ FIGURES = {
     "items": 100_000,
     "load_before": 0.1,
     "seconds_first": 40.0,
-    "seconds": {"pruned": 2.0, "hybrid": 5.0, "brute_force": 30.0},
-    "times_faster": {"pruned": 15.0, "hybrid": 6.0},
+    "seconds": {"pruned": 2.0, "by_bounds": 1.0, "brute_force": 30.0},
+    "times_faster": {"pruned": 15.0, "by_bounds": 30.0},
     "scored_share": 0.0021,
     "same_indices": True,
     "same_distances": True,
-    "hybrid_candidates": 1234,
-    "hybrid_recall": 0.991,
+    "candidates": {"hybrid": 1234, "by_bounds": 190},
+    "recall": {"pruned": 1.0, "by_bounds": 0.991},
 }
 
 
@@ -40,13 +40,17 @@ def test_fewest_candidates_are_enough_and_no_more() -> None:
     count = fewest_candidates(ways, right)
     assert share_found(ways.hybrid(count, 10).items, right) >= 100 * RECALL
     assert share_found(ways.hybrid(count - 1, 10).items, right) < 100 * RECALL
+    count = fewest_by_bounds(ways, right)
+    assert share_found(ways.by_bounds(count, 10).items, right) >= 100 * RECALL
+    assert count == 10 or share_found(ways.by_bounds(count * 9 // 10, 10).items, right) < 100 * RECALL
 
 
 def test_the_page_gets_tables_and_pictures(tmp_path: Path) -> None:
     results, docs = tmp_path / "results", tmp_path / "docs"
     (results / "scav_dtw").mkdir(parents=True)
     docs.mkdir()
-    (results / "figures.json").write_text(json.dumps({"dtw": FIGURES}))
+    without = {**FIGURES, "candidates": {"hybrid": 1234}}
+    (results / "figures.json").write_text(json.dumps({"interpolated_euclidean": FIGURES, "dtw": without}))
     (results / "scav_dtw" / "table.md").write_text("dtw, 5 queries.\n\n| a |\n")
     marks = retrieval_page.BEGIN, retrieval_page.END
     (docs / "retrieval.md").write_text(f"Before.\n{marks[0]}old\n{marks[1]}After.\n")
@@ -55,6 +59,8 @@ def test_the_page_gets_tables_and_pictures(tmp_path: Path) -> None:
     assert page.startswith(f"Before.\n{marks[0]}")
     assert page.endswith(f"{marks[1]}After.\n")
     assert "old" not in page
-    assert "| DTW | 100 × 100,000 | 0.21 % | 2 | 30 | 15 | 1,234 | 99.1 % | 5 | 6 |" in page
+    start = "100 × 100,000 | 0.21 % | 2 | 30 | 15 |"
+    assert f"| interpolated Euclidean | {start} 190 | 99.1 % | 1 | 30 | 1,234 |" in page
+    assert f"| DTW | {start} — | — | — | — | 1,234 |" in page
     assert "- DTW: the same indices and distances with bounds and without" in page
     assert "`scav_dtw`: dtw, 5 queries.\n\n| a |\n\n![Recall against cost](retrieval-scav_dtw.png)" in page

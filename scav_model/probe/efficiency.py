@@ -25,7 +25,7 @@ from scav_model.ranking import DIRECTIONS
 
 # Items that count as found, of the true match and of exact search's nearest.
 K = 10
-EXACT, PRUNED = "exact", "exact, pruned"
+EXACT, PRUNED, BY_BOUNDS = "exact", "exact, pruned", "by bounds"
 
 
 @torch.no_grad()
@@ -41,7 +41,8 @@ def run_efficiency(
 ) -> list[Row]:
     """A row for each direction and way to search; writes results.json, table.md and curve.png.
 
-    A row has `direction`, `way` (mean, hybrid, exact, or exact, pruned), `candidates` (of hybrid, else None), `R@1` and
+    A row has `direction`, `way` (mean, hybrid, by bounds, exact, or exact, pruned), `candidates` (of hybrid and
+    by bounds, else None), `R@1` and
     `R@10` (queries whose own clip is among the nearest) and `found` (share of exact search's ten nearest), in percent,
     `scored` and `abandoned` (pairs), `share` (of all pairs that were scored, in percent), `samples_seconds` (each
     repeat, for all queries at once), `ms` (a query, by the median of these) and `queries_per_second`.
@@ -92,6 +93,8 @@ def measure(
     tried: dict[tuple[str, int | None], Callable[[], Found]] = {("mean", None): lambda: ways.mean(K)}
     for count in candidates:
         tried["hybrid", count] = lambda count=count: ways.hybrid(count, K)  # type: ignore[misc]
+    for count in candidates if ways.has_candidates else ():
+        tried[BY_BOUNDS, count] = lambda count=count: ways.by_bounds(count, K)  # type: ignore[misc]
     if ways.has_bounds:
         tried[PRUNED, None] = lambda: ways.exact(K, "auto")
     tried[EXACT, None] = lambda: ways.exact(K, "none")

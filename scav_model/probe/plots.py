@@ -84,7 +84,8 @@ def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
     grid = figure.subplots(2, 2, sharex="col", sharey=True)
     costs = {"ms": "ms a query", "share": "pairs scored, % of all"}
     recalls = {"R@1": "R@1, %", "found": "of exact search's ten nearest, %"}
-    ways = ("mean", "hybrid", "exact, pruned", "exact")
+    drawn = {row["way"] for row in rows}
+    ways = [way for way in ("mean", "hybrid", "exact, pruned", "exact", "by bounds") if way in drawn]
     for line, (recall, name) in zip(grid, recalls.items(), strict=True):
         for axes, (cost, axis) in zip(line, costs.items(), strict=True):
             for direction, dash, face in (("v2a", "-", None), ("a2v", "--", "white")):

@@ -68,6 +68,15 @@ class Ways:
         order = distances.sort(dim=1, stable=True).indices[:, :k]
         return Found(chosen.gather(1, order), distances.gather(1, order), chosen.numel(), 0)
 
+    def by_bounds(self, candidates: int, k: int) -> Found:
+        """By sequence, among the items whose lower bounds are least, where `has_candidates`."""
+        return self._nearest(*self._groups[0], k, "auto", candidates)
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether `by_bounds` has bounds of all pairs that are quick enough to choose candidates by."""
+        return self.distance.metric == "interpolated_euclidean" and not self.divided
+
     def compare(self, query: int, numbers: Tensor) -> Tensor:
         """(C,) distances of one query from some items."""
         asked = Sequences(self.queries.steps[query : query + 1], self.queries.lengths[query : query + 1])
@@ -93,7 +102,9 @@ class Ways:
         scored, abandoned = sum(one.scored for one in found), sum(one.abandoned for one in found)
         return Found(items.gather(1, order), distances.gather(1, order), scored, abandoned)
 
-    def _nearest(self, group: scav_kernels.SearchIndex, listed: Tensor, k: int, prune: str) -> Found:
+    def _nearest(
+        self, group: scav_kernels.SearchIndex, listed: Tensor, k: int, prune: str, candidates: int | None = None
+    ) -> Found:
         """Of items that can be searched at once, whose numbers are `listed`."""
         options: dict[str, Any] = self.distance.options
         answer = scav_kernels.topk(
@@ -104,6 +115,7 @@ class Ways:
             metric=self.distance.metric,
             queries_are="x" if self.side == "video" else "y",
             prune=prune,
+            candidates=candidates,
             **options,
         )
         distances = answer.distances

@@ -40,6 +40,18 @@ def test_ways_find_what_a_loop_over_queries_finds(side, metric, many, monkeypatc
         assert hybrid.items[row].tolist() == expected[order].tolist()
 
 
+def test_candidates_by_bounds():
+    queries, items, distance = clips(7, 5, 0), clips(40, 6, 1), Distance("interpolated_euclidean")
+    ways = Ways(queries, items, "audio", distance)
+    assert ways.has_candidates
+    exact = ways.exact(10, "none")
+    every = ways.by_bounds(40, 10)
+    assert torch.equal(every.items, exact.items)
+    assert torch.equal(every.distances, exact.distances)
+    assert ways.by_bounds(12, 10).scored <= 7 * 12
+    assert not Ways(queries, items, "audio", Distance("dtw")).has_candidates
+
+
 def test_share_found_by_hand():
     right = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
     assert share_found(torch.tensor([[3, 9, 1, 8], [4, 5, 6, 7]]), right) == 75
