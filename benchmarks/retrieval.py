@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -69,11 +70,9 @@ def fewest_candidates(ways: Ways, right: Tensor) -> int:
 
 
 def fewest_by_bounds(ways: Ways, right: Tensor) -> int:
-    """As few candidates by bounds as find RECALL of the items right (Q, k), to a tenth; all, if need be."""
-    count = K
-    while count < len(ways.means) and share_found(ways.by_bounds(count, K).items, right) < 100 * RECALL:
-        count += max(1, count // 10)
-    return min(count, len(ways.means))
+    """As few candidates by bounds as find RECALL of the items right (Q, k): more of them find no less."""
+    counts = range(K, len(ways.means))
+    return K + bisect_left(counts, RECALL, key=lambda count: share_found(ways.by_bounds(count, K).items, right) / 100)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
