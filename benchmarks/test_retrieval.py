@@ -34,7 +34,8 @@ FIGURES = {
 
 def test_fewest_candidates_are_enough_and_no_more() -> None:
     torch.manual_seed(0)
-    queries, items = (Sequences(torch.randn(count, 3, 2), torch.full((count,), 3)) for count in (20, 60))
+    # Of more steps than segments, and more features than coordinates.
+    queries, items = (Sequences(torch.randn(count, 20, 9), torch.full((count,), 20)) for count in (20, 60))
     ways = Ways(queries, items, "video", Distance("interpolated_euclidean"))
     right = ways.exact(10, "none").items
     count = fewest_candidates(ways, right)
