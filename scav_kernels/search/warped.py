@@ -31,8 +31,9 @@ class Bound(NamedTuple):
 
 
 class WarpedSearch:
-    """Bounds, and then distances of the pairs that they leave, in the order of their bounds; the nearest of these are
-    computed once more alone, as a distance's last digits depend on its company."""
+    """Bounds, and then distances of the pairs that they leave, in the order of their bounds. A distance's last digits
+    depend on its company, so that it says between which two numbers the pair's own lies; of the pairs that may be among
+    the nearest after all, that one is computed, each alone."""
 
     def __init__(self, question: Question, prune: bool, report: SearchReport) -> None:
         self.ask, self.index, self.report = question, question.index, report
@@ -46,27 +47,51 @@ class WarpedSearch:
             for bound in self.bounds
         }
         self.dropped: set[int] = set()
+        # Pairs that may be among the nearest: queries, items, least that their distances can be.
+        self._close: list[tuple[Tensor, Tensor, Tensor]] = []
         if not report.stages and self.bounds:
             report.stages += [StageReport(bound.name) for bound in self.bounds] + [StageReport(STOPPED)]
 
     def run(self, nearest: Nearest) -> None:
+        # By the most that distances can be.
+        at_most = Nearest(len(self.ask.queries), nearest.k, self.index.dtype, self.index.steps.device)
+        at_most.distances[:] = nearest.distances
         size = max(1, _HELD // len(self.ask.queries))
         for begin in range(0, len(self.index), size):
             items = torch.arange(begin, min(begin + size, len(self.index)), device=self.index.steps.device)
-            (self._bounded if self.bounds else self._all)(nearest, items)
+            (self._bounded if self.bounds else self._all)(at_most, items)
+            self._leave_far(at_most)
+        for pairs in self._close:
+            nearest.try_in_order(*pairs, self._alone)
+
+    def _leave_far(self, at_most: Nearest) -> None:
+        """Of the pairs that were close, keeps those that still are."""
+        if self._close:
+            queries, items, least = (torch.cat(parts) for parts in zip(*self._close, strict=True))
+            limits = at_most.limits[queries]
+            # Among equals, as where many are infinitely far, there are k of lower index.
+            close = (least < limits) | ((least == limits) & (items <= at_most.items[queries, -1]))
+            self._close = [(queries[close], items[close], least[close])]
+
+    def _between(self, queries: Tensor, items: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the most that distances of pairs can be, by what was found of them in some company: of one
+        shape."""
+        around = self.uncertainty(queries, items)
+        least = (found - around).nan_to_num(nan=-torch.inf, posinf=torch.inf)
+        return least, (found + around).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
     def _all(self, nearest: Nearest, items: Tensor, alive: Tensor | None = None) -> None:
         """All pairs of a block at once, those that are `alive` (Q, B) to be tried."""
         for chosen in torch.arange(len(items), device=items.device).split(self.index.block):
             queries = torch.arange(len(self.ask.queries), device=items.device)
-            lower = no_nan(self.ask.all_pairs(queries, items[chosen]))
-            lower = lower - self.uncertainty(queries[:, None], items[chosen])
-            lower = lower.nan_to_num(nan=-torch.inf, posinf=torch.inf)
-            within = lower <= nearest.limits[:, None]
+            found = no_nan(self.ask.all_pairs(queries, items[chosen]))
+            least, most = self._between(queries[:, None], items[chosen], found)
+            within = least <= nearest.limits[:, None]
             asked = torch.ones_like(within) if alive is None else alive[:, chosen]
             self.report.scored += int(asked.sum())
             rows, places = (within & asked).nonzero(as_tuple=True)
-            nearest.try_in_order(rows, items[chosen[places]], lower[rows, places], self._alone)
+            nearest.offer(rows, items[chosen[places]], most[rows, places])
+            self._close.append((rows, items[chosen[places]], least[rows, places]))
 
     def _bounded(self, nearest: Nearest, items: Tensor) -> None:
         """All pairs of a block."""
@@ -135,18 +160,16 @@ class WarpedSearch:
         nearest.try_in_order(rows, items[places], bounds[rows, places], self._score)
 
     def _score(self, queries: Tensor, items: Tensor, limits: Tensor) -> Tensor:
-        """Distances (P,) of pairs, inf for those that are above their limit."""
+        """The most that distances (P,) of pairs can be; those that may be within their limit are noted down."""
         self.report.scored += len(queries)
 
         def fast(query: int, items: Tensor) -> Tensor:
             return no_nan(self.ask.all_pairs(torch.tensor([query], device=items.device), items)[0])
 
-        lower = self._by_query(queries, items, fast) - self.uncertainty(queries, items)
-        chosen = (lower.nan_to_num(nan=-torch.inf, posinf=torch.inf) <= limits).nonzero().flatten()
-        out = limits.new_full((len(queries),), torch.inf)
-        if len(chosen):
-            out[chosen] = self._alone(queries[chosen], items[chosen], limits[chosen])
-        return out
+        least, most = self._between(queries, items, self._by_query(queries, items, fast))
+        close = least <= limits
+        self._close.append((queries[close], items[close], least[close]))
+        return most
 
     def _alone(self, queries: Tensor, items: Tensor, limits: Tensor) -> Tensor:
         return no_nan(self.ask.all_alone(queries, items, limits))
