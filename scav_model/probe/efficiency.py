@@ -41,11 +41,11 @@ def run_efficiency(
 ) -> list[Row]:
     """A row for each direction and way to search; writes results.json, table.md and curve.png.
 
-    A row has `direction`, `way` (mean, hybrid, by bounds, exact, or exact, pruned), `candidates` (of hybrid and
-    by bounds, else None), `R@1` and
-    `R@10` (queries whose own clip is among the nearest) and `found` (share of exact search's ten nearest), in percent,
-    `scored` and `abandoned` (pairs), `share` (of all pairs that were scored, in percent), `samples_seconds` (each
-    repeat, for all queries at once), `ms` (a query, by the median of these) and `queries_per_second`.
+    A row has `direction`, `way` (mean, hybrid, by bounds, exact, or exact, pruned), `candidates` (of hybrid and by
+    bounds, else None), `R@1` and `R@10` (queries whose own clip is among the nearest) and `found` (share of exact
+    search's ten nearest), in percent, `scored` and `abandoned` (pairs), `share` (of all pairs that were scored, in
+    percent), `samples_seconds` (each repeat, for all queries at once), `ms` (a query, by the median of these) and
+    `queries_per_second`.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
