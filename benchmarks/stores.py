@@ -1,9 +1,9 @@
 """How quickly a feature store opens and is read: `python -m benchmarks.stores`.
 
-A store of 200,000 clips of one step opens with its index and without; clips of a real size, 50 steps of 2048 video
-features and 62 of 768 audio features in bfloat16, are read in random order, beside a plain reading of their
-shards' files from end to end: evicted from memory before, and from there. Writes benchmarks/results/stores.json. The stores lie where
-temporary files do (`TMPDIR`), which should be a disk.
+A store of 200,000 clips of one step opens with its index and without. Clips of a real size, 50 steps of 2048 video
+features and 62 of 768 audio features in bfloat16, are read in random order, beside a plain reading of their files from
+end to end: evicted from memory before, and from there. The stores lie where temporary files do (`TMPDIR`), which should
+be a disk. Writes benchmarks/results/stores.json.
 """
 
 import argparse
