@@ -19,12 +19,14 @@ from scav_kernels.ops.soft_dtw import soft_dtw, soft_dtw_alignment
 from scav_kernels.ops.soft_dtw_divergence import soft_dtw_divergence
 from scav_kernels.ops.soft_dtw_from_cost import soft_dtw_from_cost
 from scav_kernels.ops.topk import topk
-from scav_kernels.search.index import SearchIndex
+from scav_kernels.search.index import Reader, SearchIndex, Summaries, summarise
 from scav_kernels.search.report import SearchReport
 
 __all__ = [
+    "Reader",
     "SearchIndex",
     "SearchReport",
+    "Summaries",
     "__version__",
     "build_info",
     "cdist",
@@ -43,5 +45,6 @@ __all__ = [
     "soft_dtw_alignment",
     "soft_dtw_divergence",
     "soft_dtw_from_cost",
+    "summarise",
     "topk",
 ]

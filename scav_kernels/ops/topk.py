@@ -128,7 +128,7 @@ def _index(queries: Tensor, database: Tensor | SearchIndex, lengths: Tensor | No
             raise ValueError(
                 "topk: expected no database_lengths beside a SearchIndex, which has its own; pass them to SearchIndex"
             )
-        check_tensors("topk", queries=queries, database=database.steps)
+        check_tensors("topk", queries=queries, database=database.like)
         return database
     check_tensors("topk", queries=queries, database=database, database_lengths=lengths)
     return SearchIndex(database, lengths)
@@ -190,7 +190,7 @@ def _check_pairs(
     options: dict[str, Any],
 ) -> Tensor:
     """Whatever the metric itself demands of its inputs, asked of it with no pair; the queries' lengths."""
-    sides = (queries, query_lengths), (index.steps, index.lengths)
+    sides = (queries, query_lengths), (index.like, None)
     x, y = sides if queries_are == "x" else sides[::-1]
     torch.ops.scav.check_pairs("topk", x[0], y[0], x[1], y[1], False)
     check_range("topk", "query_lengths", query_lengths, queries.shape[1])

@@ -50,8 +50,8 @@ class AlignedSearch:
         if prune and not report.stages:
             names = [CANDIDATES] if question.candidates else [level.name for level in (*DENSE, LISTED)]
             report.stages += [StageReport(name) for name in (*names, STOPPED)]
-        longest = max(question.queries.shape[1], self.index.steps.shape[1])
-        self.slack = of_summaries(self.index.steps, longest)
+        longest = max(question.queries.shape[1], self.index.like.shape[1])
+        self.slack = of_summaries(self.index.like, longest)
         self.power = 2 if self.squared else 1
         self.dropped: set[int] = set()
         if prune:
@@ -87,8 +87,8 @@ class AlignedSearch:
         """Every pair in one of them."""
         ask, index = self.ask, self.index
         resample = ask.options["resample"]
-        longest = int(max(ask.queries.shape[1], index.steps.shape[1]))
-        every = torch.arange(len(ask.queries), device=index.steps.device)
+        longest = int(max(ask.queries.shape[1], index.like.shape[1]))
+        every = torch.arange(len(ask.queries), device=index.device)
 
         def onto_items(length: int) -> Tensor:
             return every[ask.lengths <= length] if resample == "shorter" else every
@@ -121,7 +121,7 @@ class AlignedSearch:
 
     def _allowed(self, reach: Tensor) -> Tensor:
         """What rounding may have added to a bound."""
-        smallest = torch.finfo(reach.dtype).tiny ** 0.5 * self.index.steps.shape[2]
+        smallest = torch.finfo(reach.dtype).tiny ** 0.5 * self.index.like.shape[2]
         return self.slack * reach**self.power + smallest**self.power
 
     def _blocks(self, section: Section) -> Iterator[tuple[int, int, slice]]:
@@ -132,7 +132,7 @@ class AlignedSearch:
             yield begin, end, slice((begin - section.first) // LANES, -(-(end - section.first) // LANES))
 
     def _panels(self, section: Section, number: int) -> Tensor:
-        return self.index.summaries(section.first, section.end, section.target, self.squared).panels[number]
+        return self.index.panels(section.first, section.end, section.target, self.squared).dense[number]
 
     def _least(self, sections: list[Section], count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of each query the pairs, at most `count`, whose bounds of all pairs are least: queries, places in the index's
@@ -233,7 +233,7 @@ class AlignedSearch:
         rows, places, bounds = pairs
         queries, places = section.queries[rows], places + begin
         own = self._own(section, LISTED)
-        theirs = self.index.summaries(section.first, section.end, section.target, self.squared).listed
+        theirs = self.index.panels(section.first, section.end, section.target, self.squared).listed
         steps = own.shape[1]
         limits = (nearest.limits[queries] + allowed).nan_to_num(nan=torch.inf) / steps
         # As exact as a bound: twice a unit in the last place, of which `allowed` has hundreds.
@@ -273,11 +273,21 @@ class AlignedSearch:
         """All pairs at once; those that may be among the nearest, up to rounding, are then scored alone. Of `pairs`,
         rows, places and lower bounds (P,), no others are asked for."""
         ask, index, queries = self.ask, self.index, section.queries
+        if index.is_read and len(items) > index.block:
+            for begin in range(0, len(items), index.block):
+                some = None
+                if pairs is not None:
+                    rows, places, bounds = pairs
+                    here = (places >= begin) & (places < begin + index.block)
+                    some = rows[here], places[here] - begin, bounds[here]
+                self._crowd(nearest, section, items[begin : begin + index.block], some)
+            return
+        steps, lengths, chosen = index.held(items)
         fast = crowd_interpolated_euclidean(
-            ask.queries, index.steps, ask.lengths, index.lengths, queries, items, section.target, self.squared
+            ask.queries, steps, ask.lengths, lengths, queries, chosen, section.target, self.squared
         )
         reach = ask.query_norms[queries][:, None] + index.norms[items]
-        uncertain = self._allowed(reach) + of_cells(index.steps) * reach**self.power
+        uncertain = self._allowed(reach) + of_cells(index.like) * reach**self.power
         limits = nearest.limits[queries]
         lower = (fast - uncertain).nan_to_num(nan=-torch.inf, posinf=torch.inf)
         if pairs is None:
@@ -295,12 +305,19 @@ class AlignedSearch:
         nearest.try_in_order(queries[rows], items[places], bounds, self._score)
 
     def _score(self, queries: Tensor, items: Tensor, limits: Tensor) -> Tensor:
-        ask = self.ask
-        steps, lengths, pairs = (
-            ask.sides(ask.queries, self.index.steps),
-            ask.sides(ask.lengths, self.index.lengths),
-            ask.sides(queries, items),
-        )
-        found = listed_interpolated_euclidean(*steps, *lengths, *pairs, limits, self.squared, ask.options["resample"])
-        self.report.abandoned += int((found.isinf() & limits.isfinite()).sum())
-        return no_nan(found)
+        ask, index = self.ask, self.index
+        some = index.block if index.is_read else max(1, len(items))
+        found = []
+        for own, chosen, most in zip(queries.split(some), items.split(some), limits.split(some), strict=True):
+            held, held_lengths, places = index.held(chosen)
+            steps, lengths, pairs = (
+                ask.sides(ask.queries, held),
+                ask.sides(ask.lengths, held_lengths),
+                ask.sides(own, places),
+            )
+            found.append(
+                listed_interpolated_euclidean(*steps, *lengths, *pairs, most, self.squared, ask.options["resample"])
+            )
+        distances = torch.cat(found) if found else limits.new_empty(0)
+        self.report.abandoned += int((distances.isinf() & limits.isfinite()).sum())
+        return no_nan(distances)

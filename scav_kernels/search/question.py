@@ -36,7 +36,7 @@ class Question:
         """Distances (Q, B), by the fastest way: a pair's last digits depend on what it is computed with."""
         own = (self.queries, self.lengths) if len(chosen) == len(self.queries) else None
         x, y = self.sides(
-            own or (self.queries[chosen], self.lengths[chosen]), (self.index.steps[items], self.index.lengths[items])
+            own or (self.queries[chosen], self.lengths[chosen]), (self.index.rows(items), self.index.lengths[items])
         )
         found = self.metric.all_pairs(x[0], y[0], x[1], y[1], **self.options)
         return found if self.queries_are == "x" else found.T
@@ -44,7 +44,8 @@ class Question:
     def alone(self, query: int, item: int) -> Tensor:
         """The distance () of one pair, cut to its lengths: it depends on nothing else."""
         n, m = int(self.lengths[query]), int(self.index.lengths[item])
-        x, y = self.sides(self.queries[query : query + 1, :n], self.index.steps[item : item + 1, :m])
+        rows = self.index.rows(torch.tensor([item], device=self.queries.device))
+        x, y = self.sides(self.queries[query : query + 1, :n], rows[:, :m])
         return self.metric.paired(x, y, None, None, **self.options)[0]
 
     def all_alone(self, queries: Tensor, items: Tensor, _limits: Tensor) -> Tensor:

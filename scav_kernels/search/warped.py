@@ -54,11 +54,11 @@ class WarpedSearch:
 
     def run(self, nearest: Nearest) -> None:
         # By the most that distances can be.
-        at_most = Nearest(len(self.ask.queries), nearest.k, self.index.dtype, self.index.steps.device)
+        at_most = Nearest(len(self.ask.queries), nearest.k, self.index.dtype, self.index.device)
         at_most.distances[:] = nearest.distances
         size = max(1, _HELD // len(self.ask.queries))
         for begin in range(0, len(self.index), size):
-            items = torch.arange(begin, min(begin + size, len(self.index)), device=self.index.steps.device)
+            items = torch.arange(begin, min(begin + size, len(self.index)), device=self.index.device)
             (self._bounded if self.bounds else self._all)(at_most, items)
             self._leave_far(at_most)
         for pairs in self._close:
@@ -177,9 +177,9 @@ class WarpedSearch:
     def uncertainty(self, queries: Tensor, items: Tensor) -> Tensor:
         """How far rounding may move a distance or a bound: (P,) of lists of pairs (P,)."""
         reach = self.ask.query_norms[queries] + self.index.norms[items]
-        unit = unit_roundoff(self.index.steps)
+        unit = unit_roundoff(self.index.like)
         cost = 2 * torch.ones_like(reach) if self.unit else reach if self.cost == "euclidean" else reach.square()
-        cell = 4 * of_cells(self.index.steps) * cost
+        cell = 4 * of_cells(self.index.like) * cost
         cells = self.ask.lengths[queries] + self.index.lengths[items]
         smoothing = self.ask.options.get("gamma", self.ask.options.get("epsilon", 0.0))
         terms = 4 if self.ask.name.endswith("divergence") else 1

@@ -111,14 +111,14 @@ class _Course:
         distance = self.index.distance
         options: dict[str, Any] = distance.options
         answer = scav_kernels.topk(
-            self.asked.steps.to(database.steps.dtype),
+            self.asked.steps.to(database.like.dtype),
             database,
             k,
             self.asked.lengths,
             metric=distance.metric,
             queries_are="x" if self.side == "video" else "y",
             prune=prune,
-            limits=limits.to(database.steps.device),
+            limits=limits.to(database.device),
             **options,
         )
         self.report.pairs += answer.report.pairs
@@ -136,7 +136,7 @@ class _Course:
         database = prepared.get((self.target, piece.start), lambda: self.index.even(self.target, piece).to(device))
         # Deleted clips are in the way of as many others at most.
         count = min(piece.count, kept + piece.count - int(live.sum()))
-        steps = self.asked.lengths[:, None].cpu() + database.steps.shape[1] if self.index.distance.per_step else None
+        steps = self.asked.lengths[:, None].cpu() + database.like.shape[1] if self.index.distance.per_step else None
         if steps is not None:
             # A little more than all that rounds down to the limit.
             limits = limits * steps[:, 0] * (1 + 2.0**-20)

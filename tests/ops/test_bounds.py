@@ -276,8 +276,8 @@ def test_rounding_is_allowed_for_and_has_to_be(squared: bool, dtype: torch.dtype
     reach = ask.query_norms[:, None] + ask.index.norms
     allowed = search._allowed(reach)
     exceeded = 0
-    made = search.index.summaries(section.first, section.end, section.target, squared)
-    for level, panels in zip((*DENSE, LISTED), (*made.panels, to_panels(made.listed)), strict=True):
+    made = search.index.panels(section.first, section.end, section.target, squared)
+    for level, panels in zip((*DENSE, LISTED), (*made.dense, to_panels(made.listed)), strict=True):
         sums = aligned_bounds(search._own(section, level), panels, limits[:20], squared)[:, :50]
         assert (sums - allowed <= distances).all()
         exceeded += int((sums > distances).sum())
