@@ -43,7 +43,7 @@ class Reader(Protocol):
 
     def read(self, items: Tensor) -> Tensor:
         """(B, M, D) of items (B,) int64, M the most steps of any of the G; what lies beyond a length counts for
-        nothing."""
+        nothing. The next reading may overwrite it."""
 
 
 class Summaries(NamedTuple):

@@ -216,7 +216,7 @@ def index_tune(
     candidates: Sequence[int] = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000),
     seed: int = 0,
 ) -> None:
-    """Measures hybrid search against exact: the recall and the time of each number of candidates.
+    """Measures search among candidates against exact: the recall and the time of each number of them.
 
     Args:
         index: Folder of the index; its own clips are the queries.
@@ -244,7 +244,7 @@ def search(
     features: Path | None = None,
     side: Literal["video", "audio"] | None = None,
     k: int = 10,
-    mode: Literal["exact", "hybrid", "mean", "flat"] = "exact",
+    mode: Literal["exact", "hybrid", "mean", "flat", "bounds"] = "exact",
     candidates: int = 200,
     format: Literal["table", "json", "html"] = "table",
     output: Path | None = None,
@@ -268,8 +268,9 @@ def search(
         side: Side of the queries, which searches the other; null takes audio for files of sound alone, and video.
         k: Clips to return for each query.
         mode: exact compares whole sequences with every clip; hybrid with the candidates whose means are nearest; mean
-            ranks by the means alone; flat is exact by FAISS, for squared Euclidean and clips of one length.
-        candidates: Clips that hybrid takes by their means; scav index tune measures what that costs and finds.
+            ranks by the means alone; flat is exact by FAISS, for squared Euclidean and clips of one length; bounds
+            compares with the candidates whose lower bounds are least, for interpolated Euclidean.
+        candidates: Clips that hybrid and bounds compare; scav index tune measures what that costs and finds.
         format: table, json, or html: a page with pictures, players and alignments.
         output: File to write to; null prints.
         checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.

@@ -1,24 +1,95 @@
-"""Databases that `scav_kernels.topk` has summarised, kept between searches as far as memory allows."""
+"""Lower bounds of exact search: what an index keeps for them, and what an opened one has made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 import scav_kernels
+from scav_model.search.layout import Header
 
-# Queries that an index has to be asked before bounds are tried: to make the summaries takes as long as to compare all
-# clips with about as many.
+METRIC = "interpolated_euclidean"
+# Queries that an index has to be asked before bounds are tried that it does not keep: to make the summaries takes as
+# long as to compare all clips with about as many.
 WARM = 32
 # Above this share of pairs that bounds leave, comparing all of them at once is quicker than looking for which.
 WORTH = 0.5
-# Clips whose summaries are kept, of about 5 KB each: 0.5 GB.
+# Clips whose summaries are in memory, of up to 6 KB each: 0.6 GB.
 KEPT = 100_000
 
 
+def has_bounds(header: Header) -> bool:
+    """Whether an index keeps what bounds need: divided by their steps, distances have another order than bounds."""
+    return header.metric == METRIC and not header.per_step
+
+
+class Clips:
+    """Sequences (T, D) as `scav_kernels.Reader`."""
+
+    def __init__(self, steps: Sequence[Tensor]) -> None:
+        self._steps = steps
+        self.lengths = torch.tensor([len(one) for one in steps], dtype=torch.int64)
+        self.dim, self.dtype = steps[0].shape[1], steps[0].dtype
+        self._room = Room(int(self.lengths.max()), self.dim, self.dtype)
+
+    def read(self, items: Tensor) -> Tensor:
+        return self._room.fill([self._steps[item] for item in items.tolist()])
+
+
+class Room:
+    """Memory that batches of sequences (T, D) share, one after the other: each time from the system, it would take
+    longer to get than to fill."""
+
+    def __init__(self, longest: int, dim: int, dtype: torch.dtype) -> None:
+        self._held = torch.empty(0, longest, dim, dtype=dtype)
+
+    def fill(self, steps: Sequence[Tensor]) -> Tensor:
+        """(B, longest, D), whatever was there beyond their lengths."""
+        if len(steps) > len(self._held):
+            self._held = self._held.new_zeros(len(steps), *self._held.shape[1:])
+        for row, one in zip(self._held, steps, strict=False):
+            row[: len(one)] = one
+        return self._held[: len(steps)]
+
+
+def principal_directions(steps: Sequence[Tensor]) -> Tensor:
+    """(K, D) in which the steps of sequences (T, D) vary most."""
+    # Each step an item: a few clips have many.
+    return scav_kernels.SearchIndex(torch.cat(list(steps))[:, None]).directions
+
+
+def make_bounds(header: Header, side: str, steps: Sequence[Tensor], directions: Tensor) -> dict[str, Tensor]:
+    """What a shard keeps of sequences (T, D): `{side}_norms`, `{side}_targets` and `{side}_means`."""
+    clips = Clips(steps)
+    made = scav_kernels.summarise(
+        clips,
+        targets=targets(header, side, clips.lengths),
+        squared=bool(header.options.get("squared", False)),
+        directions=directions,
+    )
+    return {f"{side}_norms": made.norms, f"{side}_targets": made.targets, f"{side}_means": made.means}
+
+
+def targets(header: Header, side: str, lengths: Tensor) -> Tensor:
+    """Steps that clips of these lengths are resampled to before means are taken: what most queries will ask for."""
+    other = header.common_steps.get("audio" if side == "video" else "video")
+    return lengths if other is None else resampled_to(header, side, lengths, other)
+
+
+def resampled_to(header: Header, side: str, lengths: Tensor, query_steps: int) -> Tensor:
+    """Steps at which clips of one side are compared with a query of the other."""
+    resample = header.options.get("resample", "x")
+    if resample == "shorter":
+        return lengths.clamp(min=query_steps)
+    stretched = "video" if resample == "x" else "audio"
+    return torch.full_like(lengths, query_steps) if side == stretched else lengths
+
+
 class Prepared:
-    """Summaries by the place of what they summarise; beyond `KEPT` clips they are made anew for each search.
+    """Databases that `scav_kernels.topk` has summarised, kept between searches by the place of what they hold; beyond
+    `KEPT` clips they are made anew for each search.
 
     Attributes:
         asked: queries so far, this search's included.
@@ -28,13 +99,13 @@ class Prepared:
     def __init__(self) -> None:
         self.asked = 0
         self.useless = False
-        self._made: dict[tuple[str, int], scav_kernels.SearchIndex] = {}
+        self._made: dict[tuple[str, int, bool], scav_kernels.SearchIndex] = {}
         self._clips = 0
         self._lengths: tuple[int, ...] = ()
 
     @property
     def worth(self) -> bool:
-        """Whether bounds are to be tried."""
+        """Whether bounds are to be tried for which summaries have to be made."""
         return self.asked >= WARM and not self.useless
 
     def ask(self, lengths: list[int]) -> None:
@@ -50,11 +121,11 @@ class Prepared:
         if report.scored > WORTH * report.pairs:
             self.useless, self._made, self._clips = True, {}, 0
 
-    def get(self, key: tuple[str, int], steps: Callable[[], Tensor]) -> scav_kernels.SearchIndex:
-        """Of the clips `steps()` (B, T, D) at `key`."""
+    def get(self, key: tuple[str, int, bool], make: Callable[[], scav_kernels.SearchIndex]) -> scav_kernels.SearchIndex:
+        """Of the clips at `key`: the side, the number of the first clip, and whether they come with summaries."""
         if key in self._made:
             return self._made[key]
-        made = scav_kernels.SearchIndex(steps())
+        made = make()
         if not self.useless and self._clips + len(made) <= KEPT:
             self._made[key] = made
             self._clips += len(made)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,8 @@ import scav_kernels
 from scav_kernels.ops.topk import TopK
 from scav_model.data.store.layout import DTYPES
 from scav_model.distances import POOLED_COSINE, Sequences
-from scav_model.search.index import Piece, SearchIndex
+from scav_model.search.bounds import has_bounds
+from scav_model.search.index import Group, Piece, SearchIndex
 from scav_model.search.queries import Queries
 
 # A piece tells how much bounds leave out if it has so many times the clips that it is asked for.
@@ -56,11 +58,12 @@ def exact(
 ) -> tuple[Tensor, Tensor]:
     """Distances (Q, k), ascending, and numbers (Q, k) of the nearest clips; of ties those with the lower number.
 
-    Certified: all are compared, but for runs of clips of one length that `scav_kernels.topk` searches, which leaves out
-    only what a lower bound shows to be beyond the k-th, while that is worth its while. There must be k clips.
+    Certified: all are compared but those that a lower bound shows to be beyond the k-th. The bounds are those that the
+    index keeps, where these are of the queries' lengths; else runs of clips of one length are summarised once there
+    have been queries enough. Both only while they leave out enough to be worth their while. There must be k clips.
 
     Args:
-        outside: is asked before each piece, and told in the end; places beyond what it knows hold inf.
+        outside: is asked before each part, and told in the end; places beyond what it knows hold inf.
         report: the pairs of this search are added to it.
         device: that compares.
     """
@@ -69,16 +72,26 @@ def exact(
     course = _Course(index, asked, queries.side, report or scav_kernels.SearchReport())
     best = torch.empty(len(queries), 0)
     numbers = torch.empty(len(queries), 0, dtype=torch.int64)
-    for piece in index.pieces(queries.target):
+    for search in course.parts(device):
         limits = best[:, -1] if best.shape[1] == k else torch.full((len(queries),), torch.inf)
         if outside is not None:
             limits = torch.minimum(limits, outside(best))
-        for listed, found in course.piece(piece, k, limits):
+        for listed, found in search(k, limits):
             # Earlier clips come first and have the lower numbers, so that a stable order breaks ties as it should.
             best, numbers = smallest(torch.cat((best, found), dim=1), torch.cat((numbers, listed), dim=1), k)
     if outside is not None:
         outside(best)
     return best, numbers
+
+
+def by_bounds(index: SearchIndex, queries: Queries, k: int, candidates: int) -> tuple[Tensor, Tensor]:
+    """As `exact`, but of each group of clips only the `candidates` whose lower bounds are least are compared."""
+    asked = stored(index, queries.sequences)
+    index.prepared.ask(asked.lengths.tolist())
+    course = _Course(index, asked, queries.side, scav_kernels.SearchReport())
+    parts = [found for group in index.groups(queries.target) for found in course.group(group, k, None, candidates)]
+    numbers, distances = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
+    return smallest(distances, numbers, k)
 
 
 Found = Iterator[tuple[Tensor, Tensor]]
@@ -93,6 +106,29 @@ class _Course:
     side: str
     report: scav_kernels.SearchReport
 
+    def parts(self, device: str) -> Iterator[Callable[[int, Tensor], Found]]:
+        """The index in parts, in order, each to be searched for the k nearest that are within limits (Q,)."""
+        if has_bounds(self.index.header) and device == "cpu" and not self.index.prepared.useless:
+            lengths = self.asked.lengths.tolist()
+            groups = list(self.index.groups(self.target))
+            if all(group.is_summarised_for(lengths) for group in groups):
+                yield from (partial(self.group, group) for group in groups)
+                return
+        yield from (partial(self.piece, piece) for piece in self.index.pieces(self.target))
+
+    def group(self, group: Group, k: int, limits: Tensor | None, candidates: int | None = None) -> Found:
+        """The nearest of a group by its bounds, or of its `candidates` alone."""
+        if not len(group):
+            return
+        database = self.index.prepared.get((self.target, int(group.numbers[0]), True), group.database)
+        kept = min(k, len(group))
+        count = None if candidates is None else max(kept, min(candidates, len(group)))
+        answer = self._nearest(database, kept, limits, "auto", count)
+        if len(group) >= TELLING * kept:
+            self.index.prepared.learn(answer.report)
+        found, items = answer
+        yield group.numbers[items.clamp(min=0)], found
+
     def piece(self, piece: Piece, k: int, limits: Tensor) -> Found:
         distance = self.index.distance
         if distance.metric == POOLED_COSINE or (distance.per_step and not piece.even):
@@ -106,7 +142,14 @@ class _Course:
     def target(self) -> str:
         return "audio" if self.side == "video" else "video"
 
-    def _nearest(self, database: scav_kernels.SearchIndex, k: int, limits: Tensor, prune: str) -> TopK:
+    def _nearest(
+        self,
+        database: scav_kernels.SearchIndex,
+        k: int,
+        limits: Tensor | None,
+        prune: str,
+        candidates: int | None = None,
+    ) -> TopK:
         """A pair's distance is the same whatever is pruned: neither bounds nor limits change a digit."""
         distance = self.index.distance
         options: dict[str, Any] = distance.options
@@ -118,7 +161,8 @@ class _Course:
             metric=distance.metric,
             queries_are="x" if self.side == "video" else "y",
             prune=prune,
-            limits=limits.to(database.device),
+            limits=None if limits is None else limits.to(database.device),
+            candidates=candidates,
             **options,
         )
         self.report.pairs += answer.report.pairs
@@ -133,7 +177,10 @@ class _Course:
         if not kept:
             return
         prepared, device = self.index.prepared, self.asked.steps.device
-        database = prepared.get((self.target, piece.start), lambda: self.index.even(self.target, piece).to(device))
+        database = prepared.get(
+            (self.target, piece.start, False),
+            lambda: scav_kernels.SearchIndex(self.index.even(self.target, piece).to(device)),
+        )
         # Deleted clips are in the way of as many others at most.
         count = min(piece.count, kept + piece.count - int(live.sum()))
         steps = self.asked.lengths[:, None].cpu() + database.like.shape[1] if self.index.distance.per_step else None

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load
 from torch import Tensor
 
+import scav_kernels
+from scav_model.data.store.layout import DTYPES
 from scav_model.distances import Distance, Sequences
+from scav_model.search import bounds
 from scav_model.search.bounds import Prepared
-from scav_model.search.layout import DamagedIndexError, Header, SearchIndexError, read_file
+from scav_model.search.layout import DamagedIndexError, Header, SearchIndexError, check_size, read_file
 from scav_model.search.shard import ShardReader
 
 # Numbers of the block of clips that exact search compares at a time: 32 MiB.
@@ -45,6 +49,57 @@ class Piece:
     even: bool
 
 
+class Group:
+    """Clips of neighbouring shards that can be found and are searched together: a `scav_kernels.Reader`.
+
+    Attributes:
+        numbers: (G,) of each clip in the index, ascending.
+        lengths, dim, dtype: as of `scav_kernels.Reader`.
+    """
+
+    def __init__(self, index: SearchIndex, side: str, shards: range) -> None:
+        self._index, self._side, self._shards = index, side, shards
+        first, end = index.starts[shards.start], index.starts[shards.stop]
+        self._live = index.live[first:end]
+        self.numbers = torch.from_numpy(first + np.flatnonzero(self._live))
+        lengths = np.concatenate([index.shards[shard].lengths[side] for shard in shards])
+        self.lengths = torch.from_numpy(lengths[self._live])
+        self.dim, self.dtype = index.header.dim, DTYPES[index.header.dtype]
+        self._room = bounds.Room(int(self.lengths.max()) if len(self.lengths) else 0, self.dim, self.dtype)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(self, items: Tensor) -> Tensor:
+        """(B, M, D), each clip found to be sound."""
+        numbers = self.numbers[items].numpy()
+        shards = np.searchsorted(self._index.starts, numbers, side="right") - 1
+        places = zip(shards.tolist(), (numbers - self._index.starts[shards]).tolist(), strict=True)
+        steps = [self._index.shards[shard].steps(self._side, clip) for shard, clip in places]
+        return self._room.fill(steps)
+
+    def is_summarised_for(self, query_lengths: Sequence[int]) -> bool:
+        """Whether what is kept of all its clips bounds distances from queries of these lengths."""
+        header, side = self._index.header, self._side
+        kept = bounds.targets(header, side, self.lengths)
+        return all(
+            torch.equal(kept, bounds.resampled_to(header, side, self.lengths, steps)) for steps in set(query_lengths)
+        )
+
+    def database(self) -> scav_kernels.SearchIndex:
+        """Of its clips, with the summaries that the shards keep."""
+        parts = [self._index.shards[shard].bounds() for shard in self._shards]
+        live = torch.from_numpy(self._live)
+        norms, targets, means = (
+            torch.cat([part[f"{self._side}_{name}"] for part in parts])[live] for name in ("norms", "targets", "means")
+        )
+        squared = bool(self._index.header.options.get("squared", False))
+        directions = self._index.directions[self._side]
+        return scav_kernels.SearchIndex(
+            self, summaries=scav_kernels.Summaries(directions, norms, targets, squared, means)
+        )
+
+
 class SearchIndex:
     """One version of an index, as it was when it was opened; what is added later is seen by opening it again.
 
@@ -66,7 +121,10 @@ class SearchIndex:
         if header.deleted is not None:
             self.live[np.frombuffer(read_file(folder, header.deleted), dtype=np.int64)] = False
         self.distance = Distance(header.metric, header.options, header.per_step)
+        if header.directions is not None:
+            check_size(folder, header.directions)
         self.prepared = Prepared()
+        self._directions: dict[str, Tensor] | None = None
         self._numbers: dict[str, int] | None = None
 
     @classmethod
@@ -167,6 +225,25 @@ class SearchIndex:
         rows = self.shards[piece.shard].steps(side, piece.first, piece.count)
         return rows.view(piece.count, -1, self.header.dim)
 
+    @property
+    def directions(self) -> dict[str, Tensor]:
+        """Of each side (K, D), along which its bounds' means are kept; none where there are no bounds."""
+        if self._directions is None:
+            kept = self.header.directions
+            self._directions = {} if kept is None else load(read_file(self.folder, kept))
+        return self._directions
+
+    def groups(self, side: str) -> Iterator[Group]:
+        """All clips that can be found, in order, as many together as may have their summaries in memory."""
+        first, clips = 0, 0
+        for number, shard in enumerate(self.shards):
+            if clips and clips + len(shard) > bounds.KEPT:
+                yield Group(self, side, range(first, number))
+                first, clips = number, 0
+            clips += len(shard)
+        if clips:
+            yield Group(self, side, range(first, len(self.shards)))
+
     def blocks(self, side: str, piece: Piece) -> Iterator[tuple[NDArray[np.int64], Sequences]]:
         """Clips of a piece that can be found, some at a time: their numbers (B,) and steps (B, T, D), padded with
         zeros, float32."""
@@ -184,9 +261,14 @@ class SearchIndex:
                 yield piece.start + offset + kept, block
 
     def problems(self) -> Iterator[list[str]]:
-        """What is damaged in each shard, by reading all of it."""
+        """What is damaged in each shard, and beside them, by reading all of it."""
         for shard in self.shards:
             yield shard.problems()
+        if self.header.directions is not None:
+            try:
+                read_file(self.folder, self.header.directions)
+            except DamagedIndexError as error:
+                yield [str(error)]
 
 
 def _padded(shard: ShardReader, side: str, first: int, count: int) -> Sequences:

@@ -14,7 +14,7 @@ from scav_model.config import Option
 from scav_model.data.store.layout import DTYPES
 from scav_model.files import write_whole
 
-FORMAT = 1
+FORMAT = 2
 HEADER, LOCK = "index.json", ".lock"
 SIDES = ("video", "audio")
 # Parts that a clip is cut into for its segment means.
@@ -51,6 +51,7 @@ class Shard:
         columns: ids, lengths, checksums and media of the clips.
         vectors: means (C, D) and segment means (C, S, D) of each side, float32.
         flat: FAISS index of each side's means, scaled to length 1, by side.
+        bounds: what lower bounds need (`scav_kernels.Summaries`) of each side; None where the metric has no such.
     """
 
     clips: int
@@ -59,9 +60,11 @@ class Shard:
     columns: File
     vectors: File
     flat: dict[str, File]
+    bounds: File | None = None
 
     def files(self) -> list[File]:
-        return [self.sequences, self.columns, self.vectors, *self.flat.values()]
+        bounds = [] if self.bounds is None else [self.bounds]
+        return [self.sequences, self.columns, self.vectors, *self.flat.values(), *bounds]
 
 
 @dataclass
@@ -82,6 +85,8 @@ class Header:
         shards: in order; clips are numbered through them from 0.
         deleted: numbers of the clips that count no more, int64 ascending; None: none.
         deleted_clips: how many.
+        directions: of each side (K, D), along which its bounds' means are kept; None where there are no bounds.
+        common_steps: how many steps most clips of the first shard have, by side.
     """
 
     checkpoint: str
@@ -98,6 +103,8 @@ class Header:
     shards: list[Shard] = field(default_factory=list)
     deleted: File | None = None
     deleted_clips: int = 0
+    directions: File | None = None
+    common_steps: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -123,8 +130,8 @@ class Header:
 
     def files(self) -> list[File]:
         """All that the header lists."""
-        deleted = [] if self.deleted is None else [self.deleted]
-        return [file for shard in self.shards for file in shard.files()] + deleted
+        single = [file for file in (self.deleted, self.directions) if file is not None]
+        return [file for shard in self.shards for file in shard.files()] + single
 
     def write(self, folder: Path) -> None:
         values = {"format": FORMAT, **asdict(self)}
@@ -152,7 +159,8 @@ class Header:
                 f"{folder} is a search index of format {found!r}, and this version reads {FORMAT}; build it again"
             )
         values["shards"] = [_shard(entry) for entry in values["shards"]]
-        values["deleted"] = None if values["deleted"] is None else File(**values["deleted"])
+        for name in ("deleted", "directions"):
+            values[name] = None if values[name] is None else File(**values[name])
         return cls(**values)
 
 
@@ -165,7 +173,8 @@ def _checksum(values: dict[str, Any]) -> int:
 
 
 def _shard(entry: dict[str, Any]) -> Shard:
-    files = {name: File(**entry[name]) for name in ("sequences", "columns", "vectors")}
+    named = ("sequences", "columns", "vectors", "bounds")
+    files = {name: File(**entry[name]) for name in named if entry[name] is not None}
     flat = {side: File(**file) for side, file in entry["flat"].items()}
     return Shard(clips=entry["clips"], begins=entry["begins"], flat=flat, **files)
 

@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scav_model.search.compare import compare, exact, reorder, smallest
+from scav_model.search.bounds import has_bounds
+from scav_model.search.compare import by_bounds, compare, exact, reorder, smallest
 from scav_model.search.flattened import flattened
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import SearchIndexError
 from scav_model.search.pooled import nearest_means
 from scav_model.search.queries import Queries
 
-MODES = ("exact", "hybrid", "mean", "flat")
-# Candidates that hybrid takes from the means.
+MODES = ("exact", "hybrid", "mean", "flat", "bounds")
+# Candidates that hybrid takes from the means, and bounds from the bounds.
 CANDIDATES = 200
 
 
@@ -49,7 +50,7 @@ class Answer:
 
     Attributes:
         queries: what was asked.
-        mode: exact, hybrid, mean or flat.
+        mode: exact, hybrid, mean, flat or bounds.
         hits: of each query, the nearest first.
         notes: what the one who asked should know, such as that there are fewer clips than were asked for.
     """
@@ -88,14 +89,17 @@ def search(
         k: clips to return; all, with a note, where there are fewer.
         mode: `exact` compares whole sequences with every clip; `hybrid` with the `candidates` whose means are nearest,
             by FAISS; `mean` ranks by the means alone, by FAISS; `flat` compares all, by FAISS, where each sequence can
-            be one vector: squared interpolated Euclidean, and clips of one length.
-        candidates: k′ of `hybrid`, the dial between its recall and its time (`scav index tune` measures both); at
-            least k.
-        workers: who compares, such as `scav_model.cluster.SearchWorkers`; None: this process. Not in mode flat.
+            be one vector: squared interpolated Euclidean, and clips of one length; `bounds` compares whole sequences
+            with the `candidates`, of every group of up to 100,000 clips, whose lower bounds are least, by interpolated
+            Euclidean.
+        candidates: k′ of `hybrid` and `bounds`, the dial between their recall and their time (`scav index tune`
+            measures both); at least k.
+        workers: who compares, such as `scav_model.cluster.SearchWorkers`; None: this process. Not in modes bounds and
+            flat.
 
     Raises:
-        SearchIndexError: queries of another size or side than the index holds, an unknown mode, k or candidates
-            below 1, workers in mode flat.
+        SearchIndexError: queries of another size or side than the index holds, an unknown mode, one that the metric
+            does not have, k or candidates below 1, workers in modes bounds and flat.
         DamagedIndexError: what had to be read is not what was written.
     """
     if mode not in MODES:
@@ -103,8 +107,13 @@ def search(
     for name, value in (("k", k), ("candidates", candidates)):
         if value < 1:
             raise SearchIndexError(f"expected {name} to be at least 1, got {value}")
-    if mode == "flat" and workers is not None:
-        raise SearchIndexError("mode flat is of one process; with workers, use --mode exact")
+    if mode in ("bounds", "flat") and workers is not None:
+        raise SearchIndexError(f"mode {mode} is of one process; with workers, use --mode exact")
+    if mode == "bounds" and not has_bounds(index.header):
+        raise SearchIndexError(
+            f"mode bounds needs the metric interpolated_euclidean, not divided by steps, and {index.folder} has "
+            f"{index.header.metric}{' divided by steps' if index.header.per_step else ''}; use --mode hybrid"
+        )
     queries.check(index)
     notes = []
     if not len(index):
@@ -122,8 +131,11 @@ def search(
     else:
         if candidates < k:
             notes.append(f"candidates is {candidates}, less than k, so {k} are taken")
-        chosen = means(queries, min(max(candidates, k), len(index)))[1]
-        distances, numbers = reorder(index, queries, chosen, k)
+        count = min(max(candidates, k), len(index))
+        if mode == "bounds":
+            distances, numbers = by_bounds(index, queries, k, count)
+        else:
+            distances, numbers = reorder(index, queries, means(queries, count)[1], k)
     rows = zip(distances.tolist(), numbers.tolist(), strict=True)
     return Answer(queries, mode, [hits(index, *row) for row in rows], notes)
 

@@ -86,8 +86,10 @@ def _shares(length: int) -> Tensor:
     return shares
 
 
-def write_shard(folder: Path, number: int, clips: Sequence[Encoded], sides: Sequence[str]) -> Shard:
-    """Write the files of a shard; nothing counts them yet."""
+def write_shard(
+    folder: Path, number: int, clips: Sequence[Encoded], sides: Sequence[str], bounds: dict[str, Tensor] | None
+) -> Shard:
+    """Write the files of a shard; nothing counts them yet. `bounds` are those of `scav_model.search.bounds`, if any."""
     stem = f"shard-{number:06d}"
     sequences = save({side: torch.cat([clip.steps[side] for clip in clips]) for side in sides})
     begins = _begins(sequences, sides)
@@ -114,6 +116,7 @@ def write_shard(folder: Path, number: int, clips: Sequence[Encoded], sides: Sequ
         ),
         vectors=write_file(folder, f"{stem}.vectors.safetensors", save(vectors)),
         flat=indices,
+        bounds=None if bounds is None else write_file(folder, f"{stem}.bounds.safetensors", save(bounds)),
     )
 
 
@@ -144,9 +147,10 @@ class ShardReader:
         self._dtype, self._dim = DTYPES[header.dtype], header.dim
         self._columns = load_arrays(read_file(folder, shard.columns))
         self.lengths = {side: self._columns[f"{side}_lengths"] for side in header.sides}
-        self._ends = {side: np.cumsum(lengths) for side, lengths in self.lengths.items()}
-        self._sound = {side: np.zeros(shard.clips, dtype=bool) for side in header.sides}
-        self._map: NDArray[np.uint8] | None = None
+        # Lists, for numbers of NumPy's are slow one by one: where each clip begins, and the last one ends.
+        self._ends = {side: [0, *np.cumsum(lengths).tolist()] for side, lengths in self.lengths.items()}
+        self._sound = {side: bytearray(shard.clips) for side in header.sides}
+        self._rows: dict[str, Tensor] = {}
         self._ids: list[str] | None = None
         self._media: list[str] | None = None
         self._flats: dict[str, Any] = {}
@@ -177,27 +181,35 @@ class ShardReader:
         Raises:
             DamagedIndexError: naming the clip whose steps are not those that were written.
         """
-        if self._map is None:
-            self._map = np.asarray(map_file(self.folder, self.shard.sequences))
-        width = self._dim * self._dtype.itemsize
-        begin = self.shard.begins[side]
-        ends, lengths, sound = self._ends[side], self.lengths[side], self._sound[side]
+        rows, ends, sound = self._all_rows(side), self._ends[side], self._sound[side]
         for clip in range(first, first + count):
             if not sound[clip]:
-                low, high = begin + (ends[clip] - lengths[clip]) * width, begin + ends[clip] * width
-                if zlib.crc32(self._map[low:high].data) != self._columns[f"{side}_crc32"][clip]:
+                if zlib.crc32(_bytes(rows[ends[clip] : ends[clip + 1]])) != self._columns[f"{side}_crc32"][clip]:
                     raise DamagedIndexError(
                         f"{self.folder / self.shard.sequences.name} is damaged: the {side} of clip "
                         f"{self.ids[clip]!r} does not fit its checksum; {AGAIN}"
                     )
                 sound[clip] = True
-        low = begin + (ends[first] - lengths[first]) * width
-        high = begin + ends[first + count - 1] * width
-        return torch.from_numpy(self._map[low:high].reshape(-1, width)).view(self._dtype)
+        return rows[ends[first] : ends[first + count]]
+
+    def _all_rows(self, side: str) -> Tensor:
+        """(ΣT, D) of all clips, on the disk's pages, unchecked."""
+        if side not in self._rows:
+            width, begin = self._dim * self._dtype.itemsize, self.shard.begins[side]
+            mapped = np.asarray(map_file(self.folder, self.shard.sequences))
+            steps = mapped[begin : begin + self._ends[side][-1] * width].reshape(-1, width)
+            self._rows[side] = torch.from_numpy(steps).view(self._dtype)
+        return self._rows[side]
 
     def vectors(self) -> dict[str, Tensor]:
         """Means (C, D) and segment means (C, S, D) of each side, float32: `video_means`, `video_segments` and so on."""
         return load(read_file(self.folder, self.shard.vectors))
+
+    def bounds(self) -> dict[str, Tensor]:
+        """What lower bounds need, as `scav_model.search.bounds` wrote it."""
+        if self.shard.bounds is None:
+            raise ValueError(f"shard {self.shard.columns.name} has no bounds")
+        return load(read_file(self.folder, self.shard.bounds))
 
     def flat(self, side: str) -> Any:
         """The FAISS index of one side's means, on the disk's pages."""
@@ -208,9 +220,10 @@ class ShardReader:
     def problems(self) -> list[str]:
         """Everything in the shard that is not what was written."""
         found = []
-        for file in (self.shard.vectors, *self.shard.flat.values()):
+        for file in (self.shard.vectors, *self.shard.flat.values(), self.shard.bounds):
             try:
-                read_file(self.folder, file)
+                if file is not None:
+                    read_file(self.folder, file)
             except DamagedIndexError as error:
                 found.append(str(error))
         path, head = check_size(self.folder, self.shard.sequences), min(self.shard.begins.values())

@@ -1,15 +1,17 @@
-"""The dial of hybrid search: how much of the exact answer each number of candidates finds, and in what time."""
+"""The dial of search among candidates: how much of the exact answer each number of them finds, and in what time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from scav_model.search.compare import exact, reorder
+from scav_model.search.bounds import has_bounds
+from scav_model.search.compare import by_bounds, exact, reorder
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import SearchIndexError
 from scav_model.search.pooled import nearest_means
@@ -28,7 +30,7 @@ def tune(
     candidates: Sequence[int] = CANDIDATES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Measure hybrid against exact search, with clips of the index as queries.
+    """Measure modes hybrid and bounds against exact search, with clips of the index as queries.
 
     Args:
         k: nearest clips that count.
@@ -37,9 +39,9 @@ def tune(
         candidates: k′ to try; those from k to the size of the index are.
 
     Returns:
-        A row for each k′ and one for exact: `mode`, `candidates`, `recall` (share of the k clips of exact search that
-        hybrid found, in percent, mean over queries), `worst` (of any query, in percent), `ms` (wall-clock time of a
-        query).
+        A row for exact, one for each k′ of hybrid, and of bounds where the metric has them: `mode`, `candidates`,
+        `recall` (share of the k clips of exact search that were found, in percent, mean over queries), `worst` (of any
+        query, in percent), `ms` (wall-clock time of a query).
 
     Raises:
         SearchIndexError: an empty index, or one without the sides; k, queries or candidates below 1.
@@ -60,12 +62,18 @@ def tune(
     started = time.perf_counter()
     right = exact(index, asked, k)[1].numpy()
     rows = [_row("exact", len(index), np.ones(len(asked)), time.perf_counter() - started)]
-    for count in sorted({min(count, len(index)) for count in candidates if count >= k}):
-        started = time.perf_counter()
-        found = reorder(index, asked, nearest_means(index, asked, count)[1], k)[1].numpy()
-        seconds = time.perf_counter() - started
-        shares = np.array([np.isin(*pair).mean() for pair in zip(right, found, strict=True)])
-        rows.append(_row("hybrid", count, shares, seconds))
+    ways: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {
+        "hybrid": lambda count: reorder(index, asked, nearest_means(index, asked, count)[1], k)
+    }
+    if has_bounds(index.header):
+        ways["bounds"] = lambda count: by_bounds(index, asked, k, count)
+    for mode, way in ways.items():
+        for count in sorted({min(count, len(index)) for count in candidates if count >= k}):
+            started = time.perf_counter()
+            found = way(count)[1].numpy()
+            seconds = time.perf_counter() - started
+            shares = np.array([np.isin(*pair).mean() for pair in zip(right, found, strict=True)])
+            rows.append(_row(mode, count, shares, seconds))
     return rows
 
 

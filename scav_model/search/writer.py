@@ -7,18 +7,31 @@ killed process left unlisted is taken away by the next writer.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from safetensors.torch import load, save
+from torch import Tensor
 
 from scav_model.data.store.layout import DTYPES
 from scav_model.files import lock
+from scav_model.search.bounds import has_bounds, make_bounds, principal_directions
 from scav_model.search.flat import import_faiss
 from scav_model.search.index import SearchIndex
-from scav_model.search.layout import HEADER, LOCK, SHARD_BYTES, Header, SearchIndexError, Shard, write_file
+from scav_model.search.layout import (
+    HEADER,
+    LOCK,
+    SHARD_BYTES,
+    Header,
+    SearchIndexError,
+    Shard,
+    read_file,
+    write_file,
+)
 from scav_model.search.shard import Encoded, write_shard
 
 
@@ -43,6 +56,7 @@ class IndexWriter:
         self._lock = held
         self._gathered: list[Encoded] = []
         self._bytes = 0
+        self._directions: dict[str, Tensor] = {}
         try:
             index = SearchIndex.open(self.folder)
             self.header = index.header
@@ -139,6 +153,8 @@ class IndexWriter:
         before = sum(file.bytes for file in self.header.files())
         index = SearchIndex(self.folder, self.header)
         with self._change():
+            # Found anew in more clips than were there at first.
+            self.header.directions, self._directions, self.header.common_steps = None, {}, {}
             self.header.shards = [self._write(clips) for clips in self._batches(index)]
             self.header.deleted, self.header.deleted_clips = None, 0
         self._clear()
@@ -163,9 +179,26 @@ class IndexWriter:
         return sorted(clips, key=lambda clip: [len(clip.steps[side]) for side in self.header.sides])
 
     def _write(self, clips: Sequence[Encoded]) -> Shard:
-        shard = write_shard(self.folder, self.header.next_shard, clips, self.header.sides)
+        made = self._bounds(clips) if has_bounds(self.header) else None
+        shard = write_shard(self.folder, self.header.next_shard, clips, self.header.sides, made)
         self.header.next_shard += 1
         return shard
+
+    def _bounds(self, clips: Sequence[Encoded]) -> dict[str, Tensor]:
+        steps = {side: [clip.steps[side] for clip in clips] for side in self.header.sides}
+        if self.header.directions is None:
+            self._directions = {side: principal_directions(rows) for side, rows in steps.items()}
+            name = f"directions-{self.header.next_shard:06d}.safetensors"
+            self.header.directions = write_file(self.folder, name, save(self._directions))
+            self.header.common_steps = {
+                side: Counter(len(one) for one in rows).most_common(1)[0][0] for side, rows in steps.items()
+            }
+        elif not self._directions:
+            self._directions = load(read_file(self.folder, self.header.directions))
+        made: dict[str, Tensor] = {}
+        for side, rows in steps.items():
+            made |= make_bounds(self.header, side, rows, self._directions[side])
+        return made
 
     @contextmanager
     def _change(self) -> Iterator[None]:
@@ -178,7 +211,7 @@ class IndexWriter:
                 self.header.write(self.folder)
         except BaseException:
             # The header may be on the disk already where the failure came after its renaming.
-            self.header = Header.read(self.folder)
+            self.header, self._directions = Header.read(self.folder), {}
             self._clear()
             raise
 
@@ -186,7 +219,7 @@ class IndexWriter:
         """Take away what the header does not list."""
         listed = {HEADER, LOCK, *(file.name for file in self.header.files())}
         for path in self.folder.iterdir():
-            ours = path.name.startswith(("shard-", "deleted-")) or path.name.endswith(".partial")
+            ours = path.name.startswith(("shard-", "deleted-", "directions-")) or path.name.endswith(".partial")
             if ours and path.name not in listed:
                 path.unlink()
 

@@ -152,7 +152,7 @@ class TestTwoWorkers:
 
 def test_damage_and_death_are_told_in_a_line(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = SearchIndex.open(build(tmp_path / "index", 40, 20))
-    queries = queries_by_id(index, ["clip-1"], "video")
+    queries = queries_by_id(index, ["clip-31"], "video")
     shard, number = index.at(index.number("clip-31"))
     path = index.folder / shard.shard.sequences.name
     content = bytearray(path.read_bytes())

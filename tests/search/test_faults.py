@@ -49,7 +49,7 @@ def test_a_damaged_clip_is_named_and_the_others_are_found(tmp_path):
     path.write_bytes(content)
     index = SearchIndex.open(tmp_path / "index")
     with pytest.raises(DamagedIndexError, match="the audio of clip 'clip-20' does not fit its checksum"):
-        search(index, queries_by_id(index, ["clip-3"], "video"), 1)
+        search(index, queries_by_id(index, ["clip-20"], "video"), 1)
     assert search(index, queries_by_id(index, ["clip-3"], "audio"), 1).hits[0][0].id == "clip-3"
     problems = [problem for found in index.problems() for problem in found]
     assert len(problems) == 1

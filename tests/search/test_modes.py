@@ -128,7 +128,7 @@ def test_a_batch_gets_what_each_query_gets_alone(index, mode):
         )
 
 
-@pytest.mark.parametrize(("metric", "useless"), [("interpolated_euclidean", False), ("soft_dtw", True)])
+@pytest.mark.parametrize(("metric", "useless"), [("sinkhorn", False), ("soft_dtw", True)])
 def test_bounds_are_tried_once_and_given_up_where_they_leave_out_too_little(make_index, metric, useless, monkeypatch):
     monkeypatch.setattr("scav_model.search.index.EVEN", 3)
     monkeypatch.setattr("scav_model.search.bounds.WARM", 4)
@@ -296,6 +296,9 @@ def test_tune_measures_what_hybrid_finds(index):
         ("hybrid", 4),
         ("hybrid", 10),
         ("hybrid", 30),
+        ("bounds", 4),
+        ("bounds", 10),
+        ("bounds", 30),
     ]
     names = [f"clip-{number}" for number in range(30)]
     queries = queries_by_id(index, names, "video")
@@ -307,3 +310,4 @@ def test_tune_measures_what_hybrid_finds(index):
     assert rows[2]["recall"] == pytest.approx(100 * np.mean(shares))
     assert rows[2]["worst"] == pytest.approx(100 * min(shares))
     assert rows[1]["recall"] < rows[3]["recall"] == 100
+    assert rows[5]["recall"] == rows[6]["recall"] == 100
