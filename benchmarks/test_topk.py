@@ -46,9 +46,11 @@ def test_topk(benchmark: BenchmarkFixture, record: Record, smoke: bool, metric: 
     expected = topk(queries[:2], index, k, metric=metric, prune="none")
     assert torch.equal(found.indices[:2], expected.indices)
     rows = work.b1 if metric == "interpolated_euclidean" else work.b1 * work.n
-    peak = limit.peak_flops(rows, items * work.m, work.d, torch.float32, "cpu")
+    product = rows, items * work.m, work.d, torch.float32, "cpu"
+    peak, library = limit.peak_flops(*product), limit.matmul_flops(*product)
     times = time_rounds(benchmark, run, rounds=1 if smoke else None)
-    limit_seconds = 2 * rows * items * work.m * work.d / peak
+    flops = 2 * rows * items * work.m * work.d
+    limit_seconds, library_seconds = flops / peak, flops / library
     facts = {
         **times,
         "queries": work.b1,
@@ -56,6 +58,8 @@ def test_topk(benchmark: BenchmarkFixture, record: Record, smoke: bool, metric: 
         "dtype": name_of(queries.dtype),
         "limit_seconds": limit_seconds,
         "efficiency": limit_seconds / times["seconds"],
+        "matmul_seconds": library_seconds,
+        "efficiency_of_matmul": library_seconds / times["seconds"],
         "scored_share": found.report.scored / found.report.pairs,
     }
     record("topk", f"{metric}-{prune}", **facts, metric=metric, prune=prune)

@@ -5,6 +5,8 @@ shard-000000.sequences.safetensors encoded steps of each side, one clip after th
 shard-000000.clips.safetensors     ids, lengths, checksums and media of its clips
 shard-000000.vectors.safetensors   means and segment means
 shard-000000.audio.faiss           FAISS index of the audios' means; likewise .video.faiss
+shard-000000.bounds.safetensors    what lower bounds need of each clip, where the metric is interpolated Euclidean
+directions-000000.safetensors      the directions along which that is kept
 deleted-000003.bin                 numbers of the deleted clips, where there are any
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -38,9 +39,9 @@ class Clips:
         return self._room.fill([self._steps[item] for item in items.tolist()])
 
 
-class Room:
-    """Memory that batches of sequences (T, D) share, one after the other: each time from the system, it would take
-    longer to get than to fill."""
+class Room(threading.local):
+    """Memory that a thread's batches of sequences (T, D) share, one after the other: to get it from the system each time
+    would take longer than to fill it."""
 
     def __init__(self, longest: int, dim: int, dtype: torch.dtype) -> None:
         self._held = torch.empty(0, longest, dim, dtype=dtype)
@@ -110,11 +111,13 @@ class Prepared:
 
     def ask(self, lengths: list[int]) -> None:
         """Count queries, and forget what was made for queries of other lengths: where clips are resampled onto queries,
-        there is a set of summaries for each."""
+        there is a set of summaries for each. What the index keeps serves all queries that it is used for."""
         self.asked += len(lengths)
         distinct = tuple(sorted(set(lengths)))
         if distinct != self._lengths:
-            self._made, self._clips, self._lengths = {}, 0, distinct
+            self._made = {key: made for key, made in self._made.items() if key[2]}
+            self._clips = sum(map(len, self._made.values()))
+            self._lengths = distinct
 
     def learn(self, report: scav_kernels.SearchReport) -> None:
         """Give bounds up where they leave out too little; nothing is kept then."""
@@ -122,7 +125,8 @@ class Prepared:
             self.useless, self._made, self._clips = True, {}, 0
 
     def get(self, key: tuple[str, int, bool], make: Callable[[], scav_kernels.SearchIndex]) -> scav_kernels.SearchIndex:
-        """Of the clips at `key`: the side, the number of the first clip, and whether they come with summaries."""
+        """Of the clips at `key`: the side, the number of the first clip, and whether they come with the summaries that
+        all queries need."""
         if key in self._made:
             return self._made[key]
         made = make()

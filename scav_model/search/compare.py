@@ -120,7 +120,8 @@ class _Course:
         """The nearest of a group by its bounds, or of its `candidates` alone."""
         if not len(group):
             return
-        database = self.index.prepared.get((self.target, int(group.numbers[0]), True), group.database)
+        key = self.target, int(group.numbers[0]), group.is_summarised_for(self.asked.lengths.tolist())
+        database = self.index.prepared.get(key, group.database)
         kept = min(k, len(group))
         count = None if candidates is None else max(kept, min(candidates, len(group)))
         answer = self._nearest(database, kept, limits, "auto", count)
