@@ -40,7 +40,7 @@ class Clips:
 
 
 class Room(threading.local):
-    """Memory that a thread's batches of sequences (T, D) share, one after the other: to get it from the system each time
+    """Memory that a thread's batches of sequences (T, D) share, one after the other: to get it from the system for each
     would take longer than to fill it."""
 
     def __init__(self, longest: int, dim: int, dtype: torch.dtype) -> None:

@@ -1,5 +1,7 @@
 """What an index keeps for lower bounds, and searches that use it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -156,3 +158,14 @@ def test_verify_names_damage_beside_the_shards(folder):
     assert [name in problem for name, problem in zip(("bounds", "directions"), problems, strict=True)] == [True, True]
     with pytest.raises(SearchIndexError, match="is damaged"):
         exact(SearchIndex.open(folder), queries_by_id(index, ["clip-1"], "video"), 3)
+
+
+def test_threads_may_search_one_index(make_index):
+    folder = make_index(200, per_shard=50)
+    names = [f"clip-{number}" for number in range(40)]
+    alone = SearchIndex.open(folder)
+    right = [search(alone, queries_by_id(alone, [name], "video"), 9).hits[0] for name in names]
+    index = SearchIndex.open(folder)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda name: search(index, queries_by_id(index, [name], "video"), 9).hits[0], names))
+    assert found == right
