@@ -263,9 +263,10 @@ def summarise(
             f"summarise: expected targets ({len(index)},) int64, each at least 1, got {tuple(targets.shape)} of "
             f"{targets.dtype}"
         )
-    if directions is not None:
-        index._directions = directions.to(index.dtype)
     dim = index.like.shape[2]
+    if directions is not None:
+        _check_directions("summarise: expected directions", directions, dim)
+        index._directions = directions.to(index.dtype)
     means = torch.zeros(len(index), sum(_sizes(dim)), dtype=index.dtype, device=index.device)
     for target in targets.unique().tolist():
         chosen = (targets == target).nonzero()[:, 0]
@@ -306,8 +307,10 @@ def _checked(summaries: Summaries, index: SearchIndex) -> Summaries:
                 f"SearchIndex: expected summaries.{name} {shape} of {dtype} on {index.device}, as summarise makes them "
                 f"of these items, got {tuple(found.shape)} of {found.dtype} on {found.device}"
             )
-    if summaries.directions.ndim != 2 or summaries.directions.shape[1] != dim:
-        raise ValueError(
-            f"SearchIndex: expected summaries.directions (K, {dim}), got {tuple(summaries.directions.shape)}"
-        )
+    _check_directions("SearchIndex: expected summaries.directions", summaries.directions, dim)
     return summaries
+
+
+def _check_directions(expected: str, directions: Tensor, dim: int) -> None:
+    if directions.ndim != 2 or directions.shape[1] != dim:
+        raise ValueError(f"{expected} (K, {dim}), got {tuple(directions.shape)}")

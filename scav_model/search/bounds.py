@@ -50,9 +50,10 @@ class Room(threading.local):
         """(B, longest, D), whatever was there beyond their lengths."""
         if len(steps) > len(self._held):
             self._held = self._held.new_zeros(len(steps), *self._held.shape[1:])
-        for row, one in zip(self._held, steps, strict=False):
+        out = self._held[: len(steps)]
+        for row, one in zip(out, steps, strict=True):
             row[: len(one)] = one
-        return self._held[: len(steps)]
+        return out
 
 
 def principal_directions(steps: Sequence[Tensor]) -> Tensor:

@@ -106,6 +106,8 @@ def test_wrong_inputs() -> None:
         summarise(d, dl, torch.zeros(10, dtype=torch.int64))
     with pytest.raises(ValueError, match="targets"):
         summarise(d, dl, dl[:3])
+    with pytest.raises(ValueError, match=r"directions \(K, 48\)"):
+        summarise(d, dl, directions=torch.zeros(3, 4))
     kept = summarise(d, dl)
     for name in ("norms", "targets", "means"):
         with pytest.raises(ValueError, match=rf"summaries\.{name}"):
