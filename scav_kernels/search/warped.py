@@ -18,8 +18,11 @@ from scav_kernels.search.rounding import of_cells, unit_roundoff
 _WORTH, _ENOUGH = 0.85, 1000
 # Pairs of a block.
 _HELD = 1 << 16
-# Above this share of a block's pairs, bounds, or distances, of all of them are quicker than of each of those left.
-_CROWDED = 0.25
+# Above this share of a block's pairs, bounds of all of them are quicker than of each of those left; above the other one
+# distances are, though in the order of their bounds most would never be computed.
+_CROWDED, _CROWD_SCORED = 0.25, 0.75
+# So many pairs that bounds leave are tried together: the more, the better is the order in which they are.
+_WAITING = 1 << 17
 
 
 class Bound(NamedTuple):
@@ -47,6 +50,8 @@ class WarpedSearch:
             for bound in self.bounds
         }
         self.dropped: set[int] = set()
+        # Pairs that bounds have left: queries, items, bounds.
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         # Pairs that may be among the nearest: queries, items, least that their distances can be.
         self._close: list[tuple[Tensor, Tensor, Tensor]] = []
         if not report.stages and self.bounds:
@@ -61,6 +66,8 @@ class WarpedSearch:
             items = torch.arange(begin, min(begin + size, len(self.index)), device=self.index.device)
             (self._bounded if self.bounds else self._all)(at_most, items)
             self._leave_far(at_most)
+        self._try_waiting(at_most)
+        self._leave_far(at_most)
         for pairs in self._close:
             nearest.try_in_order(*pairs, self._alone)
 
@@ -115,13 +122,21 @@ class WarpedSearch:
             stage.removed += before - int(alive.sum())
             if stage.seen >= _ENOUGH and stage.removed < (1 - _WORTH) * stage.seen:
                 self.dropped.add(number)
-        if int(alive.sum()) > _CROWDED * alive.numel():
+        if int(alive.sum()) > _CROWD_SCORED * alive.numel():
             self._all(nearest, items, alive)
             return
         rows, places = alive.nonzero(as_tuple=True)
-        scored = nearest.try_in_order(rows, items[places], bounds[rows, places], self._score)
-        self.report.stages[-1].seen += len(rows)
-        self.report.stages[-1].removed += len(rows) - scored
+        self._waiting.append((rows, items[places], bounds[rows, places]))
+        if sum(len(pairs[0]) for pairs in self._waiting) >= _WAITING:
+            self._try_waiting(nearest)
+
+    def _try_waiting(self, nearest: Nearest) -> None:
+        if self._waiting:
+            queries, items, bounds = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            self._waiting = []
+            scored = nearest.try_in_order(queries, items, bounds, self._score)
+            self.report.stages[-1].seen += len(queries)
+            self.report.stages[-1].removed += len(queries) - scored
 
     def bound(self, bound: Bound, items: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
         """Of pairs of queries (P,), ascending, and places (P,) among the items (B,): (P,)."""
