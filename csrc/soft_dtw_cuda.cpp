@@ -43,6 +43,21 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
   return out;
 }
 
+// `Word`: of the softmin's weights, see kKeptWords.
+template <class T, class Word>
+std::tuple<at::Tensor, at::Tensor> backward(const OnDevice& on, const DeviceInputs& inputs, const at::Tensor& grad,
+                                            double gamma, std::optional<int64_t> band, bool need_x, bool need_y) {
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
+  // The product, the softmin's weights, and the weight.
+  const int64_t cell_bytes = int64_t(sizeof(T)) + kKeptBytes<T, Word> + inputs.x.element_size();
+  const Sweep sweep = choose_backward(inputs, on, cell_bytes);
+  SoftDtwScratch<T, Word> scratch(sweep, n, m, gamma, band, inputs.options());
+  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+  return gradients<T>(inputs, on, order_of(sweep), grad, need_x, need_y,
+                      soft_dtw_adjoint_needs(sweep, n, m, sizeof(T), kKeptBytes<T, Word>),
+                      scratch.adjoint(out.mutable_data_ptr<T>(), on.stream));
+}
+
 std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
                                                      const std::optional<at::Tensor>& x_lengths,
                                                      const std::optional<at::Tensor>& y_lengths, double gamma,
@@ -54,16 +69,12 @@ std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, con
   check_positive(op, "gamma", gamma, inputs.dtype);
   check_band(op, band);
   const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
-  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
+  if (inputs.x_given.element_size() == 2) {
+    return backward<float, PackedWeights>(on, inputs, outer, gamma, band, need_x, need_y);
+  }
   std::tuple<at::Tensor, at::Tensor> result;
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw_backward", [&] {
-    // The product, two weights of the softmin, and the weight.
-    const Sweep sweep = choose_backward(inputs, on, 3 * int64_t(sizeof(scalar_t)) + inputs.x.element_size());
-    SoftDtwScratch<scalar_t> scratch(sweep, n, m, gamma, band, inputs.options());
-    at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
-    result = gradients<scalar_t>(inputs, on, order_of(sweep), outer, need_x, need_y,
-                                 soft_dtw_adjoint_needs(sweep, n, m, sizeof(scalar_t)),
-                                 scratch.adjoint(out.mutable_data_ptr<scalar_t>(), on.stream));
+    result = backward<scalar_t, scalar_t>(on, inputs, outer, gamma, band, need_x, need_y);
   });
   return result;
 }

@@ -39,8 +39,9 @@ at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor&
   at::Tensor out = at::empty(costs.result_shape(), costs.options()), result;
   AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "soft_dtw_from_cost_backward", [&] {
     SoftDtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, gamma, band, costs.options());
-    result = gradient<scalar_t>(costs, on, outer, soft_dtw_adjoint_needs(Sweep::wavefront, n, m, sizeof(scalar_t)),
-                                scratch.adjoint(out.mutable_data_ptr<scalar_t>(), on.stream));
+    const Needs needs =
+        soft_dtw_adjoint_needs(Sweep::wavefront, n, m, sizeof(scalar_t), kKeptBytes<scalar_t, scalar_t>);
+    result = gradient<scalar_t>(costs, on, outer, needs, scratch.adjoint(out.mutable_data_ptr<scalar_t>(), on.stream));
   });
   return result;
 }

@@ -6,7 +6,8 @@
 
 namespace scav::device {
 
-template <class T>
+// `Word`: of the softmin's weights, see kKeptWords.
+template <class T, class Word = T>
 class SoftDtwScratch {
  public:
   SoftDtwScratch(Sweep sweep, int64_t n, int64_t m, double gamma, std::optional<int64_t> band,
@@ -19,7 +20,7 @@ class SoftDtwScratch {
         options_(options),
         carry_(options),
         message_(options),
-        softmin_(options) {}
+        softmin_(options.dtype(c10::CppTypeToScalarType<Word>::value)) {}
 
   void forward(const Slabs<T>& slabs, T* out, Stream stream) {
     slabs.each([&](const Costs<T>& costs) { forward(costs, out, stream); });
@@ -33,9 +34,10 @@ class SoftDtwScratch {
       if (costs.begin > 0) {
         row(carry).copy_(above(costs));
       }
-      launch_soft_dtw_backward<T>(
-          costs, shape, gamma_, band_, grads, carry, message_.template of<T>(shape.carried(costs.count, m_)),
-          softmin_.template of<T>(2 * shape.columns(costs.count) * shape.rows), out, to, stream);
+      const int64_t cells = shape.columns(costs.count) * shape.rows;
+      launch_soft_dtw_backward<T, Word>(costs, shape, gamma_, band_, grads, carry,
+                                        message_.template of<T>(shape.carried(costs.count, m_)),
+                                        softmin_.template of<Word>(kKeptWords<T, Word> * cells), out, to, stream);
     };
     // The forward pass, for the row of r above each slab.
     const auto survey = [this, out, stream](const Slabs<T>& slabs) {

@@ -42,10 +42,14 @@ std::string kernel_place(int64_t n, int64_t m, int64_t element, int64_t cell_byt
 // `cell_bytes` together.
 std::tuple<int64_t, int64_t> slab(std::string pass, int64_t n, int64_t m, int64_t element, int64_t cell_bytes) {
   const auto place = scav::device::choose_kernel_place(n, m, element, cell_bytes, scav::device::kScratchBytes);
-  const Needs beside = pass == "dtw"        ? scav::device::dtw_needs(Sweep::wavefront, n, m, element, true)
-                       : pass == "soft_dtw" ? scav::device::soft_dtw_needs(Sweep::wavefront, n, m, element)
-                       : pass == "soft_dtw_backward"
-                           ? scav::device::soft_dtw_adjoint_needs(Sweep::wavefront, n, m, element)
+  const auto adjoint = [&](int64_t kept) {
+    return scav::device::soft_dtw_adjoint_needs(Sweep::wavefront, n, m, element, kept);
+  };
+  const Needs beside = pass == "dtw"                 ? scav::device::dtw_needs(Sweep::wavefront, n, m, element, true)
+                       : pass == "soft_dtw"          ? scav::device::soft_dtw_needs(Sweep::wavefront, n, m, element)
+                       : pass == "soft_dtw_backward" ? adjoint(2 * element)
+                       : pass == "soft_dtw_backward_of_16_bits"
+                           ? adjoint(scav::device::kKeptBytes<float, scav::device::PackedWeights>)
                        : pass == "sinkhorn" ? scav::device::sinkhorn_needs(place, n, m, element)
                                             : scav::device::sinkhorn_plan_needs(n, m, element);
   const Needs all{
