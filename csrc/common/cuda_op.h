@@ -32,6 +32,8 @@ class Scratch {
   template <class T>
   T* of(int64_t elements) {
     if (elements > 0 && (!memory_.defined() || memory_.numel() < elements)) {
+      // Never both: the stream orders their uses.
+      memory_.reset();
       memory_ = at::empty({elements}, options_);
     }
     return elements > 0 ? memory_.mutable_data_ptr<T>() : nullptr;
