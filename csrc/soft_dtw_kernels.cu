@@ -69,7 +69,7 @@ struct KeptWeights<float, PackedWeights> {
   static constexpr float kInteger = 1 << 23;
 
   SCAV_DEVICE static void keep(bool entered, float d, float u, float sum, PackedWeights (&word)[1]) {
-    const float scale = kOne / sum;
+    const float scale = fast_quotient(kOne, sum);
     const float diagonal = d * scale + kInteger;
     const float up = least(u * scale + kInteger, kOne + kInteger - (diagonal - kInteger));
     const auto low = std::bit_cast<uint32_t>(diagonal) & 0xffffu, high = std::bit_cast<uint32_t>(up) << 16;

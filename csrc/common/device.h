@@ -82,6 +82,13 @@ struct FastRoot {
 #endif
 };
 
+// a / b within 2^-22 of it, in a fifth of the instructions.
+#if defined(SCAV_SIMT)
+inline float fast_quotient(float a, float b) { return a / b; }
+#else
+SCAV_DEVICE float fast_quotient(float a, float b) { return __fdividef(a, b); }
+#endif
+
 // The same sum in every lane, and in every run.
 template <class T>
 SCAV_DEVICE T warp_sum(T value) {
