@@ -20,8 +20,8 @@ the first three in the order of `make mutants`, which writes this page and fails
 GPU_TITLE = """
 ## CUDA sources
 
-The same of the kernels for GPUs (`tests/mutants/gpu_table.py`), run on the CPU by the shim: the fused sweep, and slabs
-of pairs that are cut. [What the shim is](kernels.md#how-they-are-tested-without-a-gpu).
+The same of the kernels for GPUs (`tests/mutants/gpu_table.py`), run on the CPU by the shim: the fused sweep, slabs of
+pairs that are cut, and packed weights of soft-DTW. [What the shim is](kernels.md#how-they-are-tested-without-a-gpu).
 
 | part | mutant | what is wrong | caught by |
 |---|---|---|---|
