@@ -114,6 +114,8 @@ class SearchIndex:
         self.order = self.lengths.argsort(stable=True)
         self._sorted = self.lengths[self.order].contiguous()
         self._given = None if summaries is None else _checked(summaries, self)
+        # Items of which it has not yet been used: when there are none, panels are all that is needed of it.
+        self._given_left = len(self)
         self._norms = None if summaries is None else summaries.norms
         self._directions = None if summaries is None else summaries.directions
         self._panels: dict[tuple[int, int, int, bool], Panels] = {}
@@ -197,10 +199,15 @@ class SearchIndex:
             chosen = self.order[first:end]
             given = self._given
             if given is not None and given.squared == squared and bool((given.targets[chosen] == target).all()):
-                levels = [means[chosen] for means in _apart(given.means, target, self._steps.shape[2])]
+                # One after the other, for each is a copy.
+                *dense, listed = _apart(given.means, target, self._steps.shape[2])
+                self._panels[key] = Panels(tuple(to_panels(means[chosen]) for means in dense), listed[chosen])
+                self._given_left -= end - first
+                if self._given_left <= 0:
+                    self._given = None
             else:
-                levels = [torch.cat(parts) for parts in zip(*self._levels(chosen, target, squared), strict=True)]
-            self._panels[key] = Panels(tuple(map(to_panels, levels[:-1])), levels[-1])
+                *dense, listed = (torch.cat(part) for part in zip(*self._levels(chosen, target, squared), strict=True))
+                self._panels[key] = Panels(tuple(map(to_panels, dense)), listed)
         return self._panels[key]
 
     def _levels(self, items: Tensor, target: int, squared: bool) -> Iterator[list[Tensor]]:

@@ -17,7 +17,8 @@ METRIC = "interpolated_euclidean"
 WARM = 32
 # Above this share of pairs that bounds leave, comparing all of them at once is quicker than looking for which.
 WORTH = 0.5
-# Clips whose summaries are in memory, of up to 6 KB each: 0.6 GB.
+# Clips that are searched together, and clips whose summaries stay in memory between searches, of 3 KB each: 0.3 GB, and
+# as much again while they are read.
 KEPT = 100_000
 
 

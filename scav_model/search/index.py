@@ -88,15 +88,23 @@ class Group:
 
     def database(self) -> scav_kernels.SearchIndex:
         """Of its clips, with the summaries that the shards keep."""
-        parts = [self._index.shards[shard].bounds() for shard in self._shards]
-        live = torch.from_numpy(self._live)
-        norms, targets, means = (
-            torch.cat([part[f"{self._side}_{name}"] for part in parts])[live] for name in ("norms", "targets", "means")
-        )
+        live = torch.from_numpy(self._live).split([len(self._index.shards[shard]) for shard in self._shards])
+        columns: dict[str, Tensor] = {}
+        begin = 0
+        # Into place, shard by shard: joined, they would be held twice.
+        for shard, kept in zip(self._shards, live, strict=True):
+            part = self._index.shards[shard].bounds()
+            end = begin + int(kept.sum())
+            for name in ("norms", "targets", "means"):
+                rows = part[f"{self._side}_{name}"]
+                if name not in columns:
+                    columns[name] = rows.new_empty(len(self), *rows.shape[1:])
+                columns[name][begin:end] = rows[kept]
+            begin = end
         squared = bool(self._index.header.options.get("squared", False))
         directions = self._index.directions[self._side]
         return scav_kernels.SearchIndex(
-            self, summaries=scav_kernels.Summaries(directions, norms, targets, squared, means)
+            self, summaries=scav_kernels.Summaries(directions=directions, squared=squared, **columns)
         )
 
 

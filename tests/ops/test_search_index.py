@@ -67,10 +67,12 @@ def test_with_kept_summaries_most_is_never_read(options: dict[str, Any], are: st
     kept = summarise(d, dl, targets_of(ql, dl, are, options), squared=options.get("squared", False))
     reader = Listed(d, dl)
     index = SearchIndex(reader, summaries=kept)
-    found = topk(q, index, 5, ql, queries_are=are, **options)
-    assert torch.equal(found.indices, expected.indices)
-    assert torch.equal(found.distances, expected.distances)
-    assert found.report == expected.report
+    # The second one by what the first has made of the summaries.
+    for _ in range(2):
+        found = topk(q, index, 5, ql, queries_are=are, **options)
+        assert torch.equal(found.indices, expected.indices)
+        assert torch.equal(found.distances, expected.distances)
+        assert found.report == expected.report
     assert len(reader.seen) <= found.report.scored
     assert len(reader.seen) < 200
     some = topk(q, index, 5, ql, queries_are=are, candidates=5, **options)
