@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +44,18 @@ def launch(config: Config) -> Fabric:
         precision=PRECISIONS[config.compute.precision],
     )
     fabric.launch()
+    if torch.distributed.is_torchelastic_launched():
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Join gloo's threads while there is an interpreter: one that is still letting go of a tensor when that ends aborts
+    the process, and with it a run that was done."""
+    # A graph that is still around would hold the group, and its threads.
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager
