@@ -22,9 +22,8 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.machine import ROOT, about
-from benchmarks.retrieval import FEATURES, SYSTEMS, repeated
-from scav_model import checkpoint, retrieval
-from scav_model.data import open_features
+from benchmarks.retrieval import FEATURES, lifted, repeated
+from benchmarks.stores import evict
 from scav_model.distances import Sequences
 from scav_model.search import Encoded, Header, IndexWriter
 
@@ -71,14 +70,6 @@ def searched(folder: Path, asked: Path, way: str, candidates: int = 0) -> dict[s
     return found
 
 
-def evict(folder: Path) -> None:
-    """Leaves no page of the index in memory, as far as the system obeys."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def write_index(folder: Path, clips: Sequences) -> float:
     """Seconds."""
     header = Header(
@@ -123,10 +114,7 @@ def main() -> None:
 
     torch.set_num_threads(2)
     load = os.getloadavg()[0]
-    model, _ = checkpoint.load_model(given.demo / SYSTEMS["interpolated_euclidean"] / "checkpoint.pt")
-    videos, audios = retrieval.encode(model, open_features(f"{given.demo / 'features'}:test"))
-    lift = torch.linalg.qr(torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(1)))[0]
-    lift = lift[: videos.steps.shape[2]]
+    videos, audios, lift, _ = lifted(given.demo, "interpolated_euclidean")
     asked = [
         (steps[:length] @ lift).bfloat16().float()
         for steps, length in zip(videos.steps[: given.queries], videos.lengths.tolist(), strict=False)
@@ -149,7 +137,7 @@ def main() -> None:
                 rounds = []
                 for _ in tqdm(range(given.rounds), desc=f"{count} queries, {way}", unit="process"):
                     if cold:
-                        evict(folder)
+                        evict(folder.iterdir())
                     rounds.append(searched(folder, Path(scratch) / "asked.pt", way, given.candidates))
                 answers = [one.pop("found") for one in rounds]
                 name = way + ("_evicted" if cold else "")

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from benchmarks import retrieval_page
 from benchmarks.machine import ROOT, about
 from scav_model import checkpoint, retrieval
+from scav_model.config import Config
 from scav_model.data import open_features
 from scav_model.distances import Distance, Sequences, retrieval_distance
 from scav_model.probe.efficiency import run_efficiency
@@ -61,6 +62,15 @@ def repeated(clips: Sequences, items: int, noise: float, lift: Tensor) -> Sequen
     return Sequences(steps, clips.lengths[chosen])
 
 
+def lifted(demo: Path, metric: str) -> tuple[Sequences, Sequences, Tensor, Config]:
+    """The demo's test videos (G, N, dim) and audios (G, M, dim), encoded by the model that was trained with a metric's
+    loss, the map (dim, 512) that lifts their steps, and the model's config."""
+    model, config = checkpoint.load_model(demo / SYSTEMS[metric] / "checkpoint.pt")
+    videos, audios = retrieval.encode(model, open_features(f"{demo / 'features'}:test"))
+    lift = torch.linalg.qr(torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(1)))[0]
+    return videos, audios, lift[: videos.steps.shape[2]], config
+
+
 def fewest_candidates(ways: Ways, right: Tensor) -> int:
     """As few as have, among the nearest by mean, RECALL of the items right (Q, k)."""
     cosines = means(ways.queries) @ ways.means.T  # (Q, G)
@@ -83,10 +93,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 def measure(demo: Path, metric: str, items: int, queries: int, noise: float, rounds: int) -> dict[str, Any]:
     """One line of the table."""
     load = os.getloadavg()[0]
-    model, config = checkpoint.load_model(demo / SYSTEMS[metric] / "checkpoint.pt")
-    videos, audios = retrieval.encode(model, open_features(f"{demo / 'features'}:test"))
-    lift = torch.linalg.qr(torch.randn(FEATURES, FEATURES, generator=torch.Generator().manual_seed(1)))[0]
-    lift = lift[: videos.steps.shape[2]]
+    videos, audios, lift, config = lifted(demo, metric)
     database = repeated(audios, items, noise, lift)
     asked = Sequences((videos.steps[:queries] @ lift).bfloat16(), videos.lengths[:queries])
     trained = retrieval_distance(config)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
@@ -58,9 +59,9 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.safetensors"))
 
 
-def evict(folder: Path) -> None:
-    """Leaves no page of the shards in memory, as far as the system obeys."""
-    for path in shards(folder):
+def evict(files: Iterable[Path]) -> None:
+    """Leaves no page of them in memory, as far as the system obeys."""
+    for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -113,10 +114,10 @@ def main() -> None:
         fill(some, given.clips, (50, 2048), (62, 768))
         size = sum(path.stat().st_size for path in shards(some))
         for seed in tqdm(range(given.rounds), desc="readings", unit="round"):
-            evict(some)
+            evict(shards(some))
             note("plain_evicted", plain(some))
             note("plain_in_memory", plain(some))
-            evict(some)
+            evict(shards(some))
             note("clips_evicted", clips(some, seed))
             note("clips_in_memory", clips(some, seed))
     result = {

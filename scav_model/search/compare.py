@@ -89,7 +89,10 @@ def by_bounds(index: SearchIndex, queries: Queries, k: int, candidates: int) -> 
     asked = stored(index, queries.sequences)
     index.prepared.ask(asked.lengths.tolist())
     course = _Course(index, asked, queries.side, scav_kernels.SearchReport())
-    parts = [found for group in index.groups(queries.target) for found in course.group(group, k, None, candidates)]
+    lengths = asked.lengths.tolist()
+    parts: list[tuple[Tensor, Tensor]] = []
+    for group in index.groups(queries.target):
+        parts += course.group(group, group.is_summarised_for(lengths), k, None, candidates)
     numbers, distances = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
     return smallest(distances, numbers, k)
 
@@ -112,16 +115,17 @@ class _Course:
             lengths = self.asked.lengths.tolist()
             groups = list(self.index.groups(self.target))
             if all(group.is_summarised_for(lengths) for group in groups):
-                yield from (partial(self.group, group) for group in groups)
+                yield from (partial(self.group, group, True) for group in groups)
                 return
         yield from (partial(self.piece, piece) for piece in self.index.pieces(self.target))
 
-    def group(self, group: Group, k: int, limits: Tensor | None, candidates: int | None = None) -> Found:
-        """The nearest of a group by its bounds, or of its `candidates` alone."""
+    def group(
+        self, group: Group, summarised: bool, k: int, limits: Tensor | None, candidates: int | None = None
+    ) -> Found:
+        """The nearest of a group by its bounds, or of its `candidates` alone; `summarised`: for these queries."""
         if not len(group):
             return
-        key = self.target, int(group.numbers[0]), group.is_summarised_for(self.asked.lengths.tolist())
-        database = self.index.prepared.get(key, group.database)
+        database = self.index.prepared.get((self.target, int(group.numbers[0]), summarised), group.database)
         kept = min(k, len(group))
         count = None if candidates is None else max(kept, min(candidates, len(group)))
         answer = self._nearest(database, kept, limits, "auto", count)

@@ -57,7 +57,6 @@ class IndexWriter:
         self._lock = held
         self._gathered: list[Encoded] = []
         self._bytes = 0
-        self._directions: dict[str, Tensor] = {}
         try:
             index = SearchIndex.open(self.folder)
             self.header = index.header
@@ -155,7 +154,7 @@ class IndexWriter:
         index = SearchIndex(self.folder, self.header)
         with self._change():
             # Found anew in more clips than were there at first.
-            self.header.directions, self._directions, self.header.common_steps = None, {}, {}
+            self.header.directions, self.header.common_steps = None, {}
             self.header.shards = [self._write(clips) for clips in self._batches(index)]
             self.header.deleted, self.header.deleted_clips = None, 0
         self._clear()
@@ -188,17 +187,16 @@ class IndexWriter:
     def _bounds(self, clips: Sequence[Encoded]) -> dict[str, Tensor]:
         steps = {side: [clip.steps[side] for clip in clips] for side in self.header.sides}
         if self.header.directions is None:
-            self._directions = {side: principal_directions(rows) for side, rows in steps.items()}
+            found = {side: principal_directions(rows) for side, rows in steps.items()}
             name = f"directions-{self.header.next_shard:06d}.safetensors"
-            self.header.directions = write_file(self.folder, name, save(self._directions))
+            self.header.directions = write_file(self.folder, name, save(found))
             self.header.common_steps = {
                 side: Counter(len(one) for one in rows).most_common(1)[0][0] for side, rows in steps.items()
             }
-        elif not self._directions:
-            self._directions = load(read_file(self.folder, self.header.directions))
+        directions = load(read_file(self.folder, self.header.directions))
         made: dict[str, Tensor] = {}
         for side, rows in steps.items():
-            made |= make_bounds(self.header, side, rows, self._directions[side])
+            made |= make_bounds(self.header, side, rows, directions[side])
         return made
 
     @contextmanager
@@ -212,7 +210,7 @@ class IndexWriter:
                 self.header.write(self.folder)
         except BaseException:
             # The header may be on the disk already where the failure came after its renaming.
-            self.header, self._directions = Header.read(self.folder), {}
+            self.header = Header.read(self.folder)
             self._clear()
             raise
 

@@ -60,7 +60,10 @@ def test_loss_and_gradients_are_those_of_one_process(tmp_path):
     """Three processes, 7 and 10 ragged clips: shares of unequal size and length."""
     cases = [("interpolated_euclidean", 7), ("soft_dtw", 10), ("pooled_cosine", 7)]
     script = Path(__file__).with_name("gradients.py")
-    run(torchrun(script, tmp_path / "found.pt", *(str(part) for case in cases for part in case), processes=3))
+    asked = [str(part) for case in cases for part in case]
+    printed = run(torchrun(script, tmp_path / "found.pt", *asked, processes=3))
+    # One that is still at work when the interpreter ends may abort its process.
+    assert printed.count("left: 0") == 3, printed
     found = torch.load(tmp_path / "found.pt")
     assert found["history"] == pytest.approx(history(), rel=1e-4)
     fabric = launch(Config())
