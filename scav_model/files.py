@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,7 @@ def lock(path: Path) -> int | None:
 
     None where another process holds it.
     """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -62,10 +63,31 @@ def lock(path: Path) -> int | None:
     return descriptor
 
 
+def open_inside(folder: Path, name: str) -> BinaryIO:
+    """Open a file of a folder that may come from a stranger, to read it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the name leads out of the folder, or is that of a link, a folder, a pipe or a device.
+    """
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"expected the plain name of a file in {folder}, got {name[:80]!r}")
+    path = folder / name
+    # Looked at first, for opening a device may do something.
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError(f"expected {path} to be a regular file, found a link, a folder, a pipe or a device")
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+
+
 def file_sha256(path: Path | str) -> str:
     """SHA-256 of a file, in hexadecimal; comparable with `sha256sum`."""
     with Path(path).open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 22):
-            digest.update(block)
-        return digest.hexdigest()
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 of an open file from where it stands to its end, in hexadecimal."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 22):
+        digest.update(block)
+    return digest.hexdigest()

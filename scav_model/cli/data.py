@@ -100,6 +100,7 @@ def features_info(store: Path) -> None:
 
     from scav_model.data.ids import ids_sha256
     from scav_model.data.store import FeatureStore
+    from scav_model.data.store.reader import read_skipped
 
     opened = FeatureStore.open(store)
     header = opened.header
@@ -116,9 +117,9 @@ def features_info(store: Path) -> None:
         if len(opened):
             print(f"         {int(lengths.min())} to {int(lengths.max())} steps a clip, {int(lengths.sum())} in all")
     print(f"versions {', '.join(f'{name} {number}' for name, number in header.versions.items()) or 'not recorded'}")
-    skipped = _skipped(store, header)
+    skipped = read_skipped(store)
     print(f"skipped  {len(skipped)} clips (skipped.jsonl)")
-    for reason, count in Counter(skipped).most_common(5):
+    for reason, count in Counter(clip.reason for clip in skipped).most_common(5):
         print(f"         {count}: {reason}")
 
 
@@ -128,16 +129,6 @@ def _side(header: "Header", name: str) -> str:
     dim, rate = side.pop("dim"), side.pop("rate_hz")
     rest = "; ".join(f"{key} {value}" for key, value in side.items())
     return f"{first}, {dim} features at {rate:g} Hz" + (f"; {rest}" if rest else "")
-
-
-def _skipped(store: Path, header: "Header") -> list[str]:
-    """The reasons, clip by clip."""
-    import json
-
-    from scav_model.data.store.layout import SKIPPED
-    from scav_model.data.store.reader import read_list
-
-    return [json.loads(line)["reason"] for line in read_list(store / SKIPPED, header.skipped_bytes).splitlines()]
 
 
 def features_verify(store: Path) -> None:

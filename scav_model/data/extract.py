@@ -231,7 +231,7 @@ class _Run:
     def take(self, clips: Sequence[Clip], encoded: Sequence[Encoded | str]) -> None:
         for clip, result in zip(clips, encoded, strict=True):
             if isinstance(result, Encoded):
-                entry = Entry(clip.id, clip.split, result.seconds, clip.label)
+                entry = Entry(clip.id, clip.split, result.seconds, clip.label, clip.path, clip.start)
                 reason = self.writer.add(entry, result.video, result.audio)
             else:
                 reason = result

@@ -86,10 +86,14 @@ def front_end_differences(there: dict[str, dict[str, Any]], now: dict[str, dict[
 
 
 def media_of(features: Features, manifest: Mapping[str, Clip] | None) -> Callable[[int], dict[str, Any]]:
-    """What is known of clip i beside its features: path and start from the manifest, the rest from the store."""
+    """What is known of clip i beside its features: path and start from the manifest, or else from the store, and the
+    rest from the store."""
     columns: dict[str, list[Any]] = {}
     if isinstance(features, FeatureStore):
+        paths = [None if path is None else str(path.resolve()) for path in features.paths]
+        starts = [None if path is None else start for path, start in zip(paths, features.starts.tolist(), strict=True)]
         columns = {"seconds": features.seconds.tolist(), "label": features.labels, "split": features.splits}
+        columns |= {"path": paths, "start": starts}
     ids = features.ids
 
     def media(index: int) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def test_reading_a_clip_reads_no_other(tmp_path: Path) -> None:
 
 def test_the_index_is_the_manifest_and_of_no_other(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    columns = fill(folder)._columns
+    columns = fill(folder).columns
     manifest = (folder / "manifest.jsonl").read_bytes()
     found = Columns.of_index((folder / "index.safetensors").read_bytes(), manifest)
     assert found is not None
@@ -237,7 +237,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="line 1, is damaged: KeyError"):
         FeatureStore.open(store.folder)
     (store.folder / "header.json").write_text('{"format": 9}')
-    with pytest.raises(StoreError, match="format 9, and this version reads 2"):
+    with pytest.raises(StoreError, match="format 9, and this version reads 2 and 3"):
         FeatureStore.open(store.folder)
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from scav_model.data.store.layout import StoreError
+from scav_model.data.store.layout import ITEM_BYTES, Header, StoreError
+from scav_model.strict_json import read_json, shown
+from scav_model.tensors import load_expected, read_head
 
 Ints = NDArray[np.int64]
+# No clip has more steps.
+MAX_STEPS = 1 << 32
 
 
 @dataclass
@@ -30,17 +34,27 @@ class Columns:
     video_lengths: Ints  # steps
     audio_lengths: Ints
     seconds: NDArray[np.float64]
+    start: NDArray[np.float64]  # second of the media file at which the clip begins
     split: Ints  # number in split_names
     label: Ints  # number in label_names; -1: none
     split_names: list[str]
     label_names: list[str]
+    paths: list[str]  # media file of each clip, as the manifest spells it; "": not known
 
     def take(self, indices: Sequence[int] | Ints) -> Columns:
         """The clips at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         arrays = {name: getattr(self, name)[chosen] for name in ARRAYS}
-        ids = [self.ids[index] for index in chosen.tolist()]
-        return Columns(ids=ids, split_names=self.split_names, label_names=self.label_names, **arrays)
+        ids, paths = ([texts[index] for index in chosen.tolist()] for texts in (self.ids, self.paths))
+        return Columns(ids=ids, paths=paths, split_names=self.split_names, label_names=self.label_names, **arrays)
+
+    def equals(self, other: Columns) -> bool:
+        """Whether both say the same of the same clips."""
+
+        def plain(columns: Columns) -> list[Any]:
+            return [value.tolist() if isinstance(value, np.ndarray) else value for value in vars(columns).values()]
+
+        return plain(self) == plain(other)
 
     @classmethod
     def of_lines(cls, lines: Iterable[bytes], shards: Sequence[str]) -> Columns:
@@ -53,10 +67,12 @@ class Columns:
         split_names: dict[str, int] = {}
         label_names: dict[str, int] = {}
         ids: list[str] = []
-        rows: list[tuple[int, int, int, float, int, int]] = []
+        paths: list[str] = []
+        rows: list[tuple[int, int, int, float, float, int, int]] = []
         for line in lines:
             try:
                 clip = orjson.loads(line)
+                _check_line(clip)
                 label = clip["label"]
                 rows.append(
                     (
@@ -64,15 +80,17 @@ class Columns:
                         clip["video_length"],
                         clip["audio_length"],
                         clip["seconds"],
+                        clip.get("start", 0.0),
                         split_names.setdefault(clip["split"], len(split_names)),
                         -1 if label is None else label_names.setdefault(label, len(label_names)),
                     )
                 )
                 ids.append(clip["id"])
-            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+                paths.append(clip.get("path", ""))
+            except (KeyError, TypeError, ValueError) as error:
                 raise StoreError(f"the store's manifest, line {len(ids) + 1}, is damaged: {error!r}") from error
-        columns = [np.array(column) for column in zip(*rows, strict=True)] if rows else [np.zeros(0)] * 6
-        shard, video, audio, seconds, split, label_numbers = columns
+        columns = [np.array(column) for column in zip(*rows, strict=True)] if rows else [np.zeros(0)] * 7
+        shard, video, audio, seconds, start, split, label_numbers = columns
         whole = [column.astype(np.int64) for column in (shard, video, audio, split, label_numbers)]
         return cls(
             ids=ids,
@@ -82,16 +100,20 @@ class Columns:
             video_lengths=whole[1],
             audio_lengths=whole[2],
             seconds=seconds.astype(np.float64),
+            start=start.astype(np.float64),
             split=whole[3],
             label=whole[4],
             split_names=list(split_names),
             label_names=list(label_names),
+            paths=paths,
         )
 
     def to_index(self, manifest: bytes) -> bytes:
         """The columns as a file that belongs to this very manifest."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        arrays["ids"] = np.frombuffer("\n".join(self.ids).encode(), dtype=np.uint8)
+        arrays["ids"] = _bytes("\n".join(self.ids))
+        # Where no path is known there is nothing to keep of any.
+        arrays["paths"] = _bytes("\0".join(self.paths) if any(self.paths) else "")
         names = {"splits": self.split_names, "labels": self.label_names, "manifest": fingerprint(manifest)}
         return save(arrays, metadata={"columns": json.dumps(names)})
 
@@ -99,20 +121,100 @@ class Columns:
     def of_index(cls, index: bytes, manifest: bytes) -> Columns | None:
         """What `to_index` wrote, or None where it is of another manifest, or no index."""
         try:
-            length = int.from_bytes(index[:8], "little")
-            names: Any = orjson.loads(orjson.loads(index[8 : 8 + length])["__metadata__"]["columns"])
+            names = read_json(read_head(index)[0]["__metadata__"]["columns"].encode())
             if names["manifest"] != fingerprint(manifest):
                 return None
-            arrays = load(index)
+            arrays = load_expected(load, index, EXPECTED)
             ids = arrays.pop("ids").tobytes().decode()
-            split_names, label_names = names["splits"], names["labels"]
+            paths = arrays.pop("paths").tobytes().decode()
             listed = ids.split("\n") if ids else []
-            return cls(ids=listed, split_names=split_names, label_names=label_names, **arrays)
-        except (orjson.JSONDecodeError, SafetensorError, KeyError, TypeError, ValueError):
+            return cls(
+                ids=listed,
+                split_names=_texts(names["splits"]),
+                label_names=_texts(names["labels"]),
+                paths=paths.split("\0") if paths else [""] * len(listed),
+                **arrays,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
+    def check(self, header: Header) -> None:
+        """
+        Raises:
+            StoreError: the columns are not of the shards that the header lists.
+        """
+        clips, shards = header.clips, len(header.shards)
+        for name in (*ARRAYS, "ids", "paths"):
+            if len(getattr(self, name)) != clips:
+                raise StoreError(f"the manifest names {len(getattr(self, name))} clips and the shards hold {clips}")
+        if not clips:
+            return
+        listed = np.array([shard.clips for shard in header.shards])
+        if not np.array_equal(self.shard, np.repeat(np.arange(shards), listed)):
+            raise StoreError("the manifest's clips do not lie in the shards that the header lists")
+        widths = [int(side["dim"]) * ITEM_BYTES[header.dtype] for side in (header.video, header.audio)]
+        used = np.zeros(shards, dtype=object)
+        for lengths, rows, width in (
+            (self.video_lengths, self.video_row, widths[0]),
+            (self.audio_lengths, self.audio_row, widths[1]),
+        ):
+            if lengths.min() < 1 or lengths.max() >= MAX_STEPS:
+                raise StoreError(f"expected clips of 1 step or more, got {lengths.min()} to {lengths.max()}")
+            if not np.array_equal(rows, _first_rows(self.shard, lengths)):
+                raise StoreError("the manifest's clips do not lie one after the other")
+            first = np.cumsum(listed) - listed
+            # Of Python's integers, which do not overflow.
+            used += np.add.reduceat(lengths, first).astype(object) * width
+        for shard, needed in zip(header.shards, used.tolist(), strict=True):
+            if needed > shard.bytes:
+                raise StoreError(f"{shard.name} has {shard.bytes} bytes, and its clips need {needed}")
+        for numbers, names, lowest in ((self.split, self.split_names, 0), (self.label, self.label_names, -1)):
+            if numbers.min() < lowest or numbers.max() >= len(names):
+                raise StoreError("the manifest's clips have splits or labels that it does not name")
+        for seconds in (self.seconds, self.start):
+            if not (seconds.min() >= 0 and math.isfinite(seconds.max())):
+                raise StoreError(f"expected seconds of 0 or more, got {seconds.min()} to {seconds.max()}")
+        if not (all(self.ids) and "".join(self.ids).isprintable()):
+            raise StoreError("expected ids of printable characters")
 
-ARRAYS = ("shard", "video_row", "audio_row", "video_lengths", "audio_lengths", "seconds", "split", "label")
+
+ARRAYS = ("shard", "video_row", "audio_row", "video_lengths", "audio_lengths", "seconds", "start", "split", "label")
+_FLOATS = ("seconds", "start")
+EXPECTED: Mapping[str, tuple[Any, Sequence[int | None]]] = {
+    **{name: (np.dtype(np.float64 if name in _FLOATS else np.int64), (None,)) for name in ARRAYS},
+    "ids": (np.dtype(np.uint8), (None,)),
+    "paths": (np.dtype(np.uint8), (None,)),
+}
+
+
+def _check_line(clip: Any) -> None:
+    """
+    Raises:
+        KeyError, TypeError, ValueError: a field is missing or not what it should be.
+    """
+    for name in ("video_length", "audio_length"):
+        if type(clip[name]) is not int or not 1 <= clip[name] < MAX_STEPS:
+            raise ValueError(f"expected {name} to be 1 or more, got {shown(clip[name])}")
+    for name, seconds in (("seconds", clip["seconds"]), ("start", clip.get("start", 0.0))):
+        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"expected {name} to be 0 or more, got {shown(seconds)}")
+    name, label, path = clip["id"], clip["label"], clip.get("path", "")
+    if type(name) is not str or not name or not name.isprintable():
+        raise ValueError(f"expected an id of printable characters, got {shown(name)}")
+    if type(clip["split"]) is not str or type(clip["shard"]) is not str or not (label is None or type(label) is str):
+        raise ValueError("expected shard, split and label to be text")
+    if type(path) is not str or "\0" in path:
+        raise ValueError(f"expected path to be a file's, got {shown(path)}")
+
+
+def _bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _texts(values: Any) -> list[str]:
+    if not isinstance(values, list) or any(type(value) is not str for value in values):
+        raise ValueError("expected a list of texts")
+    return cast(list[str], values)
 
 
 def fingerprint(manifest: bytes) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 
-from scav_model.files import write_whole
+from scav_model.files import open_inside, write_whole
+from scav_model.strict_json import Fields, read_json, shown
 
-FORMAT = 2
+FORMAT = 3
+# Stores of format 2 have no checksums but those of their shards.
+READABLE = (2, FORMAT)
 HEADER, MANIFEST, SKIPPED, INDEX, LOCK = (
     "header.json",
     "manifest.jsonl",
@@ -20,6 +25,19 @@ HEADER, MANIFEST, SKIPPED, INDEX, LOCK = (
     ".lock",
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ITEM_BYTES = {name: dtype.itemsize for name, dtype in DTYPES.items()}
+
+FIELDS_OF_FORMAT_2 = (
+    "video",
+    "audio",
+    "dtype",
+    "versions",
+    "finished",
+    "shards",
+    "manifest_bytes",
+    "skipped_bytes",
+)
+EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
 class StoreError(ValueError):
@@ -28,12 +46,21 @@ class StoreError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip's line in the manifest, less the shard and the lengths, which the store knows itself."""
+    """A clip's line in the manifest, less the shard and the lengths, which the store knows itself.
+
+    Attributes:
+        seconds: of media that the features cover.
+        path: media file; None: not known. The store keeps it relative to the folder that the store lies in, where it is
+            below that, so that both can be moved together.
+        start: second of the file at which the clip begins.
+    """
 
     id: str
     split: str
-    seconds: float  # of media that the features cover
+    seconds: float
     label: str | None = None
+    path: Path | None = None
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +93,8 @@ class Header:
         finished: whether every clip of the manifest that was given has been tried.
         shards: in order.
         manifest_bytes, skipped_bytes: how much of the two lists counts; more is what a killed process began.
+        manifest_sha256, skipped_sha256: of these bytes; None in a store of format 2, which has no checksums of lists.
+        index_sha256: of the index; None where there is none of this very manifest.
     """
 
     video: dict[str, Any]
@@ -76,31 +105,74 @@ class Header:
     shards: list[Shard] = field(default_factory=list)
     manifest_bytes: int = 0
     skipped_bytes: int = 0
+    manifest_sha256: str | None = EMPTY_SHA256
+    skipped_sha256: str | None = EMPTY_SHA256
+    index_sha256: str | None = None
 
     @property
     def clips(self) -> int:
         return sum(shard.clips for shard in self.shards)
 
     def write(self, folder: Path) -> None:
-        content = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+        # As they come back from the disk: tuples as lists.
+        values = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
+        content = json.dumps({"sha256": _checksum(values), **values}, indent=2)
         write_whole(folder / HEADER, (content + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> Header:
         path = folder / HEADER
-        if not path.is_file():
-            raise FileNotFoundError(f"no feature store at {folder} (no {HEADER} in it); extract the features first")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            found = values.pop("format")
-            if found != FORMAT:
-                raise StoreError(
-                    f"{folder} is a feature store of format {found!r}, and this version reads {FORMAT}; extract again"
-                )
-            values["shards"] = [Shard(**shard) for shard in values["shards"]]
-            return cls(**values)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            with open_inside(folder, HEADER) as file:
+                values = read_json(file.read())
+            return cls._of(values, folder)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(
+                f"no feature store at {folder} (no {HEADER} in it); extract the features first"
+            ) from None
+        except StoreError:
+            raise
+        except (ValueError, MemoryError) as error:
             raise StoreError(f"{path} is not the header of a feature store ({error}); extract again") from error
+
+    @classmethod
+    def _of(cls, values: Any, folder: Path) -> Header:
+        fields = Fields(values, "the header")
+        version = fields.take("format", int, "an integer")
+        if version not in READABLE:
+            raise StoreError(
+                f"{folder} is a feature store of format {version!r}, and this version reads "
+                f"{' and '.join(map(str, READABLE))}; extract again"
+            )
+        names = [*FIELDS_OF_FORMAT_2]
+        if version == FORMAT:
+            names += ["sha256", "manifest_sha256", "skipped_sha256", "index_sha256"]
+            if values.pop("sha256", None) != _checksum(values):
+                raise ValueError("its SHA-256 does not fit its content")
+        fields.only("format", *names)
+        dtype = fields.text("dtype")
+        if dtype not in DTYPES:
+            raise ValueError(f"expected the dtype to be one of {', '.join(DTYPES)}, got {shown(dtype)}")
+        versions = fields.mapping("versions")
+        if any(type(number) is not str for number in versions.values()):
+            raise ValueError(f"expected 'versions' to be text, got {shown(versions)}")
+
+        def checksum(name: str) -> str | None:
+            return None if version < FORMAT else fields.text(name)
+
+        return cls(
+            video=_side(fields.mapping("video"), "video"),
+            audio=_side(fields.mapping("audio"), "audio"),
+            dtype=dtype,
+            versions=versions,
+            finished=fields.flag("finished"),
+            shards=[_shard(entry, number) for number, entry in enumerate(fields.items("shards"))],
+            manifest_bytes=fields.integer("manifest_bytes"),
+            skipped_bytes=fields.integer("skipped_bytes"),
+            manifest_sha256=checksum("manifest_sha256"),
+            skipped_sha256=checksum("skipped_sha256"),
+            index_sha256=None if version < FORMAT else fields.take("index_sha256", (str, NoneType), "text or null"),
+        )
 
     def differences(self, other: Header) -> list[str]:
         """What keeps `other`'s features out of this store: one "field: there …, now …" per field."""
@@ -109,6 +181,33 @@ class Header:
             *_differences("audio", self.audio, other.audio),
             *_differences("dtype", self.dtype, other.dtype),
         ]
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """SHA-256 of the header's values, however they are spelled and spaced."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _side(values: dict[str, Any], name: str) -> dict[str, Any]:
+    fields = Fields(values, name)
+    fields.integer("dim", at_least=1)
+    fields.positive("rate_hz")
+    for text in ("encoder", "model"):
+        if text in values:
+            fields.text(text)
+    if "patches_per_step" in values:
+        fields.integer("patches_per_step", at_least=1)
+    return values
+
+
+def _shard(values: Any, number: int) -> Shard:
+    fields = Fields(values, f"shard {number}")
+    fields.only("name", "clips", "bytes", "sha256")
+    name = fields.text("name")
+    if name != shard_name(number):
+        raise ValueError(f"expected shard {number} to be named {shard_name(number)}, got {shown(name)}")
+    clips, size = fields.integer("clips", at_least=1), fields.integer("bytes", at_least=1)
+    return Shard(name, clips, size, fields.text("sha256"))
 
 
 def _differences(name: str, there: Any, now: Any) -> list[str]:

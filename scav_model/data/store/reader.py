@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+import orjson
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from scav_model.data.feature_set import FeatureSet
 from scav_model.data.source import Features
-from scav_model.data.store.columns import Columns
-from scav_model.data.store.layout import DTYPES, INDEX, MANIFEST, Header, StoreError
+from scav_model.data.store.columns import Columns, fingerprint
+from scav_model.data.store.layout import (
+    DTYPES,
+    INDEX,
+    ITEM_BYTES,
+    MANIFEST,
+    SKIPPED,
+    Header,
+    Skipped,
+    StoreError,
+)
+from scav_model.files import open_inside
+from scav_model.strict_json import shown
+from scav_model.tensors import read_head
 
 # Shards mapped at a time: each holds a file open, of which systems often allow a process 1024.
 MAPPED = 512
+# As safetensors names them.
+TYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+AGAIN = "copy the store again, or extract into a new folder"
 
 
 def open_features(path: Path | str, split: str | None = None) -> Features:
@@ -48,12 +64,12 @@ def open_features(path: Path | str, split: str | None = None) -> Features:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A shard in memory: where its pages are, and for each side the first byte and the bytes of a row."""
+    """A shard in memory: where its pages are, and for each side the first byte and the rows."""
 
     pages: mmap.mmap
     content: NDArray[np.uint8]
     first_byte: dict[str, int]
-    row_bytes: dict[str, int]
+    rows: dict[str, int]
 
 
 class Shards:
@@ -61,6 +77,8 @@ class Shards:
 
     def __init__(self, folder: Path, header: Header) -> None:
         self.folder, self.header = folder, header
+        width = ITEM_BYTES[header.dtype]
+        self._row_bytes = {"video": header.video["dim"] * width, "audio": header.audio["dim"] * width}
         self._maps: dict[int, Mapped] = {}
 
     def rows(self, shard: int, side: str, first: int, count: int) -> Tensor:
@@ -70,7 +88,10 @@ class Shards:
                 self._maps.pop(next(iter(self._maps)))
             self._maps[shard] = self._map(shard)
         mapped = self._maps[shard]
-        width = mapped.row_bytes[side]
+        if first + count > mapped.rows[side]:
+            name = self.folder / self.header.shards[shard].name
+            raise StoreError(f"{name} has {mapped.rows[side]} steps of {side}, and its clips need more; {AGAIN}")
+        width = self._row_bytes[side]
         begin = mapped.first_byte[side] + first * width
         end = begin + count * width
         # One large read, asked for ahead, instead of a small one for each page that is met.
@@ -82,24 +103,37 @@ class Shards:
     def _map(self, number: int) -> Mapped:
         listed = self.header.shards[number]
         path = self.folder / listed.name
-        if not path.is_file():
-            raise StoreError(f"{path} is missing; copy the store again, or extract into a new folder")
-        if path.stat().st_size != listed.bytes:
-            raise StoreError(
-                f"expected {path} to have {listed.bytes} bytes, found {path.stat().st_size}; copy it again"
-            )
-        with path.open("rb") as file:
+        with open_listed(self.folder, listed.name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != listed.bytes:
+                raise StoreError(f"expected {path} to have {listed.bytes} bytes, found {size}; copy it again")
             # Copy-on-write, for PyTorch has no read-only tensors: a write would reach a private page, never the file.
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         content: NDArray[np.uint8] = np.frombuffer(pages, dtype=np.uint8)
-        length = int.from_bytes(content[:8].tobytes(), "little")
-        described: dict[str, Any] = json.loads(content[8 : 8 + length].tobytes())
-        first_byte, row_bytes = {}, {}
-        for side in ("video", "audio"):
-            begin, end = described[side]["data_offsets"]
-            first_byte[side] = 8 + length + begin
-            row_bytes[side] = (end - begin) // described[side]["shape"][0]
-        return Mapped(pages, content, first_byte, row_bytes)
+        try:
+            return Mapped(pages, content, *self._layout(content))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path} is damaged: {error}; {AGAIN}") from error
+
+    def _layout(self, content: NDArray[np.uint8]) -> tuple[dict[str, int], dict[str, int]]:
+        """First byte and rows of each side, in a shard that holds the two sides and nothing else."""
+        described, begin = read_head(content)
+        first_byte, rows, spans = {}, {}, []
+        for side, row_bytes in self._row_bytes.items():
+            shape, span = described[side]["shape"], described[side]["data_offsets"]
+            first, end = (int(offset) for offset in span)
+            rows[side], rest = divmod(end - first, row_bytes)
+            expected = [rows[side], row_bytes // ITEM_BYTES[self.header.dtype]]
+            if described[side]["dtype"] != TYPE_NAMES[self.header.dtype] or shape != expected or rest:
+                raise ValueError(
+                    f"expected {side} of (steps, {expected[1]}) {self.header.dtype}, got {shown(described[side])}"
+                )
+            first_byte[side] = begin + first
+            spans.append((first, end))
+        (start, middle), (again, end) = sorted(spans)
+        if set(described) != {"video", "audio"} or (start, middle, end) != (0, again, len(content) - begin):
+            raise ValueError(f"expected its video and audio to fill it, got {shown(described)}")
+        return first_byte, rows
 
     def __getstate__(self) -> dict[str, Any]:
         # A data loader's workers map for themselves; a pickled map would be a copy.
@@ -110,10 +144,13 @@ class FeatureStore:
     """G clips of a store, in the manifest's order; satisfies `Features`.
 
     Clips are read where they lie, in any order, at no cost per epoch: `clip` touches the pages of two runs of rows.
+
+    Attributes:
+        columns: what the manifest says of the clips.
     """
 
     def __init__(self, shards: Shards, columns: Columns) -> None:
-        self._shards, self._columns = shards, columns
+        self._shards, self.columns = shards, columns
 
     @classmethod
     def open(cls, folder: Path | str) -> FeatureStore:
@@ -138,39 +175,53 @@ class FeatureStore:
     @property
     def ids(self) -> list[str]:
         """One name per clip, unique."""
-        return self._columns.ids
+        return self.columns.ids
 
     @property
     def labels(self) -> list[str | None]:
         """One label per clip; None where the manifest had none."""
-        names: list[str | None] = [*self._columns.label_names, None]
-        return [names[number] for number in self._columns.label.tolist()]
+        names: list[str | None] = [*self.columns.label_names, None]
+        return [names[number] for number in self.columns.label.tolist()]
 
     @property
     def splits(self) -> list[str]:
         """One split per clip."""
-        return [self._columns.split_names[number] for number in self._columns.split.tolist()]
+        return [self.columns.split_names[number] for number in self.columns.split.tolist()]
 
     @property
     def shard_numbers(self) -> list[int]:
         """One shard per clip, counted from 0."""
-        numbers: list[int] = self._columns.shard.tolist()
+        numbers: list[int] = self.columns.shard.tolist()
         return numbers
 
     @property
     def seconds(self) -> Tensor:
         """(G,) float64, the time that each clip covers."""
-        return torch.from_numpy(self._columns.seconds)
+        return torch.from_numpy(self.columns.seconds)
+
+    @property
+    def paths(self) -> list[Path | None]:
+        """Media file of each clip; None where the store does not know it.
+
+        A store says this of itself: check what is there before it is opened or shown.
+        """
+        beside = self.folder.resolve().parent
+        return [beside / path if path else None for path in self.columns.paths]
+
+    @property
+    def starts(self) -> Tensor:
+        """(G,) float64, the second of its media file at which each clip begins."""
+        return torch.from_numpy(self.columns.start)
 
     @property
     def video_lengths(self) -> Tensor:
         """(G,) int64, steps of each video."""
-        return torch.from_numpy(self._columns.video_lengths)
+        return torch.from_numpy(self.columns.video_lengths)
 
     @property
     def audio_lengths(self) -> Tensor:
         """(G,) int64, steps of each audio."""
-        return torch.from_numpy(self._columns.audio_lengths)
+        return torch.from_numpy(self.columns.audio_lengths)
 
     @property
     def video_dim(self) -> int:
@@ -193,45 +244,127 @@ class FeatureStore:
         return float(self.header.audio["rate_hz"])
 
     def __len__(self) -> int:
-        return len(self._columns.ids)
+        return len(self.columns.ids)
 
     def clip(self, index: int) -> tuple[Tensor, Tensor]:
         """Video (N, Dv) and audio (M, Da) of one clip, float32; not to be written to."""
-        at, shard = self._columns, int(self._columns.shard[index])
+        at, shard = self.columns, int(self.columns.shard[index])
         video = self._shards.rows(shard, "video", int(at.video_row[index]), int(at.video_lengths[index]))
         audio = self._shards.rows(shard, "audio", int(at.audio_row[index]), int(at.audio_lengths[index]))
         return video.float(), audio.float()
 
     def subset(self, indices: Sequence[int]) -> FeatureStore:
         """The clips at `indices`, in that order; nothing is copied but their names and lengths."""
-        return FeatureStore(self._shards, self._columns.take(indices))
+        return FeatureStore(self._shards, self.columns.take(indices))
 
     def select(self, split: str) -> FeatureStore:
         """The clips of one split, in the manifest's order."""
-        if split not in self._columns.split_names:
-            known = ", ".join(self._columns.split_names) or "none, for it is empty"
+        if split not in self.columns.split_names:
+            known = ", ".join(self.columns.split_names) or "none, for it is empty"
             raise StoreError(f"{self.folder} has no split {split!r}; its splits are {known}")
-        return self.subset(np.flatnonzero(self._columns.split == self._columns.split_names.index(split)).tolist())
+        return self.subset(np.flatnonzero(self.columns.split == self.columns.split_names.index(split)).tolist())
 
 
 def read_columns(folder: Path, header: Header) -> Columns:
     """The manifest's columns, from the index where there is one of this very manifest."""
-    manifest = read_list(folder / MANIFEST, header.manifest_bytes)
-    index = folder / INDEX
-    if index.is_file() and (columns := Columns.of_index(index.read_bytes(), manifest)) is not None:
-        return columns
-    columns = Columns.of_lines(manifest.splitlines(), [shard.name for shard in header.shards])
-    if len(columns.ids) != header.clips:
-        raise StoreError(f"{folder / MANIFEST} names {len(columns.ids)} clips and the shards hold {header.clips}")
+    manifest = read_list(folder, MANIFEST, header.manifest_bytes)
+    # The index knows the manifest's checksum, so that one that fits its own has the manifest checked too.
+    columns = _read_index(folder, header, manifest)
+    if columns is None:
+        columns = manifest_columns(folder, header, manifest)
+    try:
+        columns.check(header)
+    except StoreError as error:
+        raise StoreError(f"{folder}: {error}; {AGAIN}") from error
     return columns
 
 
-def read_list(path: Path, valid: int) -> bytes:
+def manifest_columns(folder: Path, header: Header, manifest: bytes) -> Columns:
+    """The columns from the manifest itself.
+
+    Raises:
+        StoreError: the manifest is damaged; the message names the line, if that can be told.
+    """
+    columns = Columns.of_lines(manifest.splitlines(), [shard.name for shard in header.shards])
+    check_list(folder, MANIFEST, manifest, header.manifest_sha256)
+    return columns
+
+
+def _read_index(folder: Path, header: Header, manifest: bytes) -> Columns | None:
+    if header.index_sha256 is None:
+        return None
+    try:
+        with open_inside(folder, INDEX) as file:
+            content = file.read()
+    except (OSError, ValueError, MemoryError):
+        return None
+    return Columns.of_index(content, manifest) if fingerprint(content) == header.index_sha256 else None
+
+
+def read_skipped(folder: Path) -> list[Skipped]:
+    """The clips of a store that could not be used.
+
+    Raises:
+        FileNotFoundError: no store there.
+        StoreError: the list is damaged.
+    """
+    header = Header.read(folder)
+    while True:
+        try:
+            content = read_list(folder, SKIPPED, header.skipped_bytes)
+            check_list(folder, SKIPPED, content, header.skipped_sha256)
+            return [_skipped(line) for line in content.splitlines()]
+        except StoreError:
+            # A writer may have emptied the list after the header was read.
+            found = Header.read(folder)
+            if found == header:
+                raise
+            header = found
+
+
+def _skipped(line: bytes) -> Skipped:
+    try:
+        clip = Skipped(**orjson.loads(line))
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"the store's list of skipped clips is damaged: {error}") from error
+    if any(type(value) is not str for value in vars(clip).values()):
+        raise StoreError(f"the store's list of skipped clips is damaged: expected text, got {shown(vars(clip))}")
+    return clip
+
+
+def open_listed(folder: Path, name: str) -> BinaryIO:
+    """Open a file that the store lists, to read it.
+
+    Raises:
+        StoreError: it is missing, or no regular file of the folder.
+    """
+    try:
+        return open_inside(folder, name)
+    except FileNotFoundError:
+        raise StoreError(f"{folder / name} is missing; {AGAIN}") from None
+    except ValueError as error:
+        raise StoreError(f"{error}; {AGAIN}") from None
+
+
+def read_list(folder: Path, name: str, valid: int) -> bytes:
     """The first `valid` bytes of a store's list."""
-    if not path.is_file():
-        raise StoreError(f"{path} is missing; copy the store again, or extract into a new folder")
-    with path.open("rb") as file:
-        content = file.read(valid)
-    if len(content) < valid:
-        raise StoreError(f"expected {path} to have {valid} bytes, found {len(content)}; copy it again")
-    return content
+    path = folder / name
+    with open_listed(folder, name) as file:
+        # Looked at first, for so many bytes are made room for before they are read.
+        found = os.fstat(file.fileno()).st_size
+        if found < valid:
+            raise StoreError(f"expected {path} to have {valid} bytes, found {found}; copy it again")
+        try:
+            return file.read(valid)
+        except MemoryError:
+            raise StoreError(f"{path} has {valid} bytes, more than there is memory for") from None
+
+
+def check_list(folder: Path, name: str, content: bytes, sha256: str | None) -> None:
+    """
+    Raises:
+        StoreError: a list is not what was written.
+    """
+    found = fingerprint(content)
+    if sha256 not in (None, found):
+        raise StoreError(f"{folder / name} was changed: its SHA-256 is {found}, not {sha256}; {AGAIN}")

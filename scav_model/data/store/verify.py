@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scav_model.data.store.layout import Header, StoreError
-from scav_model.data.store.reader import FeatureStore
-from scav_model.files import file_sha256
+from scav_model.data.store.layout import INDEX, MANIFEST, Header, StoreError
+from scav_model.data.store.reader import FeatureStore, manifest_columns, read_list, read_skipped
+from scav_model.files import open_inside, sha256_of
 
 # Steps that a length may differ from duration × rate: encoders drop a last partial step, and at least one is kept. An
 # encoder that puts out several patches a step says so, and drops as many.
@@ -51,8 +52,8 @@ class _Side:
         self.bad: list[str] = []
         self.still: list[str] = []
         self.off: list[str] = []
-        self._lowest = torch.full((about["dim"],), torch.inf)
-        self._highest = torch.full((about["dim"],), -torch.inf)
+        self._lowest = torch.empty(0)
+        self._highest = torch.empty(0)
         self._means: list[Tensor] = []
 
     def add(self, clip: str, steps: Tensor, seconds: float, sampled: bool) -> None:
@@ -64,8 +65,10 @@ class _Side:
             return
         if len(steps) > 1 and bool((steps == steps[0]).all()):
             self.still.append(clip)
-        self._lowest = torch.minimum(self._lowest, steps.amin(0))
-        self._highest = torch.maximum(self._highest, steps.amax(0))
+        lowest, highest = steps.amin(0), steps.amax(0)
+        if len(self._lowest):
+            lowest, highest = torch.minimum(self._lowest, lowest), torch.maximum(self._highest, highest)
+        self._lowest, self._highest = lowest, highest
         if sampled:
             self._means.append(steps.double().mean(0))
 
@@ -104,19 +107,20 @@ class _Side:
 def verify(folder: Path | str) -> Report:
     """Read the whole store once and say what is wrong with it.
 
-    Checked: each shard's size and SHA-256; shapes; NaN and infinities; features and clips that never change; lengths
+    Checked: each file's size and SHA-256; shapes; NaN and infinities; features and clips that never change; lengths
     against duration × rate; and two signs of untrained weights, normalisation layers as they were initialised (seen
     when the encoder was loaded) and clips that hardly differ.
     """
     store = FeatureStore.open(folder)
     header = store.header
     report = Report(clips=len(store))
+    _check_lists(store, report)
     if not header.finished:
         report.warnings.append("unfinished: extraction has not tried every clip; repeat its command to go on")
     for name, side in (("video", header.video), ("audio", header.audio)):
         if side.get("untrained"):
             report.warnings.append(
-                f"{name}: the weights of {side['encoder']} {side.get('model', '')} look untrained: every "
+                f"{name}: the weights of {side.get('encoder', '?')} {side.get('model', '')} look untrained: every "
                 "normalisation layer has gain one and offset zero, as it is initialised"
             )
     repeated = len(store) - len(set(store.ids))
@@ -130,20 +134,55 @@ def verify(folder: Path | str) -> Report:
     return report
 
 
+def _check_lists(store: FeatureStore, report: Report) -> None:
+    """What is wrong with the lists of clips; the header was checked when the store was opened."""
+    folder, header = store.folder, store.header
+    if header.manifest_sha256 is None:
+        report.warnings.append(
+            "no checksums of its lists (format 2): a change of an id, a length or a time would not be seen; repeat the "
+            "command that made the store to add them"
+        )
+    try:
+        manifest = read_list(folder, MANIFEST, header.manifest_bytes)
+        columns = manifest_columns(folder, header, manifest)
+        columns.check(header)
+        if not columns.equals(store.columns):
+            report.problems.append(f"{INDEX} names other clips than {MANIFEST}")
+    except StoreError as error:
+        report.problems.append(str(error))
+    try:
+        read_skipped(folder)
+    except StoreError as error:
+        report.problems.append(str(error))
+    if header.index_sha256 is not None:
+        _has_hash(folder, INDEX, header.index_sha256, report)
+
+
 def _sound_shards(folder: Path, header: Header, report: Report) -> Iterator[int]:
     """Numbers of the shards that are as they were written."""
     for number, shard in enumerate(tqdm(header.shards, desc="hashes", unit="shard")):
-        path = folder / shard.name
-        if not path.is_file():
-            report.problems.append(f"{shard.name} is missing")
-        elif path.stat().st_size != shard.bytes:
-            report.problems.append(f"{shard.name} has {path.stat().st_size} bytes, not {shard.bytes}")
-        else:
-            found = file_sha256(path)
-            if found == shard.sha256:
-                yield number
-            else:
-                report.problems.append(f"{shard.name} was changed: its SHA-256 is {found}, not {shard.sha256}")
+        if _has_hash(folder, shard.name, shard.sha256, report, shard.bytes):
+            yield number
+
+
+def _has_hash(folder: Path, name: str, sha256: str, report: Report, size: int | None = None) -> bool:
+    """Whether a file is as it was written; if not, the report says so."""
+    try:
+        with open_inside(folder, name) as file:
+            there = os.fstat(file.fileno()).st_size
+            if size not in (None, there):
+                report.problems.append(f"{name} has {there} bytes, not {size}")
+                return False
+            found = sha256_of(file)
+    except FileNotFoundError:
+        report.problems.append(f"{name} is missing")
+        return False
+    except ValueError as error:
+        report.problems.append(str(error))
+        return False
+    if found != sha256:
+        report.problems.append(f"{name} was changed: its SHA-256 is {found}, not {sha256}")
+    return found == sha256
 
 
 def _read_clips(store: FeatureStore, sound: set[int], sides: tuple[_Side, _Side], report: Report) -> None:

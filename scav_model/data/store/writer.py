@@ -7,15 +7,16 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import orjson
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from scav_model.data.store.columns import Columns
 from scav_model.data.store.layout import (
     DTYPES,
+    EMPTY_SHA256,
     HEADER,
     INDEX,
     LOCK,
@@ -28,8 +29,11 @@ from scav_model.data.store.layout import (
     StoreError,
     shard_name,
 )
-from scav_model.data.store.reader import read_list
+from scav_model.data.store.reader import manifest_columns, read_columns, read_list, read_skipped
 from scav_model.files import lock, write_whole
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 SHARD_BYTES = 256 << 20
 
@@ -63,9 +67,14 @@ class StoreWriter:
         self._lock = held
         try:
             self.header = self._open(header)
+            # Of the lists as far as they count.
+            self._hashes = {
+                name: hashlib.sha256(read_list(self.folder, name, valid)) for name, valid in _lists(self.header)
+            }
         except BaseException:
             os.close(self._lock)
             raise
+        self._beside = self.folder.resolve().parent
         self._entries: list[Entry] = []
         self._video: list[Tensor] = []
         self._audio: list[Tensor] = []
@@ -73,7 +82,7 @@ class StoreWriter:
         self._skipped: list[Skipped] = []
 
     def _open(self, header: Header) -> Header:
-        if not (self.folder / HEADER).exists():
+        if not os.path.lexists(self.folder / HEADER):
             if others := [path.name for path in self.folder.iterdir() if not _is_beginning(path)]:
                 raise StoreError(f"{self.folder} is no feature store and holds {others[0]}; choose another folder")
             for path in self.folder.glob(".*.partial"):
@@ -88,11 +97,10 @@ class StoreWriter:
                 f"{self.folder} was begun with other settings ({'; '.join(differing)}); "
                 "repeat those, or extract into another folder"
             )
+        # Checked before anything is changed, for the store may be a stranger's.
+        self.done = set(read_columns(self.folder, found).ids)
+        self.skipped = {clip.id for clip in read_skipped(self.folder)}
         self._clear(found)
-        manifest = read_list(self.folder / MANIFEST, found.manifest_bytes)
-        skipped = read_list(self.folder / SKIPPED, found.skipped_bytes)
-        self.done = set(Columns.of_lines(manifest.splitlines(), [s.name for s in found.shards]).ids)
-        self.skipped = {orjson.loads(line)["id"] for line in skipped.splitlines()}
         return found
 
     def _clear(self, header: Header) -> None:
@@ -101,7 +109,7 @@ class StoreWriter:
         for path in self.folder.iterdir():
             if path.name.endswith(".partial") or (path.name.startswith("shard-") and path.name not in listed):
                 path.unlink()
-        for name, valid in ((MANIFEST, header.manifest_bytes), (SKIPPED, header.skipped_bytes)):
+        for name, valid in _lists(header):
             if (self.folder / name).stat().st_size > valid:
                 os.truncate(self.folder / name, valid)
 
@@ -138,7 +146,8 @@ class StoreWriter:
     def forget_skipped(self) -> None:
         """Empty the list of clips that could not be used, so that they are tried again."""
         self.skipped.clear()
-        self.header.skipped_bytes = 0
+        self._hashes[SKIPPED] = hashlib.sha256()
+        self.header.skipped_bytes, self.header.skipped_sha256 = 0, EMPTY_SHA256
         self.header.write(self.folder)
         os.truncate(self.folder / SKIPPED, 0)
 
@@ -150,13 +159,19 @@ class StoreWriter:
         if not self._entries and not self._skipped:
             return
         header = replace(self.header, shards=list(self.header.shards), finished=False)
-        if self._entries:
-            lines = self._write_shard(header)
-            header.manifest_bytes = self._append(MANIFEST, header.manifest_bytes, lines)
-        reasons = [orjson.dumps(asdict(clip)) for clip in self._skipped]
-        header.skipped_bytes = self._append(SKIPPED, header.skipped_bytes, reasons)
-        header.write(self.folder)
-        self.header = header
+        lines = self._write_shard(header) if self._entries else []
+        reasons = [
+            orjson.dumps({name: _encodable(value) for name, value in asdict(clip).items()}) for clip in self._skipped
+        ]
+        hashes = {
+            MANIFEST: self._append(MANIFEST, header.manifest_bytes, lines),
+            SKIPPED: self._append(SKIPPED, header.skipped_bytes, reasons),
+        }
+        header.manifest_bytes += sum(len(line) + 1 for line in lines)
+        header.skipped_bytes += sum(len(line) + 1 for line in reasons)
+        if lines:
+            header.index_sha256 = None
+        self._count(header, hashes)
         self._entries, self._video, self._audio, self._skipped = [], [], [], []
         self._bytes = 0
 
@@ -168,24 +183,34 @@ class StoreWriter:
         digest = hashlib.sha256(content).hexdigest()
         header.shards.append(Shard(name, len(self._entries), len(content), digest))
         return [
-            orjson.dumps(
-                {
-                    "id": entry.id,
-                    "shard": name,
-                    "video_length": len(video),
-                    "audio_length": len(audio),
-                    "video_rate_hz": header.video["rate_hz"],
-                    "audio_rate_hz": header.audio["rate_hz"],
-                    "seconds": round(entry.seconds, 6),
-                    "label": entry.label,
-                    "split": entry.split,
-                }
-            )
+            self._line(entry, name, len(video), len(audio))
             for entry, video, audio in zip(self._entries, self._video, self._audio, strict=True)
         ]
 
-    def _append(self, name: str, valid: int, lines: list[bytes]) -> int:
-        """Put lines after the first `valid` bytes of a list, on the disk; how many bytes are valid then."""
+    def _line(self, entry: Entry, shard: str, video_length: int, audio_length: int) -> bytes:
+        """A clip's line in the manifest."""
+        line = {
+            "id": entry.id,
+            "shard": shard,
+            "video_length": video_length,
+            "audio_length": audio_length,
+            "video_rate_hz": self.header.video["rate_hz"],
+            "audio_rate_hz": self.header.audio["rate_hz"],
+            "seconds": round(entry.seconds, 6),
+            "label": entry.label,
+            "split": entry.split,
+        }
+        if entry.path is not None:
+            path = entry.path.resolve()
+            line["path"] = str(path.relative_to(self._beside) if path.is_relative_to(self._beside) else path)
+            line["start"] = entry.start
+            if _encodable(line["path"]) != line["path"]:
+                # JSON has no way to write such a name; the clip is kept without its media.
+                del line["path"], line["start"]
+        return orjson.dumps(line)
+
+    def _append(self, name: str, valid: int, lines: list[bytes]) -> Hash:
+        """Put lines after the first `valid` bytes of a list, on the disk; the hash of all that is valid then."""
         content = b"".join(line + b"\n" for line in lines)
         with (self.folder / name).open("r+b") as file:
             file.truncate(valid)
@@ -193,16 +218,24 @@ class StoreWriter:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        return valid + len(content)
+        hashed = self._hashes[name].copy()
+        hashed.update(content)
+        return hashed
+
+    def _count(self, header: Header, hashes: dict[str, Hash]) -> None:
+        """Make a header count, with lists of these hashes."""
+        header.manifest_sha256, header.skipped_sha256 = hashes[MANIFEST].hexdigest(), hashes[SKIPPED].hexdigest()
+        header.write(self.folder)
+        self.header, self._hashes = header, hashes
 
     def finish(self) -> None:
         """Commit, and mark the store as one that has tried every clip it was to."""
         self.commit()
-        manifest = read_list(self.folder / MANIFEST, self.header.manifest_bytes)
-        columns = Columns.of_lines(manifest.splitlines(), [shard.name for shard in self.header.shards])
-        write_whole(self.folder / INDEX, columns.to_index(manifest))
-        self.header.finished = True
-        self.header.write(self.folder)
+        manifest = read_list(self.folder, MANIFEST, self.header.manifest_bytes)
+        index = manifest_columns(self.folder, self.header, manifest).to_index(manifest)
+        write_whole(self.folder / INDEX, index)
+        header = replace(self.header, finished=True, index_sha256=hashlib.sha256(index).hexdigest())
+        self._count(header, self._hashes)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -215,6 +248,16 @@ class StoreWriter:
             self.commit()
         finally:
             os.close(self._lock)
+
+
+def _lists(header: Header) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The lists of a store, each with how many bytes of it count."""
+    return (MANIFEST, header.manifest_bytes), (SKIPPED, header.skipped_bytes)
+
+
+def _encodable(text: str) -> str:
+    """Text that can be written as UTF-8: names of files need not be."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _is_beginning(path: Path) -> bool:
