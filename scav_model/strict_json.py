@@ -74,6 +74,15 @@ def shown(value: Any) -> str:
     return reprlib.repr(value)
 
 
+def is_writable(text: str) -> bool:
+    """Whether JSON can hold a text: a name of a file need not be UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Fields:
     """The fields of a JSON object. Each is checked when it is taken; all errors are ValueErrors that name the field."""
 

@@ -17,7 +17,7 @@ import scav_kernels
 from scav_model.cluster.connection import import_ray
 from scav_model.search.compare import exact
 from scav_model.search.index import SearchIndex
-from scav_model.search.layout import Header, read_file
+from scav_model.search.layout import Header, read_deleted
 from scav_model.search.pooled import best_scores
 from scav_model.search.queries import Queries
 
@@ -30,11 +30,10 @@ def open_part(folder: Path, header: Header, shards: range) -> tuple[SearchIndex,
     first = sum(shard.clips for shard in header.shards[: shards.start])
     own = replace(header, shards=header.shards[shards.start : shards.stop], deleted=None, deleted_clips=0)
     index = SearchIndex(folder, own)
-    if header.deleted is not None:
-        deleted = np.frombuffer(read_file(folder, header.deleted), dtype=np.int64) - first
-        deleted = deleted[(deleted >= 0) & (deleted < own.written)]
-        index.live[deleted] = False
-        own.deleted_clips = len(deleted)
+    deleted = read_deleted(folder, header) - first
+    deleted = deleted[(deleted >= 0) & (deleted < own.written)]
+    index.live[deleted] = False
+    own.deleted_clips = len(deleted)
     return index, first
 
 

@@ -19,6 +19,7 @@ from scav_model.model import AudioVisualModel
 from scav_model.search.layout import SIDES, Header, SearchIndexError
 from scav_model.search.shard import Encoded
 from scav_model.search.writer import IndexWriter
+from scav_model.strict_json import is_writable
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def media_of(features: Features, manifest: Mapping[str, Clip] | None) -> Callabl
                 found.setdefault("label", clip.label)
             if clip.duration is not None:
                 found.setdefault("seconds", clip.duration)
+        if not is_writable(found.get("path", "")):
+            del found["path"]
         return found
 
     return media

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scav_model.search.layout import DamagedIndexError, File, check_content, check_size, map_file
+from scav_model.search.layout import AGAIN, DamagedIndexError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+# Of a FAISS file before its vectors: kind, dimensions, vectors, two unused, whether trained, metric, numbers.
+HEAD = "<4siqqq?iQ"
 
 
 def import_faiss() -> Any:
@@ -35,14 +38,23 @@ def make(vectors: Tensor) -> bytes:
     return content
 
 
-def open_checked(folder: Path, file: File, clips: int, dim: int) -> Any:
-    """The index in a file, on the disk's pages, found to be the one that was written."""
+def open_content(path: Path, content: NDArray[np.uint8], clips: int, dim: int) -> Any:
+    """The index in the content of a file, which it uses where it lies.
+
+    Raises:
+        DamagedIndexError: the content is not what `make` makes of (clips, dim) vectors. FAISS reads many kinds of
+            index, and must not be asked to read one that a stranger chose.
+    """
     faiss = import_faiss()
-    path = check_size(folder, file)
-    check_content(path, file, map_file(folder, file).data)
-    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    if (index.ntotal, index.d) != (clips, dim):
-        raise DamagedIndexError(f"{path} holds {index.ntotal} vectors of {index.d}, expected {clips} of {dim}")
+    head = struct.pack(HEAD, b"IxFI", dim, clips, 1 << 20, 1 << 20, True, faiss.METRIC_INNER_PRODUCT, clips * dim)
+    if len(content) != len(head) + 4 * clips * dim or content[: len(head)].tobytes() != head:
+        raise DamagedIndexError(
+            f"{path} is damaged: expected a flat FAISS index of {clips} vectors of {dim} numbers; {AGAIN}"
+        )
+    reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(content), len(content))
+    index = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
+    # FAISS keeps a pointer to the content alone.
+    index.referenced_objects = [content]
     return index
 
 

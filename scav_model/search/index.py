@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load
 from torch import Tensor
 
 import scav_kernels
@@ -19,7 +18,15 @@ from scav_model.data.store.layout import DTYPES
 from scav_model.distances import Distance, Sequences
 from scav_model.search import bounds
 from scav_model.search.bounds import Prepared
-from scav_model.search.layout import DamagedIndexError, Header, SearchIndexError, check_size, read_file
+from scav_model.search.layout import (
+    AGAIN,
+    DamagedIndexError,
+    Header,
+    MappedFiles,
+    SearchIndexError,
+    load_tensors,
+    read_deleted,
+)
 from scav_model.search.shard import ShardReader
 
 # Numbers of the block of clips that exact search compares at a time: 32 MiB.
@@ -87,7 +94,19 @@ class Group:
         )
 
     def database(self) -> scav_kernels.SearchIndex:
-        """Of its clips, with the summaries that the shards keep."""
+        """Of its clips, with the summaries that the shards keep.
+
+        Raises:
+            DamagedIndexError: the summaries are not what was written, or not of these clips.
+        """
+        try:
+            return self._database()
+        except DamagedIndexError:
+            raise
+        except (ValueError, RuntimeError) as error:
+            raise DamagedIndexError(f"the bounds of {self._index.folder} are damaged: {error}; {AGAIN}") from error
+
+    def _database(self) -> scav_kernels.SearchIndex:
         live = torch.from_numpy(self._live).split([len(self._index.shards[shard]) for shard in self._shards])
         columns: dict[str, Tensor] = {}
         begin = 0
@@ -126,11 +145,14 @@ class SearchIndex:
         self.shards = [ShardReader(folder, shard, header) for shard in header.shards]
         self.starts = np.cumsum([0, *(len(shard) for shard in self.shards)])  # first number of each shard, and the end
         self.live = np.ones(header.written, dtype=bool)
-        if header.deleted is not None:
-            self.live[np.frombuffer(read_file(folder, header.deleted), dtype=np.int64)] = False
-        self.distance = Distance(header.metric, header.options, header.per_step)
+        self.live[read_deleted(folder, header)] = False
+        try:
+            self.distance = Distance(header.metric, header.options, header.per_step)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise SearchIndexError(f"{folder} has a metric that cannot be used: {error}") from None
+        self._files = MappedFiles(folder)
         if header.directions is not None:
-            check_size(folder, header.directions)
+            self._files.open([header.directions])
         self.prepared = Prepared()
         self._directions: dict[str, Tensor] | None = None
         self._numbers: dict[str, int] | None = None
@@ -143,7 +165,7 @@ class SearchIndex:
             FileNotFoundError: no index there.
             DamagedIndexError: its header or its lists of clips are damaged, or a file is missing or of another size.
                 Steps and means are checked when they are first read.
-            SearchIndexError: an index of another format.
+            SearchIndexError: an index of another format, or of a metric that is not there.
         """
         folder = Path(folder)
         header = Header.read(folder)
@@ -235,10 +257,14 @@ class SearchIndex:
 
     @property
     def directions(self) -> dict[str, Tensor]:
-        """Of each side (K, D), along which its bounds' means are kept; none where there are no bounds."""
+        """Of each side (K, D), along which its bounds' means are kept."""
         if self._directions is None:
             kept = self.header.directions
-            self._directions = {} if kept is None else load(read_file(self.folder, kept))
+            if kept is None:
+                raise DamagedIndexError(f"{self.folder} has no directions, which its bounds need; {AGAIN}")
+            sizes = {side: (torch.float32, [None, self.header.dim]) for side in self.header.sides}
+            found = load_tensors(self.folder / kept.name, self._files.checked(kept).tobytes(), sizes)
+            self._directions = found
         return self._directions
 
     def groups(self, side: str) -> Iterator[Group]:
@@ -274,7 +300,7 @@ class SearchIndex:
             yield shard.problems()
         if self.header.directions is not None:
             try:
-                read_file(self.folder, self.header.directions)
+                self._files.checked(self.header.directions)
             except DamagedIndexError as error:
                 yield [str(error)]
 

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
 
 from scav_model.config import Option
 from scav_model.data.store.layout import DTYPES
-from scav_model.files import write_whole
+from scav_model.files import open_inside, write_whole
+from scav_model.strict_json import Fields, read_json, shown
+from scav_model.tensors import load_expected
 
 FORMAT = 2
 HEADER, LOCK = "index.json", ".lock"
+# Of the other files, all of which are in the index's folder.
+NAMES = re.compile(r"(shard|deleted|directions)-[0-9]+(\.[a-z]+)+")
 SIDES = ("video", "audio")
 # Parts that a clip is cut into for its segment means.
 SEGMENTS = 4
@@ -109,8 +121,7 @@ class Header:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise SearchIndexError(f"expected dtype to be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if not self.sides or any(side not in SIDES for side in self.sides) or len(set(self.sides)) != len(self.sides):
-            raise SearchIndexError(f"expected sides to be video, audio or both, got {self.sides}")
+        _check_sides(self.sides)
 
     @property
     def written(self) -> int:
@@ -141,14 +152,17 @@ class Header:
     @classmethod
     def read(cls, folder: Path) -> Header:
         path = folder / HEADER
-        if not path.is_file():
-            raise FileNotFoundError(f"no search index at {folder} (no {HEADER} in it); make one with scav index build")
         try:
-            content = json.loads(path.read_bytes())
-            crc32, values = content["crc32"], content["index"]
-            sound = crc32 == _checksum(values)
-            found = values.pop("format")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            with open_inside(folder, HEADER) as file:
+                content = Fields(read_json(file.read()), "the file")
+            values = content.mapping("index")
+            sound = content.integer("crc32") == _checksum(values)
+            found = values.pop("format", None)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(
+                f"no search index at {folder} (no {HEADER} in it); make one with scav index build"
+            ) from None
+        except (ValueError, MemoryError) as error:
             raise DamagedIndexError(
                 f"{path} is damaged, or not the header of a search index ({error}); {AGAIN}"
             ) from None
@@ -156,12 +170,12 @@ class Header:
             raise DamagedIndexError(f"{path} is damaged: its checksum does not fit its content; {AGAIN}")
         if found != FORMAT:
             raise SearchIndexError(
-                f"{folder} is a search index of format {found!r}, and this version reads {FORMAT}; build it again"
+                f"{folder} is a search index of format {shown(found)}, and this version reads {FORMAT}; build it again"
             )
-        values["shards"] = [_shard(entry) for entry in values["shards"]]
-        for name in ("deleted", "directions"):
-            values[name] = None if values[name] is None else File(**values[name])
-        return cls(**values)
+        try:
+            return _header(values)
+        except ValueError as error:
+            raise DamagedIndexError(f"{path} is not the header of a search index ({error}); {AGAIN}") from None
 
 
 AGAIN = "restore the file from a copy, or build the index again"
@@ -172,11 +186,91 @@ def _checksum(values: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
-def _shard(entry: dict[str, Any]) -> Shard:
-    named = ("sequences", "columns", "vectors", "bounds")
-    files = {name: File(**entry[name]) for name in named if entry[name] is not None}
-    flat = {side: File(**file) for side, file in entry["flat"].items()}
-    return Shard(clips=entry["clips"], begins=entry["begins"], flat=flat, **files)
+def _check_sides(sides: list[str]) -> None:
+    if sorted(sides, key=str) not in (["audio"], ["video"], ["audio", "video"]):
+        raise SearchIndexError(f"expected sides to be video, audio or both, got {shown(sides)}")
+
+
+def _header(values: dict[str, Any]) -> Header:
+    """
+    Raises:
+        ValueError: a field is missing or not what it should be.
+    """
+    fields = Fields(values, "the header")
+    fields.only(*(entry.name for entry in dataclass_fields(Header)))
+    sides = fields.items("sides")
+    _check_sides(sides)
+    options, features, steps = (fields.mapping(name) for name in ("options", "features", "common_steps"))
+    if any(type(value) not in (bool, int, float, str, NoneType) for value in options.values()):
+        raise ValueError(f"expected 'options' to be plain values, got {shown(options)}")
+    for side in SIDES:
+        _features(Fields(features, "features").mapping(side), side)
+    for side in steps:
+        Fields(steps, "common_steps").integer(side, at_least=1)
+    header = Header(
+        checkpoint=fields.text("checkpoint"),
+        model_sha256=fields.text("model_sha256"),
+        metric=fields.text("metric"),
+        options=options,
+        per_step=fields.flag("per_step"),
+        dim=fields.integer("dim", at_least=1),
+        dtype=fields.text("dtype"),
+        sides=sides,
+        features=features,
+        version=fields.integer("version"),
+        next_shard=fields.integer("next_shard"),
+        shards=[_shard(entry, number, sides) for number, entry in enumerate(fields.items("shards"))],
+        deleted=_optional_file(values.get("deleted"), "deleted"),
+        deleted_clips=fields.integer("deleted_clips"),
+        directions=_optional_file(values.get("directions"), "directions"),
+        common_steps=steps,
+    )
+    if header.deleted is None and header.deleted_clips:
+        raise ValueError(f"it counts {header.deleted_clips} deleted clips and does not list them")
+    return header
+
+
+def _features(values: dict[str, Any], side: str) -> None:
+    fields = Fields(values, f"the features of {side}")
+    fields.integer("dim", at_least=1)
+    if fields.take("rate_hz", (int, float, NoneType), "a number or null") is not None:
+        fields.positive("rate_hz")
+    for text in ("encoder", "model"):
+        if text in values:
+            fields.text(text)
+
+
+def _shard(values: Any, number: int, sides: list[str]) -> Shard:
+    fields = Fields(values, f"shard {number}")
+    fields.only(*(entry.name for entry in dataclass_fields(Shard)))
+    begins, flat = fields.mapping("begins"), fields.mapping("flat")
+    for found in (begins, flat):
+        if set(found) != set(sides):
+            raise ValueError(f"expected shard {number} to hold {' and '.join(sides)}, got {shown(sorted(found))}")
+    for side in sides:
+        Fields(begins, "begins").integer(side, at_least=8)
+    return Shard(
+        clips=fields.integer("clips", at_least=1),
+        sequences=_file(values.get("sequences"), "sequences"),
+        begins=begins,
+        columns=_file(values.get("columns"), "columns"),
+        vectors=_file(values.get("vectors"), "vectors"),
+        flat={side: _file(flat[side], side) for side in flat},
+        bounds=_optional_file(values.get("bounds"), "bounds"),
+    )
+
+
+def _file(values: Any, role: str) -> File:
+    fields = Fields(values, f"the file of {role}")
+    fields.only(*(entry.name for entry in dataclass_fields(File)))
+    name = fields.text("name")
+    if not NAMES.fullmatch(name):
+        raise ValueError(f"expected the name of a file of an index for {role}, got {shown(name)}")
+    return File(name, fields.integer("bytes", at_least=1), fields.integer("crc32"))
+
+
+def _optional_file(values: Any, role: str) -> File | None:
+    return None if values is None else _file(values, role)
 
 
 def write_file(folder: Path, name: str, content: bytes, checked: int | None = None) -> File:
@@ -186,13 +280,61 @@ def write_file(folder: Path, name: str, content: bytes, checked: int | None = No
     return File(name, len(content), zlib.crc32(content if checked is None else content[:checked]))
 
 
+class MappedFiles:
+    """The files of one version of an index. Mapped when the version is opened, they stay readable when a writer takes
+    their names away. No descriptor is held."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._maps: dict[str, NDArray[np.uint8]] = {}
+        self._used: set[str] = set()
+
+    def open(self, files: Iterable[File]) -> None:
+        """Map files, without reading them.
+
+        Raises:
+            DamagedIndexError: one is missing, no regular file, or of another size.
+        """
+        for file in files:
+            check_size(self.folder, file)
+            self._maps[file.name] = _mapped(self.folder / file.name, file.bytes)
+
+    def content(self, file: File) -> NDArray[np.uint8]:
+        """The bytes of a file that was opened; what is in them is for the caller to check."""
+        path = self.folder / file.name
+        if file.name not in self._used:
+            # To read beyond the end of a file that has been cut since would end the process.
+            if path.exists():
+                check_size(self.folder, file)
+            self._used.add(file.name)
+        return self._maps[file.name]
+
+    def checked(self, file: File) -> NDArray[np.uint8]:
+        """The bytes of a file that was opened, found to be what was written."""
+        content = self.content(file)
+        check_content(self.folder / file.name, file, content.data)
+        return content
+
+
+def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
+    try:
+        # Copy-on-write, for PyTorch has no read-only tensors: a write would reach a private page, never the file.
+        found: NDArray[np.uint8] = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError as error:
+        raise DamagedIndexError(f"{path} cannot be mapped ({error}); {AGAIN}") from None
+    return found
+
+
 def check_size(folder: Path, file: File) -> Path:
-    """The path of a file that is there and as long as it was."""
+    """The path of a file that is there, in the folder itself, and as long as it was."""
     path = folder / file.name
     try:
-        size = path.stat().st_size
+        with open_inside(folder, file.name) as found:
+            size = os.fstat(found.fileno()).st_size
     except FileNotFoundError:
         raise DamagedIndexError(f"{path} is missing; {AGAIN}") from None
+    except ValueError as error:
+        raise DamagedIndexError(f"{path} is damaged: {error}; {AGAIN}") from None
     if size != file.bytes:
         raise DamagedIndexError(f"{path} is damaged: it has {size} bytes, {file.bytes} were written; {AGAIN}")
     return path
@@ -201,9 +343,31 @@ def check_size(folder: Path, file: File) -> Path:
 def read_file(folder: Path, file: File) -> bytes:
     """The content of a file, found to be what was written."""
     path = check_size(folder, file)
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except MemoryError:
+        raise DamagedIndexError(f"{path} has {file.bytes} bytes, more than there is memory for") from None
     check_content(path, file, content)
     return content
+
+
+def read_deleted(folder: Path, header: Header) -> NDArray[np.int64]:
+    """Numbers of the deleted clips, ascending.
+
+    Raises:
+        DamagedIndexError: they are not what was written, or not of clips of the index.
+    """
+    if header.deleted is None:
+        return np.zeros(0, dtype=np.int64)
+    content = read_file(folder, header.deleted)
+    numbers = np.frombuffer(content, dtype=np.int64) if len(content) % 8 == 0 else np.zeros(0, dtype=np.int64)
+    within = len(numbers) and numbers[0] >= 0 and numbers[-1] < header.written and (np.diff(numbers) > 0).all()
+    if not within or len(numbers) != header.deleted_clips:
+        raise DamagedIndexError(
+            f"{folder / header.deleted.name} is damaged: expected {header.deleted_clips} numbers of clips below "
+            f"{header.written}, ascending; {AGAIN}"
+        )
+    return numbers
 
 
 def check_content(path: Path, file: File, content: bytes | memoryview) -> None:
@@ -212,8 +376,13 @@ def check_content(path: Path, file: File, content: bytes | memoryview) -> None:
         raise DamagedIndexError(f"{path} is damaged: its CRC-32 is {found:08x}, not {file.crc32:08x}; {AGAIN}")
 
 
-def map_file(folder: Path, file: File) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """The bytes of a file, mapped; their content is for the caller to check."""
-    path = check_size(folder, file)
-    # Copy-on-write, for PyTorch has no read-only tensors: a write would reach a private page, never the file.
-    return np.memmap(path, dtype=np.uint8, mode="c")
+def load_tensors(path: Path, content: bytes, expected: Mapping[str, tuple[Any, Sequence[int | None]]]) -> Any:
+    """The tensors of a file that was found to be what was written.
+
+    Raises:
+        DamagedIndexError: it holds others than expected, so what was written is not an index's.
+    """
+    try:
+        return load_expected(load, content, expected)
+    except ValueError as error:
+        raise DamagedIndexError(f"{path} is damaged: {error}; {AGAIN}") from None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scav_model.distances import pooled
 from scav_model.search import flat
 from scav_model.search.index import SearchIndex
+from scav_model.search.layout import SearchIndexError
 from scav_model.search.queries import Queries
 
 Floats = NDArray[np.float32]
@@ -27,7 +28,11 @@ def nearest_means(index: SearchIndex, queries: Queries, k: int) -> tuple[Floats,
 
 def best_scores(index: SearchIndex, queries: Queries, k: int) -> tuple[Floats, Ints]:
     """Cosines (Q, k), descending, and numbers (Q, k) of the clips with the nearest means, of ties the lower number
-    first. There must be k clips."""
+    first. There must be k clips.
+
+    Raises:
+        SearchIndexError: means that are NaN or infinite.
+    """
     asked = np.ascontiguousarray(pooled(queries.sequences).numpy())
     scores: list[Floats] = []
     numbers: list[Ints] = []
@@ -35,6 +40,11 @@ def best_scores(index: SearchIndex, queries: Queries, k: int) -> tuple[Floats, I
         live = index.live[start : start + len(shard)]
         if count := min(k, int(live.sum())):
             found = flat.nearest(shard.flat(queries.target), asked, count, live)
+            if (found[1] < 0).any():
+                raise SearchIndexError(
+                    f"{index.folder}: means of some {queries.target}s are NaN or infinite, and FAISS finds too few; "
+                    "use --mode exact"
+                )
             scores.append(found[0])
             numbers.append(found[1] + start)
     return best_of(scores, numbers, k)

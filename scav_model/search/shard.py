@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ import orjson
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.numpy import load as load_arrays
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from scav_model.data.store.layout import DTYPES
@@ -28,12 +28,12 @@ from scav_model.search.layout import (
     DamagedIndexError,
     File,
     Header,
+    MappedFiles,
     Shard,
-    check_size,
-    map_file,
-    read_file,
+    load_tensors,
     write_file,
 )
+from scav_model.strict_json import shown
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,25 @@ def _begins(content: bytes, sides: Sequence[str]) -> dict[str, int]:
     return {side: 8 + length + int(described[side]["data_offsets"][0]) for side in sides}
 
 
+def check_media(media: Any) -> None:
+    """
+    Raises:
+        ValueError: what is known of a clip is not what its users take it for.
+    """
+    if not isinstance(media, dict):
+        raise ValueError(f"expected an object, got {shown(media)}")
+    path = media.get("path")
+    if path is not None and (not isinstance(path, str) or not path or "\0" in path):
+        raise ValueError(f"expected path to be a file's, got {shown(path)}")
+    for name in ("start", "seconds"):
+        value = media.get(name)
+        if value is not None and (type(value) not in (int, float) or not 0 <= value < math.inf):
+            raise ValueError(f"expected {name} to be 0 or more, got {shown(value)}")
+    for name in ("label", "split"):
+        if isinstance(media.get(name), dict | list):
+            raise ValueError(f"expected {name} to be text, got {shown(media[name])}")
+
+
 class ShardReader:
     """The clips of one shard, numbered from 0.
 
@@ -145,8 +164,15 @@ class ShardReader:
     def __init__(self, folder: Path, shard: Shard, header: Header) -> None:
         self.folder, self.shard = folder, shard
         self._dtype, self._dim = DTYPES[header.dtype], header.dim
-        self._columns = load_arrays(read_file(folder, shard.columns))
+        self._files = MappedFiles(folder)
+        self._files.open(shard.files())
+        sizes: dict[str, tuple[Any, list[int | None]]] = {name: (torch.uint8, [None]) for name in ("ids", "media")}
+        for side in header.sides:
+            sizes |= {f"{side}_lengths": (torch.int64, [shard.clips]), f"{side}_crc32": (torch.uint32, [shard.clips])}
+        found = load_tensors(folder / shard.columns.name, self._files.checked(shard.columns).tobytes(), sizes)
+        self._columns = {name: column.numpy() for name, column in found.items()}
         self.lengths = {side: self._columns[f"{side}_lengths"] for side in header.sides}
+        self._check_lengths()
         # Lists, for numbers of NumPy's are slow one by one: where each clip begins, and the last one ends.
         self._ends = {side: [0, *np.cumsum(lengths).tolist()] for side, lengths in self.lengths.items()}
         self._sound = {side: bytearray(shard.clips) for side in header.sides}
@@ -154,8 +180,28 @@ class ShardReader:
         self._ids: list[str] | None = None
         self._media: list[str] | None = None
         self._flats: dict[str, Any] = {}
-        for file in shard.files():
-            check_size(folder, file)
+
+    def _check_lengths(self) -> None:
+        """
+        Raises:
+            DamagedIndexError: the clips' steps do not fill the file of sequences.
+        """
+        width, file = self._dim * self._dtype.itemsize, self.shard.sequences
+        sides = sorted(self.lengths, key=self.shard.begins.__getitem__)
+        at = self.shard.begins[sides[0]]
+        for side in sides:
+            lengths = self.lengths[side]
+            # The longest first, so that the sum does not overflow.
+            fits = lengths.min() >= 1 and lengths.max() <= file.bytes // width and at == self.shard.begins[side]
+            if not fits or at % self._dtype.itemsize:
+                break
+            at += int(lengths.sum()) * width
+        else:
+            if at == file.bytes:
+                return
+        raise DamagedIndexError(
+            f"{self.folder / self.shard.columns.name} is damaged: its clips' steps do not fill {file.name}; {AGAIN}"
+        )
 
     def __len__(self) -> int:
         return self.shard.clips
@@ -163,17 +209,33 @@ class ShardReader:
     @property
     def ids(self) -> list[str]:
         if self._ids is None:
-            self._ids = self._lines("ids")
+            found = self._lines("ids")
+            if not all(found) or not "".join(found).isprintable():
+                raise self._damaged("expected ids of printable characters")
+            self._ids = found
         return self._ids
 
     def media(self, clip: int) -> dict[str, Any]:
         if self._media is None:
             self._media = self._lines("media")
-        found: dict[str, Any] = orjson.loads(self._media[clip])
+        try:
+            found: dict[str, Any] = orjson.loads(self._media[clip])
+            check_media(found)
+        except ValueError as error:
+            raise self._damaged(f"media of {self.ids[clip]!r}: {error}") from None
         return found
 
     def _lines(self, name: str) -> list[str]:
-        return self._columns[name].tobytes().decode().split("\n")
+        try:
+            found = self._columns[name].tobytes().decode().split("\n")
+        except UnicodeDecodeError as error:
+            raise self._damaged(f"{name}: {error}") from None
+        if len(found) != len(self):
+            raise self._damaged(f"it has {name} of {len(found)} clips, expected {len(self)}")
+        return found
+
+    def _damaged(self, reason: str) -> DamagedIndexError:
+        return DamagedIndexError(f"{self.folder / self.shard.columns.name} is damaged: {reason}; {AGAIN}")
 
     def steps(self, side: str, first: int, count: int = 1) -> Tensor:
         """(ΣT, D) of `count` clips from `first` on, as they are stored, on the disk's pages, and found to be sound.
@@ -196,41 +258,58 @@ class ShardReader:
         """(ΣT, D) of all clips, on the disk's pages, unchecked."""
         if side not in self._rows:
             width, begin = self._dim * self._dtype.itemsize, self.shard.begins[side]
-            mapped = np.asarray(map_file(self.folder, self.shard.sequences))
+            mapped = self._files.content(self.shard.sequences)
             steps = mapped[begin : begin + self._ends[side][-1] * width].reshape(-1, width)
             self._rows[side] = torch.from_numpy(steps).view(self._dtype)
         return self._rows[side]
 
     def vectors(self) -> dict[str, Tensor]:
         """Means (C, D) and segment means (C, S, D) of each side, float32: `video_means`, `video_segments` and so on."""
-        return load(read_file(self.folder, self.shard.vectors))
+        file, clips = self.shard.vectors, len(self)
+        sizes: dict[str, tuple[Any, list[int | None]]] = {}
+        for side in self.lengths:
+            sizes[f"{side}_means"] = (torch.float32, [clips, self._dim])
+            sizes[f"{side}_segments"] = (torch.float32, [clips, SEGMENTS, self._dim])
+        return self._tensors(file, sizes)
 
     def bounds(self) -> dict[str, Tensor]:
         """What lower bounds need, as `scav_model.search.bounds` wrote it."""
         if self.shard.bounds is None:
-            raise ValueError(f"shard {self.shard.columns.name} has no bounds")
-        return load(read_file(self.folder, self.shard.bounds))
+            raise self._damaged("its shard has no bounds")
+        sizes: dict[str, tuple[Any, list[int | None]]] = {}
+        for side in self.lengths:
+            sizes[f"{side}_norms"] = (torch.float32, [len(self)])
+            sizes[f"{side}_targets"] = (torch.int64, [len(self)])
+            sizes[f"{side}_means"] = (torch.float32, [len(self), None])
+        return self._tensors(self.shard.bounds, sizes)
+
+    def _tensors(self, file: File, sizes: dict[str, tuple[Any, list[int | None]]]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = load_tensors(self.folder / file.name, self._files.checked(file).tobytes(), sizes)
+        return found
 
     def flat(self, side: str) -> Any:
         """The FAISS index of one side's means, on the disk's pages."""
         if side not in self._flats:
-            self._flats[side] = flat.open_checked(self.folder, self.shard.flat[side], self.shard.clips, self._dim)
+            file = self.shard.flat[side]
+            content = self._files.checked(file)
+            self._flats[side] = flat.open_content(self.folder / file.name, content, len(self), self._dim)
         return self._flats[side]
 
     def problems(self) -> list[str]:
         """Everything in the shard that is not what was written."""
         found = []
-        for file in (self.shard.vectors, *self.shard.flat.values(), self.shard.bounds):
+        read: list[Callable[[], object]] = [self.vectors, *(partial(self.flat, side) for side in self.lengths)]
+        if self.shard.bounds is not None:
+            read.append(self.bounds)
+        for call in (*read, lambda: [self.media(clip) for clip in range(len(self))]):
             try:
-                if file is not None:
-                    read_file(self.folder, file)
+                call()
             except DamagedIndexError as error:
                 found.append(str(error))
-        path, head = check_size(self.folder, self.shard.sequences), min(self.shard.begins.values())
-        with path.open("rb") as content:
-            # What no search reads, but other readers of the file do.
-            if zlib.crc32(content.read(head)) != self.shard.sequences.crc32:
-                found.append(f"{path} is damaged: its head does not fit its checksum; {AGAIN}")
+        file, head = self.shard.sequences, min(self.shard.begins.values())
+        # What no search reads, but other readers of the file do.
+        if zlib.crc32(self._files.content(file)[:head].data) != file.crc32:
+            found.append(f"{self.folder / file.name} is damaged: its head does not fit its checksum; {AGAIN}")
         for side in self.lengths:
             for clip in range(len(self)):
                 try:

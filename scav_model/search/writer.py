@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import orjson
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from scav_model.data.store.layout import DTYPES
@@ -30,10 +31,11 @@ from scav_model.search.layout import (
     Header,
     SearchIndexError,
     Shard,
+    load_tensors,
     read_file,
     write_file,
 )
-from scav_model.search.shard import Encoded, write_shard
+from scav_model.search.shard import Encoded, check_media, write_shard
 
 
 class IndexWriter:
@@ -51,10 +53,7 @@ class IndexWriter:
         self.folder, self.shard_bytes = Path(folder), shard_bytes
         # Before the lock is made, so that a mistyped folder stays as it is.
         Header.read(self.folder)
-        held = lock(self.folder / LOCK)
-        if held is None:
-            raise SearchIndexError(f"another process is writing to {self.folder}; wait for it to end")
-        self._lock = held
+        self._lock = _lock(self.folder)
         self._gathered: list[Encoded] = []
         self._bytes = 0
         try:
@@ -72,23 +71,33 @@ class IndexWriter:
         folder = Path(folder)
         import_faiss()
         folder.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(".partial")]
-        if others:
-            raise SearchIndexError(f"{folder} is not empty, it holds {others[0]}; choose another folder")
-        with _explained(folder, "nothing was written"):
-            header.write(folder)
+        # Before the lock is made, so that a mistyped folder stays as it is; and after, in case of others.
+        _check_empty(folder)
+        held = _lock(folder)
+        try:
+            _check_empty(folder)
+            with _explained(folder, "nothing was written"):
+                header.write(folder)
+        finally:
+            os.close(held)
         return cls(folder, shard_bytes=shard_bytes)
 
     def add(self, clip: Encoded) -> None:
         """Take a clip; it counts from the next `commit`, which comes by itself with every full shard.
 
         Raises:
-            SearchIndexError: an id that is taken or unprintable, steps of another size or not finite; none is taken.
+            SearchIndexError: an id that is taken or unprintable, steps of another size or not finite, media that no
+                index can hold; none is taken.
         """
         if clip.id in self.ids:
             raise SearchIndexError(f"{clip.id!r} is in the index already; delete it first, or give another id")
         if not clip.id or not clip.id.isprintable():
             raise SearchIndexError(f"expected an id of printable characters, got {clip.id!r}")
+        try:
+            check_media(clip.media)
+            orjson.dumps(clip.media)
+        except (TypeError, ValueError) as error:
+            raise SearchIndexError(f"media of {clip.id!r}: {error}") from None
         if set(clip.steps) != set(self.header.sides):
             expected = " and ".join(self.header.sides)
             raise SearchIndexError(f"{clip.id!r}: expected steps of {expected}, got {', '.join(clip.steps) or 'none'}")
@@ -193,7 +202,9 @@ class IndexWriter:
             self.header.common_steps = {
                 side: Counter(len(one) for one in rows).most_common(1)[0][0] for side, rows in steps.items()
             }
-        directions = load(read_file(self.folder, self.header.directions))
+        file = self.header.directions
+        sizes = {side: (torch.float32, [None, self.header.dim]) for side in steps}
+        directions = load_tensors(self.folder / file.name, read_file(self.folder, file), sizes)
         made: dict[str, Tensor] = {}
         for side, rows in steps.items():
             made |= make_bounds(self.header, side, rows, directions[side])
@@ -236,6 +247,20 @@ class IndexWriter:
             self.commit()
         finally:
             self.close()
+
+
+def _check_empty(folder: Path) -> None:
+    others = [path.name for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(".partial")]
+    if others:
+        raise SearchIndexError(f"{folder} is not empty, it holds {others[0]}; choose another folder")
+
+
+def _lock(folder: Path) -> int:
+    """A descriptor that keeps other writers away until it is closed."""
+    held = lock(folder / LOCK)
+    if held is None:
+        raise SearchIndexError(f"another process is writing to {folder}; wait for it to end")
+    return held
 
 
 def _all_finite(steps: Tensor) -> bool:

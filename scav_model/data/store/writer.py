@@ -31,6 +31,7 @@ from scav_model.data.store.layout import (
 )
 from scav_model.data.store.reader import manifest_columns, read_columns, read_list, read_skipped
 from scav_model.files import lock, write_whole
+from scav_model.strict_json import is_writable
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -200,13 +201,10 @@ class StoreWriter:
             "label": entry.label,
             "split": entry.split,
         }
-        if entry.path is not None:
-            path = entry.path.resolve()
+        # Where JSON cannot hold the path, the clip is kept without its media.
+        if entry.path is not None and is_writable(str(path := entry.path.resolve())):
             line["path"] = str(path.relative_to(self._beside) if path.is_relative_to(self._beside) else path)
             line["start"] = entry.start
-            if _encodable(line["path"]) != line["path"]:
-                # JSON has no way to write such a name; the clip is kept without its media.
-                del line["path"], line["start"]
         return orjson.dumps(line)
 
     def _append(self, name: str, valid: int, lines: list[bytes]) -> Hash:
