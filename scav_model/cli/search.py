@@ -36,7 +36,7 @@ def index_build(
         checkpoint: checkpoint.pt of a training run; queries are encoded by it too.
         features: Clips to be found: a feature store, one split of it, STORE:SPLIT, or a feature file (safetensors).
         manifest: Manifest (JSON Lines) that the features were extracted from, so that hits name their media files; null
-            leaves those out.
+            takes the files that the feature store names.
         metric: Distance between sequences, a metric of scav_kernels.cdist; null takes the checkpoint's.
         options: Keyword arguments of that metric; null takes the checkpoint's, or none where the metric is another.
         sides: Encoded sides to hold; audio alone is searched by videos, video alone by audios, in half the room.
@@ -93,7 +93,7 @@ def index_add(
         features: Clips to be added, by the front ends that the index was made with: a feature store, STORE:SPLIT, or a
             feature file.
         manifest: Manifest (JSON Lines) that the features were extracted from, so that hits name their media files; null
-            leaves those out.
+            takes the files that the feature store names.
         checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
         shard_megabytes: Encoded steps in a file of the index, in MiB; a few times as much is held in memory.
         batch_size: Clips that are encoded together.

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import wave
 
 import av
@@ -10,12 +11,13 @@ import torch
 from scav_model.checkpoint import save
 from scav_model.cli import main
 from scav_model.config import Config, LossConfig, ModelConfig, to_dict
-from scav_model.data import FeatureSet
+from scav_model.data import FeatureSet, FeatureStore
 from scav_model.data.extract import ExtractionConfig, extract
 from scav_model.data.manifest import Clip, write_manifest
 from scav_model.encoders import audio_encoder, visual_encoder
 from scav_model.model import AudioVisualModel
 from scav_model.search import SearchIndex
+from scav_model.search.build import media_of
 
 
 def run(capsys, *arguments):
@@ -113,6 +115,32 @@ def test_build_info_verify_delete(built, world, capsys):
     assert code == 1
     assert path.name in out
     assert "1 problems" in err
+
+
+def test_an_index_without_a_manifest_has_players_and_pictures(world, tmp_path, capsys):
+    """The store that extraction wrote knows the media, and both can be moved together."""
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("store", "1.mp4", "checkpoint.pt", *(f"{number}.mp4" for number in (0, 2, 3))):
+        (shutil.copytree if name == "store" else shutil.copyfile)(world / name, moved / name)
+    arguments = ("--checkpoint", moved / "checkpoint.pt", "--features", moved / "store")
+    assert run(capsys, "index", "build", tmp_path / "index", *arguments)[0] == 0
+    media = SearchIndex.open(tmp_path / "index").media(2)
+    assert media == {"path": str(moved / "2.mp4"), "start": 0.0, "seconds": 1.0, "split": "test"}
+    code, page, _ = run(capsys, "search", tmp_path / "index", "clip-1", "--format=html", "--k=4")
+    assert code == 0
+    assert page.count("<video ") == 5
+    assert "data:image/jpeg;base64," in page
+    features = FeatureSet.load(features_file(moved / "store", tmp_path / "set.safetensors"))
+    assert media_of(features, None)(0) == {}
+
+
+def features_file(store, path):
+    """The clips of a store as a feature file, which knows no media."""
+    opened = FeatureStore.open(store)
+    sides = zip(*(opened.clip(number) for number in range(len(opened))), strict=True)
+    FeatureSet(list(opened.ids), *(list(side) for side in sides)).save(path)
+    return path
 
 
 def test_files_find_the_clips_that_they_are(built, world, tmp_path, capsys):
