@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 MAX_DEPTH = 32
@@ -133,7 +134,8 @@ class Fields:
         value: dict[str, Any] = self.take(field, dict, "an object")
         return value
 
-    def only(self, *fields: str) -> None:
+    def only(self, fields: Collection[str]) -> None:
         """Refuse fields of other names."""
-        if unknown := [field for field in self._values if field not in fields]:
-            raise ValueError(f"{self._name} has an unknown field, {shown(unknown[0])}")
+        for field in self._values:
+            if field not in fields:
+                raise ValueError(f"{self._name} has an unknown field, {shown(field)}")

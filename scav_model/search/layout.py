@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -197,7 +197,7 @@ def _header(values: dict[str, Any]) -> Header:
         ValueError: a field is missing or not what it should be.
     """
     fields = Fields(values, "the header")
-    fields.only(*(entry.name for entry in dataclass_fields(Header)))
+    fields.only(Header.__dataclass_fields__)
     sides = fields.items("sides")
     _check_sides(sides)
     options, features, steps = (fields.mapping(name) for name in ("options", "features", "common_steps"))
@@ -242,7 +242,7 @@ def _features(values: dict[str, Any], side: str) -> None:
 
 def _shard(values: Any, number: int, sides: list[str]) -> Shard:
     fields = Fields(values, f"shard {number}")
-    fields.only(*(entry.name for entry in dataclass_fields(Shard)))
+    fields.only(Shard.__dataclass_fields__)
     begins, flat = fields.mapping("begins"), fields.mapping("flat")
     for found in (begins, flat):
         if set(found) != set(sides):
@@ -262,7 +262,7 @@ def _shard(values: Any, number: int, sides: list[str]) -> Shard:
 
 def _file(values: Any, role: str) -> File:
     fields = Fields(values, f"the file of {role}")
-    fields.only(*(entry.name for entry in dataclass_fields(File)))
+    fields.only(File.__dataclass_fields__)
     name = fields.text("name")
     if not NAMES.fullmatch(name):
         raise ValueError(f"expected the name of a file of an index for {role}, got {shown(name)}")
@@ -296,15 +296,19 @@ class MappedFiles:
             DamagedIndexError: one is missing, no regular file, or of another size.
         """
         for file in files:
-            check_size(self.folder, file)
-            self._maps[file.name] = _mapped(self.folder / file.name, file.bytes)
+            path = check_size(self.folder, file)
+            try:
+                # Copy-on-write, for PyTorch has no read-only tensors: a write would reach a private page alone.
+                mapped = torch.from_file(path, shared=False, size=file.bytes, dtype=torch.uint8)
+            except RuntimeError as error:
+                raise DamagedIndexError(f"{path} cannot be mapped ({error}); {AGAIN}") from None
+            self._maps[file.name] = mapped.numpy()
 
     def content(self, file: File) -> NDArray[np.uint8]:
         """The bytes of a file that was opened; what is in them is for the caller to check."""
-        path = self.folder / file.name
         if file.name not in self._used:
             # To read beyond the end of a file that has been cut since would end the process.
-            if path.exists():
+            if os.path.lexists(self.folder / file.name):
                 check_size(self.folder, file)
             self._used.add(file.name)
         return self._maps[file.name]
@@ -316,33 +320,24 @@ class MappedFiles:
         return content
 
 
-def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
-    try:
-        # Copy-on-write, for PyTorch has no read-only tensors: a write would reach a private page, never the file.
-        found: NDArray[np.uint8] = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
-    except RuntimeError as error:
-        raise DamagedIndexError(f"{path} cannot be mapped ({error}); {AGAIN}") from None
-    return found
-
-
-def check_size(folder: Path, file: File) -> Path:
+def check_size(folder: Path, file: File) -> str:
     """The path of a file that is there, in the folder itself, and as long as it was."""
-    path = folder / file.name
+    # Of strings, for an index has thousands of files.
+    path = f"{folder}{os.sep}{file.name}"
     try:
-        with open_inside(folder, file.name) as found:
-            size = os.fstat(found.fileno()).st_size
+        found = os.lstat(path)
     except FileNotFoundError:
         raise DamagedIndexError(f"{path} is missing; {AGAIN}") from None
-    except ValueError as error:
-        raise DamagedIndexError(f"{path} is damaged: {error}; {AGAIN}") from None
-    if size != file.bytes:
-        raise DamagedIndexError(f"{path} is damaged: it has {size} bytes, {file.bytes} were written; {AGAIN}")
+    if not stat.S_ISREG(found.st_mode):
+        raise DamagedIndexError(f"{path} is damaged: it is a link, a folder, a pipe or a device; {AGAIN}")
+    if found.st_size != file.bytes:
+        raise DamagedIndexError(f"{path} is damaged: it has {found.st_size} bytes, {file.bytes} were written; {AGAIN}")
     return path
 
 
 def read_file(folder: Path, file: File) -> bytes:
     """The content of a file, found to be what was written."""
-    path = check_size(folder, file)
+    path = Path(check_size(folder, file))
     try:
         content = path.read_bytes()
     except MemoryError:
@@ -376,8 +371,16 @@ def check_content(path: Path, file: File, content: bytes | memoryview) -> None:
         raise DamagedIndexError(f"{path} is damaged: its CRC-32 is {found:08x}, not {file.crc32:08x}; {AGAIN}")
 
 
-def load_tensors(path: Path, content: bytes, expected: Mapping[str, tuple[Any, Sequence[int | None]]]) -> Any:
+def load_tensors(
+    path: Path,
+    content: bytes,
+    expected: Mapping[str, tuple[Any, Sequence[int | None]]],
+    load: Callable[[bytes], dict[str, Any]] = load,
+) -> Any:
     """The tensors of a file that was found to be what was written.
+
+    Args:
+        load: `safetensors.torch.load`, or that of `safetensors.numpy` for arrays.
 
     Raises:
         DamagedIndexError: it holds others than expected, so what was written is not an index's.

@@ -17,6 +17,7 @@ import orjson
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.numpy import load as load_arrays
 from safetensors.torch import save
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from scav_model.search.layout import (
     MappedFiles,
     Shard,
     load_tensors,
+    read_file,
     write_file,
 )
 from scav_model.strict_json import shown
@@ -165,12 +167,12 @@ class ShardReader:
         self.folder, self.shard = folder, shard
         self._dtype, self._dim = DTYPES[header.dtype], header.dim
         self._files = MappedFiles(folder)
-        self._files.open(shard.files())
-        sizes: dict[str, tuple[Any, list[int | None]]] = {name: (torch.uint8, [None]) for name in ("ids", "media")}
+        self._files.open(file for file in shard.files() if file is not shard.columns)
+        sizes: dict[str, tuple[Any, list[int | None]]] = {name: (np.uint8, [None]) for name in ("ids", "media")}
         for side in header.sides:
-            sizes |= {f"{side}_lengths": (torch.int64, [shard.clips]), f"{side}_crc32": (torch.uint32, [shard.clips])}
-        found = load_tensors(folder / shard.columns.name, self._files.checked(shard.columns).tobytes(), sizes)
-        self._columns = {name: column.numpy() for name, column in found.items()}
+            sizes |= {f"{side}_lengths": (np.int64, [shard.clips]), f"{side}_crc32": (np.uint32, [shard.clips])}
+        content = read_file(folder, shard.columns)
+        self._columns = load_tensors(folder / shard.columns.name, content, sizes, load_arrays)
         self.lengths = {side: self._columns[f"{side}_lengths"] for side in header.sides}
         self._check_lengths()
         # Lists, for numbers of NumPy's are slow one by one: where each clip begins, and the last one ends.

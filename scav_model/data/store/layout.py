@@ -149,7 +149,7 @@ class Header:
             names += ["sha256", "manifest_sha256", "skipped_sha256", "index_sha256"]
             if values.pop("sha256", None) != _checksum(values):
                 raise ValueError("its SHA-256 does not fit its content")
-        fields.only("format", *names)
+        fields.only(("format", *names))
         dtype = fields.text("dtype")
         if dtype not in DTYPES:
             raise ValueError(f"expected the dtype to be one of {', '.join(DTYPES)}, got {shown(dtype)}")
@@ -202,7 +202,7 @@ def _side(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _shard(values: Any, number: int) -> Shard:
     fields = Fields(values, f"shard {number}")
-    fields.only("name", "clips", "bytes", "sha256")
+    fields.only(Shard.__dataclass_fields__)
     name = fields.text("name")
     if name != shard_name(number):
         raise ValueError(f"expected shard {number} to be named {shard_name(number)}, got {shown(name)}")
