@@ -16,6 +16,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 # Of a FAISS file before its vectors: kind, dimensions, vectors, two unused, whether trained, metric, numbers.
 HEAD = "<4siqqq?iQ"
+INNER_PRODUCT = 0
 
 
 def import_faiss() -> Any:
@@ -38,19 +39,22 @@ def make(vectors: Tensor) -> bytes:
     return content
 
 
-def open_content(path: Path, content: NDArray[np.uint8], clips: int, dim: int) -> Any:
-    """The index in the content of a file, which it uses where it lies.
-
-    Raises:
-        DamagedIndexError: the content is not what `make` makes of (clips, dim) vectors. FAISS reads many kinds of
-            index, and must not be asked to read one that a stranger chose.
+def check(path: Path, content: NDArray[np.uint8], clips: int, dim: int) -> None:
     """
-    faiss = import_faiss()
-    head = struct.pack(HEAD, b"IxFI", dim, clips, 1 << 20, 1 << 20, True, faiss.METRIC_INNER_PRODUCT, clips * dim)
+    Raises:
+        DamagedIndexError: the content of a file is not what `make` makes of (clips, dim) vectors. FAISS reads many
+            kinds of index, and must not be asked to read one that a stranger chose.
+    """
+    head = struct.pack(HEAD, b"IxFI", dim, clips, 1 << 20, 1 << 20, True, INNER_PRODUCT, clips * dim)
     if len(content) != len(head) + 4 * clips * dim or content[: len(head)].tobytes() != head:
         raise DamagedIndexError(
             f"{path} is damaged: expected a flat FAISS index of {clips} vectors of {dim} numbers; {AGAIN}"
         )
+
+
+def open_content(content: NDArray[np.uint8]) -> Any:
+    """The index in the content of a file, which it uses where it lies."""
+    faiss = import_faiss()
     reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(content), len(content))
     index = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
     # FAISS keeps a pointer to the content alone.

@@ -292,15 +292,19 @@ class ShardReader:
     def flat(self, side: str) -> Any:
         """The FAISS index of one side's means, on the disk's pages."""
         if side not in self._flats:
-            file = self.shard.flat[side]
-            content = self._files.checked(file)
-            self._flats[side] = flat.open_content(self.folder / file.name, content, len(self), self._dim)
+            self._flats[side] = flat.open_content(self._flat_content(side))
         return self._flats[side]
+
+    def _flat_content(self, side: str) -> NDArray[np.uint8]:
+        file = self.shard.flat[side]
+        content = self._files.checked(file)
+        flat.check(self.folder / file.name, content, len(self), self._dim)
+        return content
 
     def problems(self) -> list[str]:
         """Everything in the shard that is not what was written."""
         found = []
-        read: list[Callable[[], object]] = [self.vectors, *(partial(self.flat, side) for side in self.lengths)]
+        read: list[Callable[[], object]] = [self.vectors, *(partial(self._flat_content, side) for side in self.lengths)]
         if self.shard.bounds is not None:
             read.append(self.bounds)
         for call in (*read, lambda: [self.media(clip) for clip in range(len(self))]):

@@ -419,6 +419,17 @@ def test_a_reader_keeps_what_it_opened_while_a_writer_goes_on(tmp_path: Path) ->
     assert len(FeatureStore.open(folder)) == 5
 
 
+def test_what_killed_writers_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    folder = make(tmp_path / "store")
+    before = contents(folder)
+    for name in (".header.json.1.partial", ".index.safetensors.22.partial", "shard-00007.safetensors"):
+        (folder / name).write_bytes(b"half")
+    with (folder / "manifest.jsonl").open("ab") as file:
+        file.write(b'{"id": "cli')
+    StoreWriter(folder, header()).__exit__(None, None, None)
+    assert contents(folder) == before
+
+
 def test_media_move_with_the_store(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere" / "b.mp4"
     work = tmp_path / "work"

@@ -337,6 +337,9 @@ def test_files_that_are_none_are_refused(folder, tmp_path, kind):
             os.mkfifo(folder / name)
         else:
             (folder / name).mkdir()
+        if name not in ("index.json", ".lock"):
+            with pytest.raises(DamagedIndexError, match=rf"{name} is damaged: it is a link, a folder, a pipe"):
+                SearchIndex.open(folder)
         with refused_in_one_line():
             use(folder)
             assert name == ".lock"

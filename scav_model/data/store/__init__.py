@@ -1,7 +1,8 @@
 """The feature store: a folder of features, made by extraction or imports, read by training and search.
 
-    header.json             what the features are, which shards are there, how far the lists below are valid
-    manifest.jsonl          a line per clip, in the order of its shards
+    header.json             what the features are, which shards are there, how far the lists below are valid; checksums
+                            of all files and of itself
+    manifest.jsonl          a line per clip, in the order of its shards, with its media file where that is known
     skipped.jsonl           a line per clip that could not be used, with the reason
     shard-00000.safetensors video (ΣN, Dv) and audio (ΣM, Da) of the shard's clips, one after the other
     index.safetensors       the manifest once more, in columns, so that a large store opens at once
