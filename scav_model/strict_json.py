@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import reprlib
 from collections.abc import Collection
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 MAX_DEPTH = 32
+# A file of zeros takes no space on the disk, and all of it in memory.
+MAX_BYTES = 1 << 30
 # Counts and sizes fit in 64 bits with a sign; so do sums of a few of them.
 MAX_INTEGER = 1 << 60
 
@@ -36,6 +39,18 @@ def read_json(content: bytes) -> Any:
     if level:
         raise ValueError(f"objects are nested more than {MAX_DEPTH} deep")
     return values
+
+
+def read_json_file(file: BinaryIO) -> Any:
+    """`read_json` of an open file.
+
+    Raises:
+        ValueError: as `read_json`; or more than 1 GiB.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"it has {size} bytes, more than {MAX_BYTES}")
+    return read_json(file.read())
 
 
 def _inside(value: Any) -> list[Any]:

@@ -21,7 +21,7 @@ from safetensors.torch import load
 from scav_model.config import Option
 from scav_model.data.store.layout import DTYPES
 from scav_model.files import open_inside, write_whole
-from scav_model.strict_json import Fields, read_json, shown
+from scav_model.strict_json import Fields, read_json_file, shown
 from scav_model.tensors import load_expected
 
 FORMAT = 2
@@ -154,7 +154,7 @@ class Header:
         path = folder / HEADER
         try:
             with open_inside(folder, HEADER) as file:
-                content = Fields(read_json(file.read()), "the file")
+                content = Fields(read_json_file(file), "the file")
             values = content.mapping("index")
             sound = content.integer("crc32") == _checksum(values)
             found = values.pop("format", None)
@@ -162,7 +162,7 @@ class Header:
             raise FileNotFoundError(
                 f"no search index at {folder} (no {HEADER} in it); make one with scav index build"
             ) from None
-        except (ValueError, MemoryError) as error:
+        except ValueError as error:
             raise DamagedIndexError(
                 f"{path} is damaged, or not the header of a search index ({error}); {AGAIN}"
             ) from None

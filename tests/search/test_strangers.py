@@ -322,6 +322,16 @@ def test_what_a_header_claims_is_checked_before_there_is_room_made_for_it(folder
         (folder / "index.json").write_bytes(kept)
 
 
+def test_files_of_a_terabyte_of_zeros_are_not_read(folder):
+    names = sorted(path.name for path in folder.iterdir() if "000001" not in path.name and path.name != ".lock")
+    for name in names:
+        kept = (folder / name).read_bytes()
+        os.truncate(folder / name, 10**12)
+        with pytest.raises(DamagedIndexError, match=f"{name} is damaged"):
+            SearchIndex.open(folder)
+        (folder / name).write_bytes(kept)
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "loop"])
 def test_files_that_are_none_are_refused(folder, tmp_path, kind):
     names = sorted(path.name for path in folder.iterdir() if "000001" not in path.name)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from scav_model.files import open_inside, write_whole
-from scav_model.strict_json import Fields, read_json, shown
+from scav_model.strict_json import MAX_BYTES, Fields, read_json_file, shown
 
 FORMAT = 3
 # Stores of format 2 have no checksums but those of their shards.
@@ -37,6 +37,8 @@ FIELDS_OF_FORMAT_2 = (
     "manifest_bytes",
     "skipped_bytes",
 )
+# Bytes of a clip's line in the manifest, on average.
+MAX_LINE = 1 << 16
 EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
@@ -124,7 +126,7 @@ class Header:
         path = folder / HEADER
         try:
             with open_inside(folder, HEADER) as file:
-                values = read_json(file.read())
+                values = read_json_file(file)
             return cls._of(values, folder)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(
@@ -132,7 +134,7 @@ class Header:
             ) from None
         except StoreError:
             raise
-        except (ValueError, MemoryError) as error:
+        except ValueError as error:
             raise StoreError(f"{path} is not the header of a feature store ({error}); extract again") from error
 
     @classmethod
@@ -160,7 +162,7 @@ class Header:
         def checksum(name: str) -> str | None:
             return None if version < FORMAT else fields.text(name)
 
-        return cls(
+        header = cls(
             video=_side(fields.mapping("video"), "video"),
             audio=_side(fields.mapping("audio"), "audio"),
             dtype=dtype,
@@ -173,6 +175,14 @@ class Header:
             skipped_sha256=checksum("skipped_sha256"),
             index_sha256=None if version < FORMAT else fields.take("index_sha256", (str, NoneType), "text or null"),
         )
+        # A file of zeros takes no space on the disk, and all of it in memory.
+        for name, there, most in (
+            ("manifest_bytes", header.manifest_bytes, header.clips * MAX_LINE),
+            ("skipped_bytes", header.skipped_bytes, MAX_BYTES),
+        ):
+            if there > most:
+                raise ValueError(f"expected {name!r} to be at most {most}, got {there}")
+        return header
 
     def differences(self, other: Header) -> list[str]:
         """What keeps `other`'s features out of this store: one "field: there …, now …" per field."""
