@@ -7,10 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scav_model.config import Config, from_dict
+from scav_model.extras import needed_by
 from scav_model.fields import nearest, section
+
+with needed_by("reading config files"):
+    import yaml
 
 CONFIGS = Path(__file__).parent / "configs"
 # Sections of a config, which a file may change in part; anything else it replaces whole, a metric's options too.

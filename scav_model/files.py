@@ -1,30 +1,81 @@
-"""Files that are there whole or not at all, and are known by their hash."""
+"""Files that are there whole or not at all, are known by their hash, and have one writer at a time."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+# Held by the process that writes to a folder.
+LOCK = ".lock"
+# What a file is called until it is whole: .NAME.PROCESS.partial
+PARTIAL = ".partial"
+ADVICE = {
+    errno.ENOSPC: "the disk is full; make room",
+    errno.EDQUOT: "this user's share of the disk is used up; make room",
+    errno.EFBIG: "the file is larger than the file system or ulimit -f allows; raise the limit",
+    errno.EIO: "the disk failed; check it",
+}
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Makes errors of writing `path`, in this block, name it and say what to do.
+
+    Raises:
+        OSError: with the errno of the disk's error, `filename` the path, in one line.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        causes = [*_causes(error)]
+        # Ctrl-C while PyTorch writes: its writer raises a RuntimeError on top of what its file raised.
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            raise KeyboardInterrupt from error
+        number = _errno(causes, str(path))
+        if number is None:
+            raise
+        advice = f": {ADVICE[number]}, then repeat" if number in ADVICE else ""
+        raise OSError(number, os.strerror(number) + advice, str(path)) from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error`, the error that it was raised from or on top of, and so on."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _errno(causes: Sequence[BaseException], path: str) -> int | None:
+    """The number of the first OSError; None where there is none, or one of another file."""
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            name = cause.filename
+            return cause.errno if name is None or str(name) == path or str(name).endswith(PARTIAL) else None
+    return errno.EIO if "PytorchStreamWriter failed writing" in str(causes[0]) else None
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write what `path` shall hold. Whatever interrupts this, `path` holds the old content or the new."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    with writing(path):
+        try:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -36,6 +87,12 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`replacing`, of text, in UTF-8."""
     write_whole(path, text.encode())
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """`replacing`, of a figure of matplotlib, as PNG."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
 
 
 def sync_folder(folder: Path) -> None:
@@ -54,15 +111,19 @@ def lock(path: Path) -> int | None:
 
     None where another process holds it.
     """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+    with writing(path):
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(f"expected {path} to be a regular file")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return None
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -80,6 +141,54 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
     if not stat.S_ISREG(path.lstat().st_mode):
         raise ValueError(f"expected {path} to be a regular file, found a link, a folder, a pipe or a device")
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+
+
+class FolderInUseError(RuntimeError):
+    """Another process works in a folder; the message names it."""
+
+
+@contextmanager
+def working_in(folder: Path, work: str) -> Iterator[None]:
+    """Holds a folder, made if need be, against other processes that work there, and removes what killed ones left.
+
+    The lock file is there as long as this block; a killed process leaves it behind, unlocked.
+
+    Args:
+        folder: where files are written.
+        work: what another process does there, for the error: "trains".
+
+    Raises:
+        FolderInUseError: another process holds the folder.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    descriptor = _lock_file(path)
+    if descriptor is None:
+        raise FolderInUseError(
+            f"another process {work} in {folder}; wait for it to end, stop it, or choose another folder"
+        )
+    try:
+        for partial in folder.glob(f".*{PARTIAL}"):
+            partial.unlink(missing_ok=True)
+        yield
+    finally:
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def _lock_file(path: Path) -> int | None:
+    """`lock`, of a file that its holder removes: what is locked is the file that has the name now."""
+    while (descriptor := lock(path)) is not None:
+        try:
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+    return None
 
 
 def file_sha256(path: Path | str) -> str:

@@ -43,7 +43,7 @@ class MeanEncoder:
     It takes tasks whose queries and documents are each video or audio.
 
     Args:
-        checkpoint: checkpoint.pt of a training run, or a folder that save_pretrained wrote.
+        checkpoint: a run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
         visual: front end of the training's features, as `scav extract` takes it.
         audio: likewise.
         options: of both front ends.
@@ -67,7 +67,7 @@ class MeanEncoder:
         name: str | None = None,
     ) -> None:
         path = Path(checkpoint).resolve()
-        self.model, self.config = load_model(path, device)
+        self.model, self.config = load_model(checkpoint, device)
         self.visual, self.audio = visual_encoder(visual, options), audio_encoder(audio, options)
         self.frame_rate, self.device = frame_rate, device
         sizes = {"video": (self.visual.dim, self.model.visual), "audio": (self.audio.dim, self.model.audio)}

@@ -1,25 +1,25 @@
-"""Models as folders, here or on the Hugging Face Hub: config.json and model.safetensors, from which no code is run."""
+"""Models that are saved, shared and had again: as folders, here or on the Hugging Face Hub, and from checkpoints.
+
+No code is run from any of them.
+"""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import nn
 
-from scav_model.config import Config, ModelConfig, from_dict, to_dict
-from scav_model.files import replacing, write_text
+from scav_model.config import Config, ModelConfig
+from scav_model.devices import to_device
+from scav_model.extras import needed_by
+from scav_model.saved_model import find, write_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 class Pretrained(nn.Module):
@@ -32,14 +32,13 @@ class Pretrained(nn.Module):
     config: ModelConfig
 
     def save_pretrained(self, folder: str | Path, config: Config | None = None) -> None:
-        """Writes config.json and model.safetensors. `config` is that of the training run, where there was one."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes config.json and model.safetensors. `config` is that of the training run, where there was one.
+
+        The metadata of model.safetensors hold the SHA-256 of the weights and of the config, which loading checks.
+        """
         settings = replace(config or Config(), model=self.config)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with replacing(folder / WEIGHTS) as file:
-            file.write(save(tensors, metadata={"format": "pt"}))
-        write_text(folder / CONFIG, json.dumps(to_dict(settings), indent=2) + "\n")
+        write_folder(Path(folder), settings, tensors)
 
     @classmethod
     def from_pretrained(
@@ -52,10 +51,11 @@ class Pretrained(nn.Module):
         local_files_only: bool = False,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """The model in a folder, or in a repository of the Hub, in evaluation mode.
+        """The model of a training run, of a folder, or of a repository of the Hub, in evaluation mode.
 
         Args:
-            name: Folder that `save_pretrained` wrote, or a repository as owner/name.
+            name: A run's folder, whose checkpoint.pt is taken; a checkpoint file; a folder that `save_pretrained`
+                wrote; or a repository as owner/name.
             revision: Branch, tag or commit of the repository; None takes its main branch.
             token: For a private repository; None takes that of `hf auth login`.
             cache_dir: Folder for what is downloaded; None takes huggingface_hub's.
@@ -63,23 +63,13 @@ class Pretrained(nn.Module):
             device: Where the model shall be.
 
         Raises:
-            FileNotFoundError: no such folder or repository, or one without config.json or model.safetensors.
-            ValueError: one of these is damaged, or the weights are not those of the config's model.
+            FileNotFoundError: no such file, folder or repository, or a folder without config.json or model.safetensors.
+            ValueError: a file is damaged, or the weights are not finite, or not those of the config's model; there is
+                no such device.
+            RuntimeError: this machine lacks the device.
         """
-        folder = Path(name)
-        if not folder.is_dir():
-            folder = download(str(name), revision, token, cache_dir, local_files_only)
-        model = cls(read_config(folder).model)
-        path = folder / WEIGHTS
-        if not path.is_file():
-            raise FileNotFoundError(f"{name} has no {WEIGHTS}; weights of other kinds are not read")
-        try:
-            model.load_state_dict(load_file(path))
-        except (SafetensorError, RuntimeError) as error:
-            # One line says it; PyTorch has another for each tensor.
-            reason = " ".join(str(error).split("\n\t")[:2])
-            raise ValueError(f"{path} does not hold the weights of the model in {CONFIG}: {reason}") from error
-        return model.to(device).eval()
+        hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        return load_pretrained(cls, name, device, **hub)[0]
 
     def push_to_hub(
         self,
@@ -101,7 +91,8 @@ class Pretrained(nn.Module):
             revision: Branch; None takes main.
             message: Of the commit.
         """
-        from huggingface_hub import HfApi
+        with needed_by("push_to_hub"):
+            from huggingface_hub import HfApi
 
         api = HfApi(token=token)
         repository = api.create_repo(name, private=private, exist_ok=True).repo_id
@@ -114,34 +105,18 @@ class Pretrained(nn.Module):
             )
 
 
-def read_config(folder: Path) -> Config:
-    """The config in a folder that `save_pretrained` wrote."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {CONFIG}; expected a folder that save_pretrained wrote")
+Model = TypeVar("Model", bound=Pretrained)
+
+
+def load_pretrained(
+    cls: type[Model], name: str | Path, device: str | torch.device = "cpu", **hub: Any
+) -> tuple[Model, Config]:
+    """The model and its config, as `Pretrained.from_pretrained`; `hub` are its arguments that concern repositories."""
+    device = to_device(device)
+    saved = find(name, **hub)
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    return from_dict(Config, found)
-
-
-def download(
-    name: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None, local_files_only: bool
-) -> Path:
-    """The folder of a repository's config and weights, downloaded where they are not yet."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            allow_patterns=[CONFIG, WEIGHTS],
-        )
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise FileNotFoundError(f"{name} is no folder here, and no repository that can be had: {error}") from error
-    return Path(folder)
+        model = cls(saved.config.model)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(f"{saved.source}: no model can be made from its config: {error}") from error
+    saved.fill(model)
+    return model.to(device).eval(), saved.config

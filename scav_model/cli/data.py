@@ -65,8 +65,11 @@ def extract(
     from scav_model.data.extract import ExtractionConfig
     from scav_model.data.extract import extract as run
     from scav_model.data.manifest import read_manifest
+    from scav_model.devices import parse_device, to_device
     from scav_model.encoders import EncoderOptions, both_encoders
 
+    # The machines of a cluster may have what this one lacks.
+    (to_device if ray is None else parse_device)(device)
     clips = folder(source).clips if source.is_dir() else read_manifest(source)
     options = EncoderOptions(clip_features, beats_frequency, device, precision, batch_frames)
     config = ExtractionConfig(

@@ -78,7 +78,7 @@ def evaluate(
     """Searches stored features with a trained model: R@1, R@5, R@10 in percent, median and mean rank.
 
     Args:
-        checkpoint: checkpoint.pt of a training run, or a folder that save_pretrained wrote.
+        checkpoint: A run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
         features: Gallery: a feature file (safetensors), a feature store, or one split of it, STORE:SPLIT; every clip is
             a query and an item, in both directions.
         modes: Ways to search: mean (pooled cosine), sequence (the metric), hybrid (mean, then sequence for the best).

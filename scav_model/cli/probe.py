@@ -38,7 +38,7 @@ def temporal(
     """Shifts, rolls, crops, warps, reverses and permutes test clips in time: recall against the strength, by metric.
 
     Args:
-        checkpoint: checkpoint.pt of a training run.
+        checkpoint: A run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
         features: Gallery: a feature file (safetensors), a feature store, or STORE:SPLIT; all clips search all.
         out: Folder for results.json (written after every cell), table.md and recall.png.
         metrics: Distances to search by: pooled_cosine, or metrics of scav_kernels.cdist.
@@ -94,7 +94,7 @@ def ablation(
     """Recall by distance, sequence length, resolution and interpolation direction, of one model without training.
 
     Args:
-        checkpoint: checkpoint.pt of a training run.
+        checkpoint: A run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
         features: Gallery: a feature file (safetensors), a feature store, or STORE:SPLIT; all clips search all.
         out: Folder for results.json (written after every cell), table.md and recall.png.
         metrics: Distances to search by: pooled_cosine, or metrics of scav_kernels.cdist.
@@ -147,7 +147,8 @@ def efficiency(
     """Recall against time and pairs compared: by mean, hybrid over its candidates, exact with bounds and without.
 
     Args:
-        checkpoint: checkpoint.pt of a training run, which is searched by its own distance.
+        checkpoint: The model, which is searched by its own distance: a run's folder, its checkpoint.pt, a folder that
+            save_pretrained wrote, or owner/name on the Hub.
         features: Gallery: a feature file (safetensors), a feature store, or STORE:SPLIT; held in memory, encoded.
         out: Folder for results.json (with every time that was measured), table.md and curve.png.
         candidates: Numbers of clips that hybrid takes from the pooled ranking, at least 10.

@@ -33,7 +33,8 @@ def index_build(
 
     Args:
         index: Folder of the index, new or begun with the same checkpoint.
-        checkpoint: checkpoint.pt of a training run; queries are encoded by it too.
+        checkpoint: A run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub;
+            queries are encoded by it too.
         features: Clips to be found: a feature store, one split of it, STORE:SPLIT, or a feature file (safetensors).
         manifest: Manifest (JSON Lines) that the features were extracted from, so that hits name their media files; null
             takes the files that the feature store names.
@@ -285,12 +286,14 @@ def search(
         gpus_per_worker: Share of a GPU that each worker compares on; 0 compares on CPUs, one for each.
     """
     from scav_model.cluster.search import search_workers
+    from scav_model.devices import to_device
     from scav_model.files import write_whole
     from scav_model.search import SearchIndex
     from scav_model.search import search as find
     from scav_model.search.page import as_html
     from scav_model.search.report import alignments, as_json, as_table
 
+    to_device(device)
     opened = SearchIndex.open(index)
     check_metric(opened, metric)
     asked = _queries(opened, query, batch, features, side, checkpoint, {"video": visual, "audio": audio}, device)

@@ -22,6 +22,7 @@ from scav_model.demo.results import write_json
 from scav_model.demo.run import FRAME_RATE
 from scav_model.demo.systems import FULL, SYSTEMS
 from scav_model.distances import Sequences, retrieval_distance
+from scav_model.files import write_text
 from scav_model.model import AudioVisualModel
 from scav_model.objective_config import SOURCES, NegativesConfig, TasksConfig
 from scav_model.objectives import Encode
@@ -106,7 +107,7 @@ def run_combinations(
         rows.append(train_and_search(combination, config, training, held_out, out / combination.name, resume))
         write_json(out / "combinations.json", rows)
     text = tables(rows)
-    (out / "combinations.md").write_text(text + "\n", encoding="utf-8")
+    write_text(out / "combinations.md", text + "\n")
     print(text)
 
 

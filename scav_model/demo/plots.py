@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 import scav_kernels
 from scav_model.demo.results import Row, average
+from scav_model.extras import needed_by
+from scav_model.files import write_figure
+
+with needed_by("plotting"):
+    import matplotlib
+    from matplotlib.figure import Figure
 
 RETRIEVALS = ("mean", "sequence", "hybrid")
 
@@ -39,7 +43,7 @@ def plot_retrieval(runs: Sequence[Sequence[Row]], labels: dict[str, str], path: 
     seeds = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
     axes.set_title(f"Retrieval among {gallery} held-out clips{seeds}")
     axes.legend(title="search by", frameon=False)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)
 
 
 def _merge_directions(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
@@ -97,7 +101,7 @@ def plot_alignment(
     sound.set_yticks([])
     sound.set_xlabel("audio, s")
     sound.set_ylabel("mel band")
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)
 
 
 def _strip(frames: NDArray[np.uint8], shown: int) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.devices import to_device
 from scav_model.encoders.encoder import Array, EncoderError, choose_precision
 from scav_model.encoders.weights import looks_untrained, read_checkpoint, weights_sha256
 from scav_model.files import file_sha256, write_whole
@@ -62,7 +63,7 @@ class BeatsEncoder:
         if batch_windows < 1:
             raise EncoderError(f"expected batch_windows to be at least 1, got {batch_windows}")
         self.path, self.frequency, self.batch_windows = Path(path), frequency, batch_windows
-        self.device = torch.device(device)
+        self.device = to_device(device)
         self.precision = choose_precision(precision, self.device)
         config, state = read_beats(self.path)
         self._model = _build(config, state)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scav_model.data.pictures import Picture
+from scav_model.devices import to_device
 from scav_model.encoders.encoder import Array, EncoderError, choose_precision, unchanged
 from scav_model.encoders.weights import looks_untrained, read_checkpoint, weights_sha256
 from scav_model.files import file_sha256
@@ -88,7 +89,7 @@ class ClipEncoder:
         if batch_frames < 1:
             raise EncoderError(f"expected batch_frames to be at least 1, got {batch_frames}")
         self.spec, self.features = spec, features
-        self.device = torch.device(device)
+        self.device = to_device(device)
         self.precision = choose_precision(precision, self.device)
         self.batch_frames = batch_frames
         self._tower, self._preprocessing, self._file = _load(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scav_model.devices import parse_device
 from scav_model.encoders.beats import BeatsEncoder
 from scav_model.encoders.clip import SPEC, ClipEncoder
 from scav_model.encoders.encoder import AudioEncoder, EncoderError, VisualEncoder
@@ -19,6 +20,10 @@ class EncoderOptions:
     device: str = "cpu"
     precision: str = "auto"  # bfloat16 on a GPU that has it; or float32, bfloat16
     batch_frames: int = 256  # frames through CLIP at a time
+
+    def __post_init__(self) -> None:
+        # Its name alone: another machine may be the one that encodes.
+        parse_device(self.device)
 
 
 def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEncoder:

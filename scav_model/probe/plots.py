@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from scav_model.files import replacing
+from scav_model.extras import needed_by
+from scav_model.files import write_figure
 from scav_model.probe.results import Row, both_ways
 from scav_model.probe.transforms import TRANSFORMATIONS
+
+with needed_by("plotting"):
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which differ for every kind of eye, and markers, for print. A metric keeps its own.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
@@ -108,8 +110,7 @@ def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
     handles, names = grid[0][0].get_legend_handles_labels()
     figure.suptitle(title)
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150)
+    write_figure(path, figure)
 
 
 def _draw(
@@ -148,8 +149,7 @@ def _draw(
     handles, names = grid.flat[0].get_legend_handles_labels()
     figure.suptitle(title)
     figure.legend(handles, names, title=legend, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150)
+    write_figure(path, figure)
 
 
 def _style(label: str, labels: Sequence[str]) -> dict[str, str]:

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from scav_model.files import replacing, write_text
+from scav_model.extras import needed_by
+from scav_model.files import write_figure, write_text
 from scav_model.reproduce.published import DATASETS, LABELS
+
+with needed_by("plotting"):
+    import matplotlib
+    from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 
@@ -21,8 +24,8 @@ def write_report(out: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> No
     """Everything from `rows`, the results of every row, way to search and direction, as `search` gives them."""
     searches = by_search(rows)
     write_text(out / "results.json", json.dumps({**about, "rows": rows}, indent=2) + "\n")
-    save(plot_searches(searches, DATASETS[about["dataset"]]), out / "results.png")
-    save(plot_hybrid(searches, DATASETS[about["dataset"]]), out / "hybrid.png")
+    write_figure(out / "results.png", plot_searches(searches, DATASETS[about["dataset"]]))
+    write_figure(out / "hybrid.png", plot_hybrid(searches, DATASETS[about["dataset"]]))
     write_text(out / "results.md", markdown(about, searches))
 
 
@@ -131,8 +134,3 @@ def plot_hybrid(searches: Sequence[Row], dataset: str) -> Figure:
     axes.set_title(f"{dataset}: hybrid search")
     axes.legend(frameon=False)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150)

@@ -13,18 +13,19 @@ from scav_model.search.layout import Header, SearchIndexError
 
 
 def load_for(header: Header, checkpoint: Path | None = None, device: str = "cpu") -> AudioVisualModel:
-    """The model that encoded an index, from where it was then, or from `checkpoint`.
+    """The model that encoded an index, from where it was then, or from `checkpoint`, as `load_model` takes it.
 
     Raises:
         SearchIndexError: the file is not there, or holds other weights.
     """
     path = Path(header.checkpoint) if checkpoint is None else checkpoint
-    if not path.is_file():
+    try:
+        model, _ = load_model(path, device)
+    except FileNotFoundError as error:
         raise SearchIndexError(
             f"no checkpoint at {path}, and a query has to be encoded by the model that encoded the index; "
-            "name its file with --checkpoint"
-        )
-    model, _ = load_model(path, device)
+            f"name its file with --checkpoint ({error})"
+        ) from error
     check_weights(header, path, model)
     return model
 
@@ -52,7 +53,7 @@ def header_for(
     """The header of a new index.
 
     Args:
-        checkpoint: file that the model is from.
+        checkpoint: what the model was loaded from.
         features: `describe_features` of what the model takes.
         metric, options: of the distance; None takes those that the model is to be searched with.
         dtype: of the encoded steps on disk.
@@ -75,7 +76,8 @@ def header_for(
                 f"{features[side]['dim']}; extract them with the front ends that it was trained with"
             )
     return Header(
-        checkpoint=str(checkpoint.resolve()),
+        # A repository of the Hub is no file.
+        checkpoint=str(checkpoint.resolve() if checkpoint.exists() else checkpoint),
         model_sha256=weights_sha256(model.state_dict()),
         metric=distance.metric,
         options=distance.options,

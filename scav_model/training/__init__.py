@@ -1,7 +1,10 @@
 """Contrastive training, in one process or in several that train as one."""
 
-from scav_model.training.loop import TrainResult, train
-from scav_model.training.optimiser import learning_rate_factor, make_optimizer
-from scav_model.training.snapshots import BEST, CHECKPOINT
+from scav_model.extras import needed_by
+
+with needed_by("training"):
+    from scav_model.training.loop import TrainResult, train
+    from scav_model.training.optimiser import learning_rate_factor, make_optimizer
+    from scav_model.training.snapshots import BEST, CHECKPOINT
 
 __all__ = ["BEST", "CHECKPOINT", "TrainResult", "learning_rate_factor", "make_optimizer", "train"]

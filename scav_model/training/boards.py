@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scav_model.config import Config, to_dict
+from scav_model.extras import needed_by
 
 
 class Board(Protocol):
@@ -24,7 +25,8 @@ class TensorBoard:
     """Event files in `folder`; those of steps from `first` on, which an interrupted run wrote, no longer count."""
 
     def __init__(self, folder: Path, first: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        with needed_by("writing losses for TensorBoard (tensorboard: true)"):
+            from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder), purge_step=first)
 
@@ -40,12 +42,8 @@ class WeightsAndBiases:
     """A run of a project of Weights & Biases, known by the folder, so that a resumed run goes on in it."""
 
     def __init__(self, project: str, folder: Path, config: Config) -> None:
-        try:
+        with needed_by("writing losses to Weights & Biases (wandb)"):
             import wandb
-        except ImportError as error:
-            raise ImportError(
-                'wandb names a project, but the package is missing; pip install "scav-kernels[wandb]", or leave it out'
-            ) from error
         name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
         self.run = wandb.init(
             project=project, id=name, name=folder.name, dir=str(folder), config=to_dict(config), resume="allow"

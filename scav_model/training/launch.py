@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from scav_model.config import ComputeConfig, Config
+from scav_model.devices import to_device
 
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 # How long processes wait for one that searches a large gallery alone. A dead one is noticed at once, by torchrun.
@@ -23,13 +24,14 @@ PATIENCE = timedelta(hours=6)
 
 def launch(config: Config) -> Fabric:
     """This process's device and precision; under torchrun, its place among the others, who are waited for."""
-    kind, _, index = config.device.partition(":")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"device is {config.device}, but PyTorch finds no CUDA GPU here; use cpu")
-    devices: Any = [int(index)] if index and kind != "cpu" else 1
+    device = to_device(config.device)
+    kind = device.type
+    # PyTorch types it as an int, and it is None where the name has none.
+    index: int | None = device.index
+    devices: Any = 1 if index is None or kind == "cpu" else [index]
     nodes, strategy = 1, "auto"
     if torch.distributed.is_torchelastic_launched():
-        if index:
+        if index is not None:
             raise ValueError(
                 f"device must be {kind} under torchrun, which gives each process its own, got {config.device}"
             )

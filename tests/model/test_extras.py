@@ -1,0 +1,67 @@
+"""Packages that are missing."""
+
+import subprocess
+import sys
+
+import pytest
+from processes import ENVIRONMENT
+
+from scav_model.extras import EXTRAS, MissingPackageError, needed_by
+
+# The process finds no package of that name, and runs the statement.
+PROGRAM = """
+import sys
+sys.modules[sys.argv[1]] = None
+try:
+    exec(sys.argv[2])
+except ImportError as error:
+    print(error)
+"""
+TRAIN = """
+import torch
+from pathlib import Path
+from tempfile import mkdtemp
+from scav_model.config import Config, ModelConfig, OptimConfig
+from scav_model.data import FeatureSet
+from scav_model.train import train
+clips = FeatureSet(list("abcd"), [torch.randn(10, 6)] * 4, [torch.randn(12, 5)] * 4)
+sizes = ModelConfig(dim=16, visual_blocks=1, audio_blocks=1, heads=2, conv_groups=4, conv_kernel=4)
+train(Config(model=sizes, optim=OptimConfig(epochs=1, batch_size=4), {options}), clips, out=Path(mkdtemp()))
+"""
+PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pretrained('owner/name')"
+
+
+@pytest.mark.parametrize(
+    ("package", "statement", "extra"),
+    [
+        ("tensorboard", TRAIN.format(options=""), "model"),
+        ("wandb", TRAIN.format(options="wandb='project', tensorboard=False"), "wandb"),
+        ("lightning_fabric", "import scav_model.train", "model"),
+        ("orjson", "import scav_model.data", "model"),
+        ("huggingface_hub", PUSH, "model"),
+        ("matplotlib", "import scav_model.demo.plots", "model"),
+    ],
+)
+def test_a_missing_package_is_named_with_what_installs_it(package, statement, extra):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, package, statement], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert f" needs {package} (" in lines[0]
+    assert lines[0].endswith(f"; pip install 'scav-kernels[{extra}]'")
+
+
+@pytest.mark.parametrize("package", EXTRAS)
+def test_every_package_of_an_extra_is_explained_once(package):
+    with pytest.raises(MissingPackageError) as caught, needed_by("the page"), needed_by("search"):
+        raise ModuleNotFoundError(f"No module named '{package}'", name=f"{package}.part")
+    expected = f"search needs {package} (No module named '{package}'); pip install 'scav-kernels[{EXTRAS[package]}]'"
+    assert str(caught.value) == expected
+
+
+def test_other_import_errors_stay_as_they_are():
+    error = ImportError("cannot import name 'Fabrik'", name="scav_model.training")
+    with pytest.raises(ImportError) as caught, needed_by("training"):
+        raise error
+    assert caught.value is error
