@@ -57,8 +57,9 @@ def _errno(causes: Sequence[BaseException], path: str) -> int | None:
     """The number of the first OSError; None where there is none, or one of another file."""
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno is not None:
-            name = cause.filename
-            return cause.errno if name is None or str(name) == path or str(name).endswith(PARTIAL) else None
+            names = [str(name) for name in (cause.filename, cause.filename2) if name is not None]
+            here = not names or any(name == path or name.endswith(PARTIAL) for name in names)
+            return cause.errno if here else None
     return errno.EIO if "PytorchStreamWriter failed writing" in str(causes[0]) else None
 
 
@@ -169,14 +170,19 @@ def working_in(folder: Path, work: str) -> Iterator[None]:
             f"another process {work} in {folder}; wait for it to end, stop it, or choose another folder"
         )
     try:
-        for partial in folder.glob(f".*{PARTIAL}"):
-            partial.unlink(missing_ok=True)
+        remove_partial(folder)
         yield
     finally:
         try:
             path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what killed processes left of files that they were writing; nobody may be writing there."""
+    for partial in folder.glob(f".*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
 
 
 def _lock_file(path: Path) -> int | None:

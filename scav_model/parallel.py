@@ -8,7 +8,8 @@ once. So a loss over a whole batch needs no factor, and neither does the mean of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -111,6 +112,21 @@ def from_first(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+@contextmanager
+def entered_by_first(context: AbstractContextManager[Any], *errors: type[Exception]) -> Iterator[None]:
+    """Enters a context in the first process alone; where that raises one of `errors`, it is raised in all of them."""
+    with ExitStack() as stack:
+        refusal: Exception | None = None
+        if rank() == 0:
+            try:
+                stack.enter_context(context)
+            except errors as error:
+                refusal = error
+        if refusal := from_first(refusal):
+            raise refusal
+        yield
 
 
 def from_all(value: T) -> list[T]:

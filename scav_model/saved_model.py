@@ -47,7 +47,7 @@ class SavedModel:
         set_weights(model, self.weights, f"{self.source} does not hold the weights of the model in {self.settings}")
         if self.damage is not None:
             raise ValueError(self.damage)
-        check_finite(self.weights, self.source)
+        check_finite_weights(self.weights, self.source)
 
 
 def find(name: str | Path, **hub: Any) -> SavedModel:
@@ -161,15 +161,17 @@ def set_weights(module: nn.Module, weights: Any, fault: str) -> None:
         raise ValueError(f"{fault}: {' '.join(str(error).split(chr(10) + chr(9))[:2])}") from error
 
 
-def check_finite(weights: Mapping[str, Tensor], source: str) -> None:
-    """A ValueError that names the first tensor with NaN or infinity."""
+def nonfinite(weights: Mapping[str, Tensor]) -> str | None:
+    """Which tensor has NaN or infinity, the first one, and how many; None where all are finite."""
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            count = int((~tensor.isfinite()).sum())
-            raise ValueError(
-                f"{source}: {name} has {count} of {tensor.numel()} weights that are NaN or infinite; "
-                "name an earlier checkpoint, or train again with a lower learning rate"
-            )
+            return f"{name} has {int((~tensor.isfinite()).sum())} of {tensor.numel()} numbers that are NaN or infinite"
+    return None
+
+
+def check_finite_weights(weights: Mapping[str, Tensor], source: str) -> None:
+    if found := nonfinite(weights):
+        raise ValueError(f"{source}: {found}; name an earlier checkpoint, or train again with a lower learning rate")
 
 
 def download(

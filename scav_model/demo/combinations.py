@@ -22,7 +22,7 @@ from scav_model.demo.results import write_json
 from scav_model.demo.run import FRAME_RATE
 from scav_model.demo.systems import FULL, SYSTEMS
 from scav_model.distances import Sequences, retrieval_distance
-from scav_model.files import write_text
+from scav_model.files import working_in, write_text
 from scav_model.model import AudioVisualModel
 from scav_model.objective_config import SOURCES, NegativesConfig, TasksConfig
 from scav_model.objectives import Encode
@@ -98,16 +98,16 @@ def run_combinations(
     if len(training) < FEWEST_CLIPS:
         raise ValueError(f"expected at least {FEWEST_CLIPS} training clips to fill a dictionary, got {len(training)}")
     held_out = open_features(features, "test")
-    out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for combination in tqdm([*every_combination(systems)], desc="combinations", unit="model"):
-        config = combination.config(
-            epochs=epochs, clips=len(training), seed=seed, manifest=None if manifest is None else str(manifest)
-        )
-        rows.append(train_and_search(combination, config, training, held_out, out / combination.name, resume))
-        write_json(out / "combinations.json", rows)
-    text = tables(rows)
-    write_text(out / "combinations.md", text + "\n")
+    with working_in(out, "trains combinations"):
+        rows = []
+        for combination in tqdm([*every_combination(systems)], desc="combinations", unit="model"):
+            config = combination.config(
+                epochs=epochs, clips=len(training), seed=seed, manifest=None if manifest is None else str(manifest)
+            )
+            rows.append(train_and_search(combination, config, training, held_out, out / combination.name, resume))
+            write_json(out / "combinations.json", rows)
+        text = tables(rows)
+        write_text(out / "combinations.md", text + "\n")
     print(text)
 
 

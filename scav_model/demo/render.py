@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scav_model.demo.scene import Scene, SceneObject
+from scav_model.files import PARTIAL, writing
 
 Floats = NDArray[np.floating]
 
@@ -28,12 +29,13 @@ SWELL = 0.4  # growth of the radius at a flash, as a share of it
 
 def render(scene: Scene, path: Path) -> None:
     """Write `scene` to `path`, whole or not at all."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
-    try:
-        _write(partial, draw(scene), synthesise(scene))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    with writing(path):
+        try:
+            _write(partial, draw(scene), synthesise(scene))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def draw(scene: Scene) -> NDArray[np.uint8]:
@@ -203,7 +205,7 @@ TIMBRES: dict[str, Callable[[Floats, float, np.random.Generator], Floats]] = {
 
 
 def _write(path: Path, frames: NDArray[np.uint8], sound: Floats) -> None:
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "ultrafast", "crf": "23"})
         video.width, video.height, video.pix_fmt = SIZE, SIZE, "yuv420p"
         # Workers render clips side by side; more threads in each would also make the file depend on their number.

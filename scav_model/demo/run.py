@@ -44,6 +44,7 @@ from scav_model.demo.scene import SceneConfig, make_scene
 from scav_model.demo.systems import FULL, QUICK, SYSTEMS, DemoSize, System
 from scav_model.distances import retrieval_distance
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
+from scav_model.files import remove_partial, working_in
 from scav_model.retrieval import encode, evaluate
 from scav_model.train import CHECKPOINT, train
 
@@ -81,7 +82,8 @@ def run_demo(
     try:
         # One worker would be this process and a hand-over.
         workers = 0 if torch.get_num_threads() == 1 else torch.get_num_threads()
-        _run(Path(out), range(seed, seed + seeds), size, resume, workers)
+        with working_in(Path(out), "runs a demo"):
+            _run(Path(out), range(seed, seed + seeds), size, resume, workers)
     finally:
         torch.set_num_threads(before)
 
@@ -139,6 +141,7 @@ def _render_clips(folder: Path, seed: int, size: DemoSize, workers: int) -> Path
     ]
     for split in ("train", "test"):
         (folder / "clips" / split).mkdir(parents=True, exist_ok=True)
+        remove_partial(folder / "clips" / split)
     missing = [clip for clip in clips if not clip.path.exists()]
     if missing:
         work = functools.partial(_render_clip, seed=seed, scene=size.scene)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from scav_model.config import Option
 from scav_model.distances import Distance, Sequences
-from scav_model.files import write_text
+from scav_model.files import working_in, write_text
 from scav_model.probe.change import SIDES, WHERE, Change, Sides, Where, changed
 from scav_model.probe.plots import plot_ablation
 from scav_model.probe.results import Results, Row, both_ways, markdown
@@ -130,29 +130,30 @@ def run_ablation(
     check(lengths, factors, resample, where, reduction, coarsen_sides)
     searched = variants(subject, metrics, options, resample)
     settings = {**subject.settings(), "reduction": reduction, "coarsen": coarsen_sides, "options": options}
-    results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
-    grid = product(dict.fromkeys(where), sorted(set(lengths), reverse=True), sorted(set(factors)), searched)
-    cells = [dict(zip(KEYS, (place, length, factor, *key), strict=True)) for place, length, factor, key in grid]
-    missing = [cell for cell in cells if not results.has(**cell)]
-    if missing:
-        encoded = subject.encode(subject.features)
-        now: tuple[Any, ...] = ()
-        sequences = encoded
-        for cell in tqdm(missing, desc="cells", unit="cell"):
-            place, length, factor = cell["where"], cell["length"], cell["factor"]
-            if now != (place, length, factor):
-                now = (place, length, factor)
-                changes: list[tuple[Change, Sides]] = [
-                    (shortening(length), "both"),
-                    (coarsening(factor, reduction), coarsen_sides),
-                ]
-                sequences = encoded if length == factor == 1 else changed(subject, encoded, changes, place)
-            found = search(*sequences, searched[cell["metric"], cell["resample"]])
-            results.add([{**cell, **_about(cell, sequences), **row} for row in found])
-    rows = results.of(cells)
-    write_text(out / "table.md", table(rows, subject, reduction, coarsen_sides) + "\n")
-    plot_ablation(rows, gallery=len(subject.features), coarsened=coarsen_sides, path=out / "recall.png")
-    return rows
+    with working_in(out, "runs an experiment"):
+        results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
+        grid = product(dict.fromkeys(where), sorted(set(lengths), reverse=True), sorted(set(factors)), searched)
+        cells = [dict(zip(KEYS, (place, length, factor, *key), strict=True)) for place, length, factor, key in grid]
+        missing = [cell for cell in cells if not results.has(**cell)]
+        if missing:
+            encoded = subject.encode(subject.features)
+            now: tuple[Any, ...] = ()
+            sequences = encoded
+            for cell in tqdm(missing, desc="cells", unit="cell"):
+                place, length, factor = cell["where"], cell["length"], cell["factor"]
+                if now != (place, length, factor):
+                    now = (place, length, factor)
+                    changes: list[tuple[Change, Sides]] = [
+                        (shortening(length), "both"),
+                        (coarsening(factor, reduction), coarsen_sides),
+                    ]
+                    sequences = encoded if length == factor == 1 else changed(subject, encoded, changes, place)
+                found = search(*sequences, searched[cell["metric"], cell["resample"]])
+                results.add([{**cell, **_about(cell, sequences), **row} for row in found])
+        rows = results.of(cells)
+        write_text(out / "table.md", table(rows, subject, reduction, coarsen_sides) + "\n")
+        plot_ablation(rows, gallery=len(subject.features), coarsened=coarsen_sides, path=out / "recall.png")
+        return rows
 
 
 def _about(cell: Mapping[str, Any], sequences: tuple[Sequences, Sequences]) -> dict[str, Any]:

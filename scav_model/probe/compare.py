@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scav_model.files import writing
 from scav_model.probe.plots import plot_disturbances
 from scav_model.probe.results import both_ways, load
 from scav_model.probe.temporal import KEYS
@@ -46,7 +47,8 @@ def run_compare(results: Mapping[str, Path], metric: str | None, path: Path) -> 
     shared = first["settings"]
     what = "features" if shared["where"] == "features" else "encoded steps"
     title = f"Retrieval among {shared['gallery']} clips, the time of their {shared['side']} {what} disturbed"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     plot_disturbances(lines, gallery=shared["gallery"], title=title, legend="model, searched by", path=path)
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import scav_kernels
 from scav_model.distances import retrieval_distance
-from scav_model.files import write_text
+from scav_model.files import working_in, write_text
 from scav_model.probe.plots import plot_efficiency
 from scav_model.probe.results import RESULTS, Row, markdown
 from scav_model.probe.subject import Subject
@@ -55,35 +55,35 @@ def run_efficiency(
         raise ValueError(f"candidates must be at least {K}, as many as are to be found, got {min(candidates)}")
     if len(subject.features) < K:
         raise ValueError(f"expected at least {K} clips to search among, got {len(subject.features)}")
-    if (out / RESULTS).exists() and not overwrite:
-        raise FileExistsError(f"{out / RESULTS} exists; --overwrite starts anew, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    distance = retrieval_distance(subject.config)
-    load = os.getloadavg()[0]
-    clips = len(subject.features)
-    chosen = torch.randperm(clips, generator=torch.Generator().manual_seed(seed))[:queries].sort().values
-    sides = dict(zip(("video", "audio"), subject.encode(subject.features), strict=True))
-    counts = sorted({min(count, clips) for count in candidates})
-    rows: list[Row] = []
-    with tqdm(total=len(DIRECTIONS) * (repeats + 1), desc="searches", unit="round") as bar:
-        for direction, (asked, target) in zip(DIRECTIONS, (("video", "audio"), ("audio", "video")), strict=True):
-            some = type(sides[asked])(*(part[chosen.to(part.device)] for part in sides[asked]))
-            ways = Ways(some, sides[target], asked, distance)
-            rows += measure(ways, chosen, direction, counts, repeats, lambda: bar.update())
-    settings = {
-        **subject.settings(),
-        "metric": distance.metric,
-        "options": distance.options,
-        "per_step": distance.per_step,
-        "queries": len(chosen),
-        "seed": seed,
-        "repeats": repeats,
-        "machine": {**machine(), "load_before": load},
-    }
-    write_text(out / RESULTS, json.dumps({"format": 1, "settings": settings, "rows": rows}, indent=1) + "\n")
-    write_text(out / "table.md", table(rows, settings) + "\n")
-    plot_efficiency(rows, title=title(settings), path=out / "curve.png")
-    return rows
+    with working_in(out, "runs an experiment"):
+        if (out / RESULTS).exists() and not overwrite:
+            raise FileExistsError(f"{out / RESULTS} exists; --overwrite starts anew, or choose another --out")
+        distance = retrieval_distance(subject.config)
+        load = os.getloadavg()[0]
+        clips = len(subject.features)
+        chosen = torch.randperm(clips, generator=torch.Generator().manual_seed(seed))[:queries].sort().values
+        sides = dict(zip(("video", "audio"), subject.encode(subject.features), strict=True))
+        counts = sorted({min(count, clips) for count in candidates})
+        rows: list[Row] = []
+        with tqdm(total=len(DIRECTIONS) * (repeats + 1), desc="searches", unit="round") as bar:
+            for direction, (asked, target) in zip(DIRECTIONS, (("video", "audio"), ("audio", "video")), strict=True):
+                some = type(sides[asked])(*(part[chosen.to(part.device)] for part in sides[asked]))
+                ways = Ways(some, sides[target], asked, distance)
+                rows += measure(ways, chosen, direction, counts, repeats, lambda: bar.update())
+        settings = {
+            **subject.settings(),
+            "metric": distance.metric,
+            "options": distance.options,
+            "per_step": distance.per_step,
+            "queries": len(chosen),
+            "seed": seed,
+            "repeats": repeats,
+            "machine": {**machine(), "load_before": load},
+        }
+        write_text(out / RESULTS, json.dumps({"format": 1, "settings": settings, "rows": rows}, indent=1) + "\n")
+        write_text(out / "table.md", table(rows, settings) + "\n")
+        plot_efficiency(rows, title=title(settings), path=out / "curve.png")
+        return rows
 
 
 def measure(

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scav_model.config import Option
-from scav_model.files import write_text
+from scav_model.files import working_in, write_text
 from scav_model.probe.change import WHERE, Change, Sides, Where, changed
 from scav_model.probe.plots import plot_temporal
 from scav_model.probe.results import Results, Row, both_ways, markdown
@@ -77,35 +77,36 @@ def run_temporal(
     searched = distances(subject.config, metrics, options)
     strengths = sorted({0.0, *strengths})
     settings = {**subject.settings(), "side": side, "where": where, "seed": seed, "options": options}
-    results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
-    cells: list[dict[str, Any]] = [
-        {"transformation": transformation, "strength": strength, "metric": metric}
-        for transformation in dict.fromkeys(transformations)
-        for strength in strengths
-        for metric in searched
-    ]
-    missing = [cell for cell in cells if not results.has(**cell)]
-    if missing:
-        encoded = subject.encode(subject.features)
-        undisturbed: dict[str, list[Row]] = {}
-        now: tuple[str, float] | None = None
-        sequences = encoded
-        for cell in tqdm(missing, desc="cells", unit="cell"):
-            transformation, strength, metric = cell["transformation"], cell["strength"], cell["metric"]
-            if strength == 0:
-                found = undisturbed.get(metric) or search(*encoded, searched[metric])
-                undisturbed[metric] = found
-            else:
-                if now != (transformation, strength):
-                    now = (transformation, strength)
-                    change = disturbance(transformation, strength, seed)
-                    sequences = changed(subject, encoded, [(change, side)], where)
-                found = search(*sequences, searched[metric])
-            results.add({**cell, **row} for row in found)
-    rows = results.of(cells)
-    write_text(out / "table.md", table(rows, len(subject.features), side, where) + "\n")
-    plot_temporal(rows, gallery=len(subject.features), side=side, where=where, path=out / "recall.png")
-    return rows
+    with working_in(out, "runs an experiment"):
+        results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
+        cells: list[dict[str, Any]] = [
+            {"transformation": transformation, "strength": strength, "metric": metric}
+            for transformation in dict.fromkeys(transformations)
+            for strength in strengths
+            for metric in searched
+        ]
+        missing = [cell for cell in cells if not results.has(**cell)]
+        if missing:
+            encoded = subject.encode(subject.features)
+            undisturbed: dict[str, list[Row]] = {}
+            now: tuple[str, float] | None = None
+            sequences = encoded
+            for cell in tqdm(missing, desc="cells", unit="cell"):
+                transformation, strength, metric = cell["transformation"], cell["strength"], cell["metric"]
+                if strength == 0:
+                    found = undisturbed.get(metric) or search(*encoded, searched[metric])
+                    undisturbed[metric] = found
+                else:
+                    if now != (transformation, strength):
+                        now = (transformation, strength)
+                        change = disturbance(transformation, strength, seed)
+                        sequences = changed(subject, encoded, [(change, side)], where)
+                    found = search(*sequences, searched[metric])
+                results.add({**cell, **row} for row in found)
+        rows = results.of(cells)
+        write_text(out / "table.md", table(rows, len(subject.features), side, where) + "\n")
+        plot_temporal(rows, gallery=len(subject.features), side=side, where=where, path=out / "recall.png")
+        return rows
 
 
 def table(rows: Sequence[Row], gallery: int, side: Sides, where: Where) -> str:

@@ -11,7 +11,8 @@ A row that has its rows.json is finished; one that has a checkpoint goes on from
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from scav_model.config import Config
 from scav_model.config_files import load
 from scav_model.data import Features, open_features
 from scav_model.distances import retrieval_distance
-from scav_model.files import write_text
+from scav_model.files import LOCK, FolderInUseError, working_in, write_text
 from scav_model.reproduce.published import LABELS, published
 from scav_model.reproduce.report import write_report
 from scav_model.retrieval import encode, evaluate
@@ -50,6 +51,7 @@ def reproduce(
 
     Raises:
         FileExistsError: `out` is not empty, and this is not to resume.
+        FolderInUseError: another process works in `out`.
         ValueError: `out` holds a run of other clips or settings; a row or k that there is not.
     """
     unknown = [row for row in rows if row not in LABELS]
@@ -75,41 +77,50 @@ def reproduce(
         "clips": {split: fingerprint(clips) for split, clips in splits.items()},
     }
     # The first process looks, and all of them hear what it found.
-    refusal = prepare(out, stamp, resume) if parallel.rank() == 0 else None
-    if refusal := parallel.from_first(refusal):
-        raise refusal
-    if parallel.rank() == 0:
-        for split, clips in splits.items():
-            write_text(out / f"{split}-ids.txt", "".join(f"{name}\n" for name in clips.ids))
-    found = []
-    for row, config in configs.items():
-        found += train_and_search(dataset, row, config, splits, out / row, ks)
-    if parallel.rank() == 0:
-        write_report(out, stamp | {"features": str(features)}, found)
-        print((out / "results.md").read_text(encoding="utf-8"))
+    with parallel.entered_by_first(folder_of(out, stamp, resume), OSError, FolderInUseError, ValueError):
+        if parallel.rank() == 0:
+            for split, clips in splits.items():
+                write_text(out / f"{split}-ids.txt", "".join(f"{name}\n" for name in clips.ids))
+        found = []
+        for row, config in configs.items():
+            found += train_and_search(dataset, row, config, splits, out / row, ks)
+        if parallel.rank() == 0:
+            write_report(out, stamp | {"features": str(features)}, found)
+            print((out / "results.md").read_text(encoding="utf-8"))
 
 
-def prepare(out: Path, stamp: Mapping[str, Any], resume: bool) -> Exception | None:
-    """Makes `out` the folder of this run, or says why it cannot be."""
+@contextmanager
+def folder_of(out: Path, stamp: Mapping[str, Any], resume: bool) -> Iterator[None]:
+    """Holds `out` as the folder of this run.
+
+    Raises:
+        FolderInUseError: another process works there.
+        FileExistsError, ValueError: it holds something else.
+    """
+    with working_in(out, "reproduces results"):
+        prepare(out, stamp, resume)
+        yield
+
+
+def prepare(out: Path, stamp: Mapping[str, Any], resume: bool) -> None:
+    """Makes `out` the folder of this run; raises why it cannot be."""
     wanted = json.loads(json.dumps(stamp))
     path = out / STAMP
-    if out.exists() and any(out.iterdir()):
+    if any(file.name != LOCK for file in out.iterdir()):
         if not path.exists():
-            return FileExistsError(f"{out} holds something else; choose another folder")
+            raise FileExistsError(f"{out} holds something else; choose another folder")
         if not resume:
-            return FileExistsError(f"{out} holds an earlier run; resume it, remove it, or choose another folder")
+            raise FileExistsError(f"{out} holds an earlier run; resume it, remove it, or choose another folder")
         there = json.loads(path.read_text(encoding="utf-8"))
         differing = [
             f"{name}: there {there.get(name)}, now {now}" for name, now in wanted.items() if there.get(name) != now
         ]
         if differing:
-            return ValueError(
+            raise ValueError(
                 f"{out} holds a run of other clips or settings ({'; '.join(differing)}); repeat them, or choose "
                 "another folder"
             )
-    out.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(wanted, indent=2) + "\n")
-    return None
 
 
 def train_and_search(

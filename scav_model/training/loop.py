@@ -16,12 +16,13 @@ from scav_model import checkpoint, parallel
 from scav_model.config import Config, to_dict
 from scav_model.data import Features
 from scav_model.distances import retrieval_distance
+from scav_model.files import FolderInUseError, working_in, write_text
 from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
 from scav_model.training.boards import open_boards
 from scav_model.training.launch import launch, numerics
 from scav_model.training.run import Run
-from scav_model.training.snapshots import Snapshots
+from scav_model.training.snapshots import CONFIG, Snapshots
 
 
 @dataclass
@@ -60,9 +61,9 @@ def train(
         train_features: Clips to contrast.
         eval_features: Clips to search every `config.retrieval.every` epochs; None evaluates never.
         out: Folder for checkpoint.pt (after every epoch, and as `config.checkpoints` says), config.yaml and
-            tensorboard/; None writes nothing.
-        resume: Continue the run in `out`. A checkpoint of another config, other clips or another number of processes
-            is a ValueError.
+            tensorboard/; None writes nothing. One run at a time: a second one in the folder is a FolderInUseError.
+        resume: Continue the run in `out`, from its start where it was stopped before its first checkpoint. A
+            checkpoint of another config, other clips or another number of processes is a ValueError.
         overwrite: Start anew although `out` holds a checkpoint.
         progress: Show a progress bar with loss and clips per second (on a terminal) and a line per epoch.
 
@@ -84,8 +85,8 @@ def train(
     snapshots = None if out is None else Snapshots(out, config.checkpoints)
     if resume and snapshots is None:
         raise ValueError("resume needs the folder of the run, got out=None")
-    if snapshots is not None and snapshots.path.exists() and not resume and not overwrite:
-        raise FileExistsError(f"{snapshots.path} exists; resume it, overwrite it, or choose another folder")
+    if snapshots is not None:
+        snapshots.check(resume=resume, overwrite=overwrite)
     fabric = launch(config)
     first = parallel.rank() == 0
     devices = [fabric.device] if fabric.device.type == "cuda" else []
@@ -93,13 +94,17 @@ def train(
         torch.manual_seed(config.seed)
         run = Run(config, train_features, fabric)
         stack.callback(run.loader.close)
-        if snapshots is not None and resume:
-            run.load_state(checkpoint.load(snapshots.path, "cpu"))
+        if snapshots is not None:
+            held = working_in(snapshots.folder, "trains")
+            stack.enter_context(parallel.entered_by_first(held, OSError, FolderInUseError))
+            # Another run may have ended there meanwhile.
+            snapshots.check(resume=resume, overwrite=overwrite)
+            if resume and snapshots.path.exists():
+                run.load_state(checkpoint.load(snapshots.path, "cpu"), snapshots.path)
         # Nobody writes before all have read.
         fabric.barrier()
         if out is not None and snapshots is not None and first:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "config.yaml").write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+            write_text(out / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
             if resume and run.step == 0:
                 snapshots.retain(run.history)
             if run.epoch < config.optim.epochs:

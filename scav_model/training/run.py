@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import numpy
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from scav_model import parallel
-from scav_model.config import Config, differences, from_dict, to_dict
+from scav_model.config import Config, differences, to_dict
 from scav_model.data import Batch, Features
 from scav_model.distances import Sequences, retrieval_distance
 from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
 from scav_model.retrieval import encode, evaluate
+from scav_model.saved_model import as_config, check_finite_weights, nonfinite, set_weights
 from scav_model.training.boards import Board
 from scav_model.training.encoding import Encoding
 from scav_model.training.loading import Loader
@@ -179,7 +181,17 @@ class Run:
         return {**fingerprint(self.features), "processes": parallel.world_size()}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; every process must ask, as each has its own random state."""
+        """What a checkpoint holds; every process must ask, as each has its own random state.
+
+        Raises:
+            RuntimeError: weights are NaN or infinite, which no later step mends.
+        """
+        for module in {self.model, self.trained}:
+            if found := nonfinite(module.state_dict()):
+                raise RuntimeError(
+                    f"after step {self.steps_done}, {found}; this is not saved: train again with a lower "
+                    "optim.learning_rate"
+                )
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -202,27 +214,69 @@ class Run:
             state["averaged"] = int(self.average.n_averaged)
         return state
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        found = differences(from_dict(Config, state["config"]), self.config)
+    def load_state(self, state: Mapping[str, Any], source: Path) -> None:
+        """Continues the run of a checkpoint, which is read from `source`.
+
+        Raises:
+            ValueError: it is another run's, or lacks a part of `state`.
+        """
+        check_parts(state, source)
+        found = differences(as_config(state["config"], source), self.config)
         for name, now in self.origin().items():
-            if now != state["data"][name]:
-                found.append(f"{name}: checkpoint {state['data'][name]!r}, now {now!r}")
+            if now != state["data"].get(name):
+                found.append(f"{name}: checkpoint {state['data'].get(name)!r}, now {now!r}")
         if found:
             raise ValueError("the checkpoint belongs to another run: " + "; ".join(found))
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
-        self.readings = Readings(state["readings"])
-        self.history = state["history"]
-        self.model.load_state_dict(state["model"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        modules: dict[str, nn.Module] = {"model": self.model, "objective": self.objective}
         if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-            self.average.n_averaged.fill_(state["averaged"])
-        random = state["random"][parallel.rank()]
-        torch.set_rng_state(random["cpu"])
-        if self.device.type == "cuda" and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"], self.device)
+            modules["average"] = self.average.module
+        for name, module in modules.items():
+            set_weights(module, state.get(name), f"{source} does not hold the {name} of this run")
+            check_finite_weights(state[name], f"{source}, {name}")
+        try:
+            self.readings = Readings(state["readings"])
+            self.history = state["history"]
+            if len(self.history) != self.epoch or not all("seconds" in record for record in self.history):
+                raise ValueError(f"expected a record of each of {self.epoch} epochs, got {len(self.history)}")
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            if self.average is not None:
+                self.average.n_averaged.fill_(state["averaged"])
+            random = state["random"][parallel.rank()]
+            torch.set_rng_state(random["cpu"])
+            if self.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"], self.device)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{source} does not hold the state of this run ({type(error).__name__}: {error}); "
+                "name another checkpoint, or train again"
+            ) from error
+
+
+# What a checkpoint has besides weights, by type.
+PARTS: dict[str, type] = {
+    "config": Mapping,
+    "data": Mapping,
+    "epoch": int,
+    "step": int,
+    "seconds": float,
+    "readings": Mapping,
+    "history": list,
+    "optimizer": Mapping,
+    "schedule": Mapping,
+    "random": list,
+}
+
+
+def check_parts(state: Mapping[str, Any], source: Path) -> None:
+    for name, kind in PARTS.items():
+        if not isinstance(state.get(name), kind):
+            found = type(state[name]).__name__ if name in state else "none"
+            raise ValueError(
+                f"{source}: expected the {name} of a run, of type {kind.__name__}, got {found}; "
+                "name another checkpoint, or train again"
+            )
 
 
 def fingerprint(features: Features) -> dict[str, Any]:

@@ -9,9 +9,13 @@ from typing import Any
 
 from scav_model import checkpoint
 from scav_model.config import CheckpointConfig
+from scav_model.files import PARTIAL, writing
+from scav_model.saved_model import CHECKPOINT
 
-CHECKPOINT = "checkpoint.pt"
+__all__ = ["BEST", "CHECKPOINT", "CONFIG", "Snapshots"]
+
 BEST = "best.pt"
+CONFIG = "config.yaml"
 
 
 class Snapshots:
@@ -21,6 +25,13 @@ class Snapshots:
         self.folder = folder
         self.config = config
         self.path = folder / CHECKPOINT
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """An error where the folder has a run that is not to be resumed or overwritten, or none that is to be."""
+        if resume and not self.path.exists() and not (self.folder / CONFIG).is_file():
+            raise FileNotFoundError(f"no checkpoint at {self.path}; name a run's folder, or start without resuming")
+        if self.path.exists() and not resume and not overwrite:
+            raise FileExistsError(f"{self.path} exists; resume it, overwrite it, or choose another folder")
 
     def save(self, state: dict[str, Any]) -> None:
         checkpoint.save(self.path, state)
@@ -48,11 +59,16 @@ def epoch_name(epoch: int | str) -> str:
 
 def copy(source: Path, target: Path) -> None:
     """`target` becomes what `source` is now; whatever interrupts this, it is whole."""
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.name}{PARTIAL}")
     partial.unlink(missing_ok=True)
-    try:
-        # A second name of the same bytes, which stay when `source` is replaced.
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    with writing(target):
+        try:
+            # A second name of the same bytes, which stay when `source` is replaced.
+            os.link(source, partial)
+        except OSError:
+            try:
+                shutil.copyfile(source, partial)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
+        os.replace(partial, target)

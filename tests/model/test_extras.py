@@ -26,7 +26,7 @@ from scav_model.data import FeatureSet
 from scav_model.train import train
 clips = FeatureSet(list("abcd"), [torch.randn(10, 6)] * 4, [torch.randn(12, 5)] * 4)
 sizes = ModelConfig(dim=16, visual_blocks=1, audio_blocks=1, heads=2, conv_groups=4, conv_kernel=4)
-train(Config(model=sizes, optim=OptimConfig(epochs=1, batch_size=4), {options}), clips, out=Path(mkdtemp()))
+train(Config(model=sizes, optim=OptimConfig(epochs=1, batch_size=4)), clips, out=Path(mkdtemp()))
 """
 PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pretrained('owner/name')"
 
@@ -34,8 +34,7 @@ PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pre
 @pytest.mark.parametrize(
     ("package", "statement", "extra"),
     [
-        ("tensorboard", TRAIN.format(options=""), "model"),
-        ("wandb", TRAIN.format(options="wandb='project', tensorboard=False"), "wandb"),
+        ("tensorboard", TRAIN, "model"),
         ("lightning_fabric", "import scav_model.train", "model"),
         ("orjson", "import scav_model.data", "model"),
         ("huggingface_hub", PUSH, "model"),
