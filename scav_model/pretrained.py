@@ -16,7 +16,7 @@ from torch import nn
 from scav_model.config import Config, ModelConfig
 from scav_model.devices import to_device
 from scav_model.extras import needed_by
-from scav_model.saved_model import find, write_folder
+from scav_model.saved_model import find, one_line, write_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -117,6 +117,6 @@ def load_pretrained(
     try:
         model = cls(saved.config.model)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise ValueError(f"{saved.source}: no model can be made from its config: {error}") from error
+        raise ValueError(f"{saved.source}: no model can be made from its config: {one_line(error)}") from error
     saved.fill(model)
     return model.to(device).eval(), saved.config

@@ -90,7 +90,7 @@ def read_folder(folder: Path) -> SavedModel:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
     except Exception as error:
         # Damage makes the library raise errors of many kinds.
-        raise ValueError(f"{path} does not hold the weights of the model in {CONFIG}: {error}") from error
+        raise ValueError(f"{path} does not hold the weights of the model in {CONFIG}: {one_line(error)}") from error
     if metadata.get(WEIGHTS_SHA256) not in (None, weights_sha256(weights)):
         raise ValueError(
             f"{path} is damaged: its weights are not those that were saved, by their checksum; copy it again"
@@ -147,7 +147,11 @@ def as_config(settings: Any, source: Path) -> Config:
             raise TypeError(f"expected settings by name, got {type(settings).__name__}")
         return from_dict(Config, settings)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{source} holds no config of this version: {error}") from error
+        raise ValueError(f"{source} holds no config of this version: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def set_weights(module: nn.Module, weights: Any, fault: str) -> None:

@@ -21,7 +21,7 @@ from scav_model.distances import Sequences, retrieval_distance
 from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
 from scav_model.retrieval import encode, evaluate
-from scav_model.saved_model import as_config, check_finite_weights, nonfinite, set_weights
+from scav_model.saved_model import as_config, check_finite_weights, nonfinite, one_line, set_weights
 from scav_model.training.boards import Board
 from scav_model.training.encoding import Encoding
 from scav_model.training.loading import Loader
@@ -249,7 +249,7 @@ class Run:
                 torch.cuda.set_rng_state(random["cuda"], self.device)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ValueError(
-                f"{source} does not hold the state of this run ({type(error).__name__}: {error}); "
+                f"{source} does not hold the state of this run ({type(error).__name__}: {one_line(error)}); "
                 "name another checkpoint, or train again"
             ) from error
 
