@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from scav_model.data.datasets import Listing
+    from scav_model.data.manifest import Clip
     from scav_model.data.store.layout import Header
 
 
@@ -32,7 +33,8 @@ def extract(
     """Turns media files into a store of features; the same command goes on where it was stopped.
 
     Args:
-        source: Manifest (JSON Lines) of clips, or a folder of media files ([SPLIT/][LABEL/]NAME.mp4).
+        source: Manifest (JSON Lines) of clips, a folder of media files ([SPLIT/][LABEL/]NAME.mp4), or one media file.
+            A line of the manifest that gives no clip is named and counts as a clip that could not be used.
         out: Folder of the feature store; one that was begun with the same options is gone on with.
         visual: patches (no download); clip:MODEL:WEIGHTS, where WEIGHTS is a file or a tag of open_clip, for example
             clip:ViT-L-14-quickgelu:openai; clip:FOLDER with open_clip_config.json; or clip:hf-hub:ORGANISATION/NAME.
@@ -61,16 +63,14 @@ def extract(
     from functools import partial
 
     from scav_model.cluster import OverRay, connect
-    from scav_model.data.datasets import folder
     from scav_model.data.extract import ExtractionConfig
     from scav_model.data.extract import extract as run
-    from scav_model.data.manifest import read_manifest
     from scav_model.devices import parse_device, to_device
     from scav_model.encoders import EncoderOptions, both_encoders
 
     # The machines of a cluster may have what this one lacks.
     (to_device if ray is None else parse_device)(device)
-    clips = folder(source).clips if source.is_dir() else read_manifest(source)
+    clips, bad_lines = _clips(source)
     options = EncoderOptions(clip_features, beats_frequency, device, precision, batch_frames)
     config = ExtractionConfig(
         frame_rate=frame_rate,
@@ -89,8 +89,29 @@ def extract(
             spread = OverRay(workers, gpus_per_worker, encoders)
         elif gpus_per_worker:
             raise ValueError("expected --ray with --gpus_per_worker; add --ray local")
-        done = run(clips, out, *encoders(), config, spread)
+        done = run(clips, out, *encoders(), config, spread, bad_lines)
     print(f"{out}: {done.summary()}")
+
+
+def _clips(source: Path) -> tuple[list["Clip"], int]:
+    """Return the clips of a manifest, a folder or a media file, and how many lines of a manifest give none."""
+    from scav_model.data.datasets import folder, is_media, media_clip
+    from scav_model.data.manifest import read_manifest_lenient
+    from scav_model.text import say
+
+    if source.is_dir():
+        listing = folder(source)
+        for remark in listing.remarks:
+            say(f"{source}: {remark}")
+        return listing.clips, 0
+    if is_media(source):
+        return [media_clip(source)], 0
+    if not source.exists():
+        raise FileNotFoundError(f"nothing at {source}; expected a manifest, a folder of media files or a media file")
+    clips, bad = read_manifest_lenient(source)
+    for line in bad:
+        say(f"skipped {line}")
+    return clips, len(bad)
 
 
 def features_info(store: Path) -> None:
@@ -165,11 +186,13 @@ def features_import(
     audio_key: str = "audio",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     shard_megabytes: int = 256,
+    max_clip_megabytes: int = 1024,
 ) -> None:
     """Puts features that others made into a store; the layouts are in docs/extraction.md.
 
     Args:
-        format: npz (a folder of ID.npz), hdf5 (groups of two datasets) or webdataset (tars of ID.video.npy and so on).
+        format: npz (a folder of ID.npz), hdf5 (groups of two datasets) or webdataset (tars of ID.video.npy and so on,
+            plain or compressed).
         source: Folder or file.
         out: Folder of the feature store.
         video_rate_hz: Video steps per second.
@@ -179,11 +202,19 @@ def features_import(
         audio_key: Name of the audio's array, (steps, features).
         dtype: Numbers on disk; bfloat16 and float16 take half the room of float32.
         shard_megabytes: Size of a file of the store, in MiB.
+        max_clip_megabytes: Size of a clip's two arrays in memory, in MiB, above which it is skipped and not read.
     """
     from scav_model.data.importers import ImportConfig, import_features
 
     config = ImportConfig(
-        video_rate_hz, audio_rate_hz, split, video_key, audio_key, dtype, shard_bytes=shard_megabytes << 20
+        video_rate_hz,
+        audio_rate_hz,
+        split,
+        video_key,
+        audio_key,
+        dtype,
+        shard_megabytes << 20,
+        max_clip_megabytes << 20,
     )
     taken, skipped = import_features(format, source, out, config)
     print(f"{out}: {taken} clips imported, {skipped} could not be used")
@@ -206,7 +237,7 @@ def manifest_vggsound(listing: Path, media: Path, *, out: Path, split: str | Non
     """Makes a manifest of VGGSound's csv and a folder of its videos; says which are missing.
 
     Args:
-        listing: vggsound.csv (YouTube id, start, label, split) or the csv of the test set.
+        listing: vggsound.csv (YouTube id, start, label, split) or the csv of the test set; commas, tabs or semicolons.
         media: Folder of media files, ID_000030.mp4 (the ten seconds) or ID.mp4 (the whole video), at any depth.
         out: Manifest to write; its ids go beside it as NAME.ids.txt, those that are missing as NAME.missing.txt.
         split: Keep this split only; a list that names no splits gets it as its own; null keeps all, test where none.
@@ -238,6 +269,7 @@ def manifest_folder(media: Path, *, out: Path, split: str = "test") -> None:
 
     Args:
         media: The folder; a first level named train, val or test is the split, the folder a file lies in its label.
+            Hidden files and files of other suffixes than videos have are passed over and counted.
         out: Manifest to write; its ids go beside it as NAME.ids.txt.
         split: Split of files outside such a folder.
     """
@@ -250,6 +282,7 @@ def _write(listing: "Listing", out: Path) -> None:
     from scav_model.data.ids import ids_sha256, write_ids
     from scav_model.data.manifest import write_manifest
     from scav_model.files import write_whole
+    from scav_model.text import say
 
     ids = [clip.id for clip in listing.clips]
     missing = out.with_name(f"{out.stem}.missing.txt")
@@ -259,5 +292,7 @@ def _write(listing: "Listing", out: Path) -> None:
     write_manifest(out, listing.clips)
     write_ids(out.with_name(f"{out.stem}.ids.txt"), ids)
     write_whole(missing, "".join(f"{name}\n" for name in listing.missing).encode())
+    for remark in listing.remarks:
+        say(remark)
     print(f"{out}: {listing.summary()}" + (f", listed in {missing}" if listing.missing else ""))
     print(f"SHA-256 of the ids: {ids_sha256(ids)}")

@@ -130,6 +130,7 @@ def extract(
     audio: AudioEncoder,
     config: ExtractionConfig | None = None,
     spread: Spread | None = None,
+    bad_lines: int = 0,
 ) -> Extraction:
     """Put the features of `clips` into the store at `out`, less those that it holds already.
 
@@ -139,6 +140,7 @@ def extract(
     Args:
         spread: who decodes and encodes, such as `scav_model.cluster.OverRay`; None: `workers` processes decode and this
             one encodes. The store is written here.
+        bad_lines: lines of the manifest that give no clip; each counts as a clip that could not be used.
 
     Raises:
         StoreError: the store was begun with other settings; the message names them.
@@ -168,8 +170,8 @@ def extract(
         finally:
             run.bar.close()
         writer.finish()
-        bad = sum(clip.id in writer.skipped for clip in clips)
-    _check_share(bad, len(clips), run.skipped, config.max_bad_share)
+        bad = bad_lines + sum(clip.id in writer.skipped for clip in clips)
+    _check_share(bad, bad_lines + len(clips), run.skipped, config.max_bad_share)
     return Extraction(run.clips, run.skipped, run.media_seconds, time.perf_counter() - run.started)
 
 

@@ -7,6 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scav_model.files import write_whole
+from scav_model.text import shown
+
+
+def name_problem(key: str, value: object) -> str | None:
+    """Return why a store cannot hold `value` as an id or a split, or None if it can.
+
+    Args:
+        key: what the value is, for the message: "id" or "split".
+        value: of a manifest, an archive or a table.
+    """
+    if not isinstance(value, str) or not value:
+        return f"expected {key!r} to be a non-empty string, got {shown(value)}"
+    if not value.isprintable():
+        return f"expected {key!r} to be of printable characters (no tabs, line ends or surrogates), got {shown(value)}"
+    return None
+
+
+def label_problem(value: object) -> str | None:
+    """Return why a store cannot hold `value` as a label, or None if it can."""
+    if not isinstance(value, str):
+        return f"expected 'label' to be a string, got {shown(value)}"
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        return f"expected 'label' to be text that UTF-8 can hold, got {shown(value)}"
+    return None
 
 
 def ids_text(ids: Sequence[str]) -> bytes:

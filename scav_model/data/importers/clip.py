@@ -1,0 +1,168 @@
+"""An imported clip, and the checks that all formats share."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scav_model.data.datasets import SPLITS
+from scav_model.data.folders import passed_over_line, walk
+from scav_model.data.ids import label_problem, name_problem
+from scav_model.data.store.layout import StoreError
+from scav_model.data.store.writer import SHARD_BYTES
+from scav_model.text import printable, shown
+
+MAX_TEXT_BYTES = 1 << 20  # of a label or split
+
+
+class ImportProblem(ValueError):
+    """Why a clip, or the rest of a file, cannot be imported."""
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What the files do not say of themselves."""
+
+    video_rate_hz: float  # video steps per second
+    audio_rate_hz: float  # audio steps per second
+    split: str = "train"  # of clips that come without one
+    video_key: str = "video"  # name of the video's array
+    audio_key: str = "audio"  # name of the audio's array
+    dtype: str = "float32"  # of the numbers on disk
+    shard_bytes: int = SHARD_BYTES
+    max_clip_bytes: int = 1 << 30  # bytes of a clip's two arrays in memory, above which it is skipped
+
+    def __post_init__(self) -> None:
+        for name in ("video_rate_hz", "audio_rate_hz"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"expected {name} to be above 0 steps/s, got {getattr(self, name)}")
+        if self.max_clip_bytes < 1:
+            raise ValueError(f"expected max_clip_bytes to be at least 1, got {self.max_clip_bytes}")
+        if problem := name_problem("split", self.split):
+            raise ValueError(problem)
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        return self.video_key, self.audio_key
+
+
+@dataclass(frozen=True)
+class ImportedClip:
+    """A clip, or the reason why it, or the rest of a file, cannot be used.
+
+    Attributes:
+        id: of the clip, or the name of the file.
+        origin: file, for the list of clips that could not be used.
+        content: the two arrays, (N, Dv) and (M, Da), or the reason.
+        label: class or caption, if known.
+        split: if known.
+    """
+
+    id: str
+    origin: str
+    content: tuple[NDArray[Any], NDArray[Any]] | str
+    label: str | None = None
+    split: str | None = None
+
+
+# Yields the clips of a source. Counts what it passes over, by kind.
+Reader = Callable[[Path, ImportConfig, "Counter[str]"], Generator[ImportedClip]]
+
+
+def files_of(source: Path, suffixes: tuple[str, ...], passed_over: Counter[str]) -> list[Path]:
+    """Return the source itself where it is a file, else the files below it."""
+    if source.is_file():
+        return [source]
+    found = walk(source, suffixes)
+    passed_over.update(found.passed_over)
+    if not found.files:
+        raise StoreError(f"no {suffixes[0]} files in {source} ({passed_over_line(found.passed_over) or 'it is empty'})")
+    return found.files
+
+
+def file_name(path: Path, source: Path) -> str:
+    """Return a file's path below the source, without suffix, as an id."""
+    below = Path(path.name) if path == source else path.relative_to(source)
+    return printable(below.with_suffix("").as_posix())
+
+
+def file_problem(path: Path, source: Path, error: Exception) -> ImportedClip:
+    """Return the entry of a file that cannot be read, or not to its end."""
+    below = path.name if path == source else path.relative_to(source).as_posix()
+    return ImportedClip(printable(below), str(path), reason_of(error))
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """Return an id, and the split that its first folder names, if it does.
+
+    `./test/a`, `/test/a` and `x/../test/a` are all `a` of `test`.
+    """
+    normal = printable(posixpath.normpath(f"/{name}").lstrip("/"))
+    first, separator, rest = normal.partition("/")
+    return (rest, first) if separator and first in SPLITS else (normal, None)
+
+
+def file_split(name: str) -> str | None:
+    """Return the split that an archive's first folder, or its whole name, stands for."""
+    first = name.split("/")[0]
+    return first if first in SPLITS else None
+
+
+def check_size(config: ImportConfig, described: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]]) -> None:
+    """Refuse a clip by the names, dtypes and shapes of its arrays, before they are allocated.
+
+    Raises:
+        ImportProblem: objects, or more bytes than `max_clip_bytes`.
+    """
+    total = 0
+    for name, dtype, shape in described:
+        if dtype.hasobject:
+            raise ImportProblem(f"{name}: expected numbers, got objects (pickled, or of variable length)")
+        # Imported numbers become float32.
+        total += math.prod(shape) * max(dtype.itemsize, 4)
+    if total > config.max_clip_bytes:
+        shapes = " and ".join(f"{name} {shape}" for name, _, shape in described)
+        raise ImportProblem(
+            f"{total} bytes ({shapes}) are more than max_clip_bytes = {config.max_clip_bytes}; raise it to import them"
+        )
+
+
+def text_of(key: str, value: Any) -> str | None:
+    """Return a label or split from a string, UTF-8 bytes, an integer, or an array of one of these.
+
+    None and empty text are None.
+
+    Raises:
+        ImportProblem: anything else.
+    """
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(())[()]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise ImportProblem(f"{key}: expected UTF-8 text, got {shown(value)}") from error
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None or value == "":
+        return None
+    problem = label_problem(value) if key == "label" else name_problem(key, value)
+    if problem:
+        raise ImportProblem(problem)
+    return str(value)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a file could not be read, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ImportProblem) else f"{type(error).__name__}: {text}"
