@@ -11,6 +11,7 @@ from pathlib import Path
 from scav_model.data.text_files import ManifestError, line_problem, read_text
 
 DELIMITERS = (",", "\t", ";")
+END = "end of the table"
 LINE_ENDS = re.compile(r"\s*[\r\n]+\s*")
 Row = tuple[int, list[str]]  # first line, from 1; cells without spaces around them
 
@@ -42,12 +43,17 @@ def read_table(path: Path, is_row: Callable[[list[str]], bool]) -> list[Row]:
 
 
 def _rows(text: str, path: Path, delimiter: str, is_row: Callable[[list[str]], bool]) -> Iterator[Row]:
-    lines = list(io.StringIO(text, newline=""))
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    # A quote that is not closed swallows what comes after it, the last line too.
+    lines = [*io.StringIO(f"{text}\n", newline=""), END]
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     number = 1
     try:
         for cells in reader:
-            # A quote that is not closed reaches to the next one and swallows the rows between.
+            if cells == [END]:
+                return
+            if reader.line_num == len(lines):
+                raise csv.Error("a quote is not closed")
+            # Or it reaches to the next quote and swallows the rows between.
             for swallowed in lines[number : reader.line_num]:
                 if is_row([cell.strip() for cell in swallowed.split(delimiter)]):
                     raise csv.Error(f"the cell runs on to line {reader.line_num} and takes in other rows")

@@ -154,7 +154,7 @@ def text_of(key: str, value: Any) -> str | None:
             raise ImportProblem(f"{key}: expected UTF-8 text, got {shown(value)}") from error
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return None
     problem = label_problem(value) if key == "label" else name_problem(key, value)
     if problem:

@@ -139,7 +139,7 @@ def _check_storage(key: str, item: Any, config: ImportConfig) -> None:
     # Before its shape is asked for, which can open a virtual dataset's sources.
     if item.is_virtual or item.external:
         raise ImportProblem(
-            f"{key} lies in other files (virtual or external), which are not opened; copy it with h5repack"
+            f"{key} lies in other files (virtual or external), which are not opened; write its numbers into this one"
         )
     properties = item.id.get_create_plist()
     for index in range(properties.get_nfilters()):
@@ -157,7 +157,8 @@ def _attribute(group: Any, key: str) -> str | None:
 
     if not h5py.h5a.exists(group.id, key.encode()):
         return None
-    size = h5py.h5a.open(group.id, key.encode()).get_storage_size()
+    attribute = h5py.h5a.open(group.id, key.encode())
+    size = math.prod(attribute.shape) * attribute.dtype.itemsize
     if size > MAX_TEXT_BYTES:
         raise ImportProblem(f"{key}: expected a short text, got {size} bytes")
     return text_of(key, group.attrs[key])
