@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from scav_model.files import replacing
+from scav_model.text import shown
 
 
 class FeatureSet:
@@ -101,14 +102,16 @@ class FeatureSet:
         try:
             with safe_open(path, framework="pt") as file:
                 ids = json.loads((file.metadata() or {})["ids"])
+                if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+                    raise ValueError(f"expected a list of ids, got {shown(ids)}")
                 video, audio = (
                     list(file.get_tensor(name).split(file.get_tensor(f"{name}_lengths").tolist()))
                     for name in ("video", "audio")
                 )
-        except (SafetensorError, KeyError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} is not a feature file (expected safetensors with ids, video, video_lengths, audio and "
-                f"audio_lengths): {error}; extract the features again"
+                f"audio_lengths): {' '.join(str(error).split())}; extract the features again"
             ) from error
         return cls(ids, video, audio) if ids else cls([], [], [])
 

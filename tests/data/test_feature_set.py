@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from scav_model.data import FeatureSet, collate
 
@@ -66,6 +67,20 @@ def test_bad_sets_and_files(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"\0" * 64)
     with pytest.raises(ValueError, match="is not a feature file"):
         FeatureSet.load(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("ids", "lengths"), [("[", [3]), ('"a"', [3]), ("[1]", [3]), ('["a"]', [9]), ('["a"]', [-1]), ('["a"]', [1.5])]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, ids: str, lengths: list[int]) -> None:
+    steps, sizes = torch.zeros(3, 4), torch.tensor(lengths)
+    tensors = {"video": steps, "audio": steps, "video_lengths": sizes, "audio_lengths": sizes}
+    save_file(
+        {name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "bad.safetensors", metadata={"ids": ids}
+    )
+    with pytest.raises(ValueError, match=r"bad\.safetensors is not a feature file") as error:
+        FeatureSet.load(tmp_path / "bad.safetensors")
+    assert "\n" not in str(error.value)
 
 
 def test_a_batch_is_padded_with_zeros() -> None:
