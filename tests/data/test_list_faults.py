@@ -252,6 +252,7 @@ def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
     for name in ("media/test/a.mp4", "elsewhere/dog/b.mp4"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
+    (tmp_path / "outside.mp4").touch()
     (root / "train").symlink_to(tmp_path / "elsewhere")
     (root / "test" / "loop").symlink_to(root)
     (root / "up").symlink_to(tmp_path)
