@@ -142,7 +142,7 @@ class MeanEncoder:
             padded = torch.nn.utils.rnn.pad_sequence(steps, batch_first=True)
             return Sequences(tower(padded.to(self.device), lengths.to(self.device)).cpu(), lengths)
 
-        prepared = ordered_map(prepare, rows, workers=workers, chunk=1, waiting=batch_size)
+        prepared = ordered_map(prepare, rows, workers=workers, waiting=batch_size)
         for clip in tqdm(prepared, total=len(rows), desc=f"encode {side}", unit="clip"):
             waiting.append(clip)
             if len(waiting) == batch_size:

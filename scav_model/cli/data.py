@@ -27,6 +27,7 @@ def extract(
     shard_megabytes: int = 256,
     max_bad_share: float = 0.05,
     retry_skipped: bool = False,
+    clip_timeout: float = 600.0,
     ray: str | None = None,
     gpus_per_worker: float = 0.0,
 ) -> None:
@@ -55,6 +56,8 @@ def extract(
         max_bad_share: Share of the clips, from 0 to 1, above which the command fails in the end because they could not
             be used; the others stay in the store.
         retry_skipped: Try clips again that an earlier run could not use.
+        clip_timeout: Seconds after which a worker skips a clip and goes on with the next; .inf sets no limit. With
+            --workers 0 there is no limit.
         ray: Address of a Ray cluster that decodes and encodes, to the same store: local starts one on this machine for
             this command, auto or HOST:PORT joins one that runs; null does all in processes of this machine.
         gpus_per_worker: Share of a GPU that each worker of the cluster has, for --device cuda.
@@ -80,13 +83,14 @@ def extract(
         batch_clips=batch_clips,
         max_bad_share=max_bad_share,
         retry_skipped=retry_skipped,
+        clip_timeout=clip_timeout,
     )
     encoders = partial(both_encoders, visual, audio, options)
     with ExitStack() as stack:
         spread = None
         if ray is not None:
             stack.enter_context(connect(ray))
-            spread = OverRay(workers, gpus_per_worker, encoders)
+            spread = OverRay(workers, gpus_per_worker, encoders, clip_timeout)
         elif gpus_per_worker:
             raise ValueError("expected --ray with --gpus_per_worker; add --ray local")
         done = run(clips, out, *encoders(), config, spread, bad_lines)

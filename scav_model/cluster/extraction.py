@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from scav_model.cluster.connection import ClusterError, check_resources, import_ray
-from scav_model.data.extract import Batches, Encoded, ExtractionError, Work
+from scav_model.data.extract import Batches, Encoded, ExtractionError, Prepared, Work, failure, time_limit
+from scav_model.data.manifest import Clip
+from scav_model.data.workers import WorkerError, WorkerPool
 from scav_model.encoders.encoder import AudioEncoder, VisualEncoder
 
 # Times that a worker is restarted, and a batch tried again, before that is given up.
@@ -24,20 +26,22 @@ RESTARTS = 3
 class OverRay:
     """Who does the work of `extract`, as its `spread`: Ray has to be connected (`connect`).
 
-    A batch of clips is decoded and encoded by one worker, in one place: its features are those of the same batch in
-    one process, and the store the same to the byte where the encoder's own digits do not depend on the machine. Every
-    machine must see the media files under the same paths.
+    One worker decodes and encodes a batch of clips. Its features are those of the same batch in one process, and the
+    store the same to the byte where the encoder's own digits do not depend on the machine. A worker decodes in a process
+    of its own: a clip that hangs or crashes it is skipped. Every machine must see the media files under the same paths.
 
     Attributes:
         workers: actors, each with a CPU and encoders of its own.
         gpus_per_worker: share of a GPU that each has; 0: none.
         encoders: makes the encoders anew in each worker, which must see the files that they are made from; None sends
             the caller's, which those without weights (patches, log_mel) allow.
+        clip_timeout: seconds after which a worker gives a clip up; inf: never.
     """
 
     workers: int
     gpus_per_worker: float = 0.0
     encoders: Callable[[], tuple[VisualEncoder, AudioEncoder]] | None = None
+    clip_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -49,7 +53,7 @@ class OverRay:
         """
         Raises:
             ClusterError: the cluster has no room for so many workers.
-            ExtractionError: a worker died, again and again on one batch.
+            ExtractionError: a worker died, again and again on one batch, or cannot decode.
         """
         ray = import_ray()
         check_resources(self.workers, self.gpus_per_worker)
@@ -60,12 +64,13 @@ class OverRay:
             for row in data.iter_rows():
                 yield pickle.loads(row["result"])
         except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, WorkerError):
+                raise ExtractionError(f"{error.cause}; what was done is kept, and the same command goes on") from None
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
             raise ExtractionError(
-                "a worker died, out of memory or by a crash in a decoder, and again wherever its clips were tried; "
-                "what was done is kept: the same command goes on, and without --ray and with no workers meets the "
-                "file in this process"
+                "a worker died, out of memory or by a crash in an encoder, and again wherever its clips were tried; "
+                "what was done is kept: the same command goes on, with smaller --batch_clips or fewer workers"
             ) from error
 
 
@@ -88,7 +93,7 @@ def _dataset(work: Work, batches: Batches, spread: OverRay) -> Any:
         context.print_on_execution_start = False
         return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             worker,
-            fn_constructor_args=(make, work.frame_rate),
+            fn_constructor_args=(make, work.frame_rate, time_limit(spread.clip_timeout)),
             compute=ray.data.ActorPoolStrategy(size=min(spread.workers, len(rows))),
             num_cpus=1,
             num_gpus=spread.gpus_per_worker,
@@ -104,10 +109,38 @@ def _same(visual: VisualEncoder, audio: AudioEncoder) -> tuple[VisualEncoder, Au
 class _Worker:
     """An actor of Ray Data. Rows hold pickles: Arrow has no type for a clip's two sequences, or its reason."""
 
-    def __init__(self, encoders: Callable[[], tuple[VisualEncoder, AudioEncoder]], frame_rate: float) -> None:
+    def __init__(
+        self,
+        encoders: Callable[[], tuple[VisualEncoder, AudioEncoder]],
+        frame_rate: float,
+        seconds: float | None,
+    ) -> None:
         torch.set_num_threads(1)
         self.work = Work(*encoders(), frame_rate)
+        # A process of its own decodes: what happens to it is no matter of this one.
+        self.decoder: WorkerPool[Clip, Prepared | str] = WorkerPool(
+            _ByValue(self.work.prepare), 1, seconds=seconds, replace=failure
+        )
 
     def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        prepared = [self.work.prepare(clip) for clip in pickle.loads(row["clips"])]
+        prepared = list(self.decoder.map(pickle.loads(row["clips"])))
         return {"result": pickle.dumps(self.work.encode(prepared))}
+
+
+class _ByValue:
+    """A function that another process need not be able to import: encoders may be those of the driver's own script."""
+
+    def __init__(self, function: Callable[[Clip], Prepared | str]) -> None:
+        self.function = function
+
+    def __call__(self, clip: Clip) -> Prepared | str:
+        return self.function(clip)
+
+    def __getstate__(self) -> bytes:
+        import ray.cloudpickle
+
+        content: bytes = ray.cloudpickle.dumps(self.function)
+        return content
+
+    def __setstate__(self, content: bytes) -> None:
+        self.function = pickle.loads(content)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import islice
@@ -20,14 +22,14 @@ from scav_model.data.manifest import Clip
 from scav_model.data.pictures import Picture
 from scav_model.data.store.layout import Entry, Header, Skipped
 from scav_model.data.store.writer import SHARD_BYTES, StoreWriter
-from scav_model.data.workers import ordered_map
+from scav_model.data.workers import WorkerDied, WorkerError, ordered_map
 from scav_model.encoders.encoder import Array, AudioEncoder, VisualEncoder
 
 LIBRARIES = ("scav-kernels", "torch", "torchaudio", "av")
 
 
 class ExtractionError(RuntimeError):
-    """Too many files could not be used, or a worker died."""
+    """Too many files could not be used, or workers cannot work."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class ExtractionConfig:
     batch_clips: int = 16  # clips that are encoded together
     max_bad_share: float = 0.05  # share of the clips, from 0 to 1, above which the run fails in the end
     retry_skipped: bool = False  # try clips anew that an earlier run could not use
+    clip_timeout: float = 600.0  # seconds after which a worker gives a clip up; inf: never. No limit with no workers
 
     def __post_init__(self) -> None:
         if not self.frame_rate > 0:
@@ -49,6 +52,8 @@ class ExtractionConfig:
             raise ValueError(f"expected batch_clips to be at least 1, got {self.batch_clips}")
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"expected max_bad_share to be a share from 0 to 1, got {self.max_bad_share}")
+        if not self.clip_timeout > 0:
+            raise ValueError(f"expected clip_timeout to be above 0 seconds (inf: no limit), got {self.clip_timeout}")
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,20 @@ class Extraction:
 
     def summary(self) -> str:
         wall = max(self.wall_seconds, 1e-9)
+        skipped = f"; skipped {by_reason(self.skipped)}" if self.skipped else ""
         return (
             f"{self.clips} clips, {self.media_seconds:.0f} s of media, in {self.wall_seconds:.1f} s: "
-            f"{self.clips / wall:.2f} clips/s, {self.media_seconds / wall:.1f} × real time"
+            f"{self.clips / wall:.2f} clips/s, {self.media_seconds / wall:.1f} × real time{skipped}"
         )
+
+
+def by_reason(skipped: Sequence[Skipped], shown: int = 5) -> str:
+    """Counts of the most frequent reasons: `3 (2 no audio stream, 1 no such file)`."""
+    counts = Counter(clip.reason for clip in skipped).most_common()
+    words = [f"{count} {reason}" for reason, count in counts[:shown]]
+    if rest := sum(count for _, count in counts[shown:]):
+        words.append(f"{rest} for other reasons")
+    return f"{len(skipped)} ({', '.join(words)})"
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,8 @@ def extract(
     """Put the features of `clips` into the store at `out`, less those that it holds already.
 
     The same call goes on where an earlier one stopped, however it did. A clip that cannot be used is named, listed in
-    the store with the reason, and not tried again unless `retry_skipped` says so.
+    the store with the reason, and not tried again unless `retry_skipped` says so. So is a clip whose decoder hangs, for
+    `clip_timeout` seconds, or twice crashes its worker; without workers, such a clip hangs or crashes this process.
 
     Args:
         spread: who decodes and encodes, such as `scav_model.cluster.OverRay`; None: `workers` processes decode and this
@@ -145,7 +161,7 @@ def extract(
     Raises:
         StoreError: the store was begun with other settings; the message names them.
         ExtractionError: in the end, with the rest of the clips in the store, if more than `max_bad_share` of `clips`,
-            or all of them, could not be used; or a worker died.
+            or all of them, could not be used; or a worker process cannot start.
     """
     config = config or ExtractionConfig()
     header = store_header(visual, audio, config)
@@ -162,16 +178,13 @@ def extract(
         try:
             for batch, encoded in zip(batches, spread(Work(visual, audio, config.frame_rate), batches), strict=True):
                 run.take(batch, encoded)
-        except BrokenProcessPool as error:
-            raise ExtractionError(
-                "a worker process died, out of memory or by a crash in a decoder; what was done is kept: the same "
-                "command goes on, with fewer workers or, to meet the file in this process, none"
-            ) from error
+        except WorkerError as error:
+            raise ExtractionError(f"{error}; what was done is kept, and the same command goes on") from error
         finally:
             run.bar.close()
         writer.finish()
         bad = bad_lines + sum(clip.id in writer.skipped for clip in clips)
-    _check_share(bad, bad_lines + len(clips), run.skipped, config.max_bad_share)
+    _check_share(bad, bad_lines + len(clips), run.skipped, config.max_bad_share, Path(out))
     return Extraction(run.clips, run.skipped, run.media_seconds, time.perf_counter() - run.started)
 
 
@@ -212,10 +225,28 @@ def prepare_clip(
         return f"{type(error).__name__}: {error}"
 
 
+def time_limit(clip_timeout: float) -> float | None:
+    return clip_timeout if math.isfinite(clip_timeout) else None
+
+
+def failure(clip: Clip, error: WorkerError) -> str:
+    """The reason to skip a clip that its worker did not survive."""
+    if isinstance(error, WorkerDied):
+        return f"crashed the decoder ({error.how})"
+    return "took longer than clip_timeout to decode"
+
+
 def _decode_ahead(work: Work, batches: Batches, config: ExtractionConfig) -> Iterator[list[Encoded | str]]:
     """While a batch is encoded here, the next one is decoded."""
     clips = [clip for batch in batches for clip in batch]
-    prepared = ordered_map(work.prepare, clips, workers=config.workers, chunk=1, waiting=config.batch_clips)
+    prepared = ordered_map(
+        work.prepare,
+        clips,
+        workers=config.workers,
+        waiting=config.batch_clips,
+        seconds=time_limit(config.clip_timeout),
+        replace=failure,
+    )
     for batch in batches:
         yield work.encode(list(islice(prepared, len(batch))))
 
@@ -238,7 +269,9 @@ class _Run:
             else:
                 reason = result
             if reason is not None:
-                self._skip(Skipped(clip.id, str(clip.path), reason))
+                # A name in no encoding has surrogates, which the store's JSON cannot hold.
+                path = str(clip.path).encode(errors="backslashreplace").decode()
+                self._skip(Skipped(clip.id, path, reason))
             elif isinstance(result, Encoded):
                 self.clips += 1
                 self.media_seconds += result.seconds
@@ -248,16 +281,31 @@ class _Run:
     def _skip(self, skipped: Skipped) -> None:
         self.skipped.append(skipped)
         self.writer.skip(skipped)
-        tqdm.write(f"skipped {skipped.id} ({skipped.path}): {skipped.reason}")
+        tqdm.write(f"skipped {_line(skipped)}")
 
 
-def _check_share(bad: int, total: int, skipped: list[Skipped], limit: float) -> None:
+def _line(skipped: Skipped) -> str:
+    return printable(f"{skipped.id} ({skipped.path}): {skipped.reason}")
+
+
+def printable(text: str) -> str:
+    """One line that standard output can encode; other characters, and those that move the cursor, become escapes."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _check_share(bad: int, total: int, skipped: list[Skipped], limit: float, out: Path) -> None:
     if not bad:
         return
     share = bad / total
     summary = f"{bad} of {total} clips ({share:.1%}) could not be used"
     if share > limit or bad == total:
         allowed = "so none is left" if share <= limit else f"more than max_bad_share = {limit:.1%} allows"
-        first = f"; the first: {skipped[0].id} ({skipped[0].path}): {skipped[0].reason}" if skipped else ""
-        raise ExtractionError(f"{summary}, {allowed}{first}")
+        first = f"; the first: {_line(skipped[0])}" if skipped else ""
+        kept = "" if bad == total else f" The other {total - bad} clips are complete in {out}."
+        raise ExtractionError(
+            f"{summary}, {allowed}{first}.{kept} This run skipped {by_reason(skipped)}; scav features info {out} "
+            "counts all. Raise --max_bad_share to accept them, or mend the files and add --retry_skipped"
+        )
     tqdm.write(summary)

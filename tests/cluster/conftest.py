@@ -4,6 +4,7 @@ import fcntl
 import importlib.util
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,30 @@ import pytest
 from scav_model.cluster.connection import import_ray
 
 # Without the extra `ray` there is one test: that it is asked for.
-collect_ignore_glob = [] if importlib.util.find_spec("ray") else ["test_sharded.py", "test_extraction.py"]
+collect_ignore_glob = (
+    []
+    if importlib.util.find_spec("ray")
+    else [
+        "test_sharded.py",
+        "test_extraction.py",
+        "test_connection.py",
+    ]
+)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Processes that test at the same time have their clusters one after the other, for a cluster takes a gigabyte."""
+    with (Path(tempfile.gettempdir()) / "scav-test-cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """Its address. Processes that test at the same time have theirs one after the other, for a cluster takes a
-    gigabyte."""
+    """The address of a cluster."""
     ray = import_ray()
-    with (Path(tempfile.gettempdir()) / "scav-test-cluster.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time():
         try:
             started = ray.init(
                 address="local",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from scav_model.cluster import ClusterError, OverRay
 from scav_model.data import FeatureStore
@@ -104,15 +105,45 @@ def test_killed_and_begun_again_it_ends_in_the_same_store(make_media: Maker, tmp
     assert contents(tmp_path / "store") == contents(tmp_path / "whole")
 
 
-class Crashing(FramePatchEncoder):
-    """Takes its worker down with it, as a decoder's crash would."""
+class Faulty(FramePatchEncoder):
+    """Crashes or hangs who decodes, as a decoder would."""
 
     @property
     def prepare(self) -> Callable[..., np.ndarray]:
-        def leave(frames: np.ndarray) -> np.ndarray:
-            os._exit(7)
+        prepare = super().prepare
 
-        return leave
+        # By value, for a worker cannot import tests.
+        def crash_or_hang(frames: np.ndarray) -> np.ndarray:
+            if len(frames) == 20:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if len(frames) == 30:
+                time.sleep(300)
+            return prepare(frames)
+
+        return crash_or_hang
+
+
+def test_a_clip_that_hangs_or_crashes_its_decoder_is_skipped(
+    make_media: Maker,  # noqa: F811
+    tmp_path: Path,
+    cluster: str,
+) -> None:
+    lengths = {"a": 1.0, "crash": 2.0, "b": 1.0, "hang": 3.0, "c": 1.0}
+    clips = [Clip(name, make_media(f"{name}.mp4", seconds=seconds), "test") for name, seconds in lengths.items()]
+    config = ExtractionConfig(frame_rate=10, batch_clips=2, max_bad_share=0.5)
+    done = extract(clips, tmp_path / "store", Faulty(FRAMES), AUDIO, config, OverRay(1, clip_timeout=5))
+    assert {clip.id: clip.reason for clip in done.skipped} == {
+        "crash": "crashed the decoder (SIGSEGV)",
+        "hang": "took longer than clip_timeout to decode",
+    }
+    assert FeatureStore.open(tmp_path / "store").ids == ["a", "b", "c"]
+
+
+class Crashing(FramePatchEncoder):
+    """Takes its worker down with it."""
+
+    def encode(self, clips: object) -> list[torch.Tensor]:
+        os._exit(7)
 
 
 @pytest.mark.slow

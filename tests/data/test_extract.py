@@ -1,5 +1,6 @@
 """Extraction on rendered files: what is made, what is skipped, and going on after a kill."""
 
+import io
 import os
 import signal
 import subprocess
@@ -116,8 +117,15 @@ def test_bad_files_are_skipped_named_listed_and_not_tried_again(
 
 def test_too_many_bad_files_fail_the_run_and_keep_the_rest(make_media: Maker, tmp_path: Path) -> None:
     files = [make_media("good.mp4", seconds=1), tmp_path / "lost.mp4", make_media("mute.mp4", seconds=1, audio=False)]
-    with pytest.raises(ExtractionError, match=r"2 of 3 clips .* max_bad_share = 50\.0%.* lost .*no such file"):
+    with pytest.raises(
+        ExtractionError, match=r"2 of 3 clips .* max_bad_share = 50\.0%.* lost .*no such file"
+    ) as raised:
         run(clips_of(files), tmp_path / "store", max_bad_share=0.5)
+    told = str(raised.value)
+    assert f"The other 1 clips are complete in {tmp_path}/store" in told
+    assert "skipped 2 (1 no such file, 1 no audio stream)" in told
+    assert f"scav features info {tmp_path}/store" in told
+    assert "Raise --max_bad_share" in told
     assert FeatureStore.open(tmp_path / "store").ids == ["good"]
     with pytest.raises(ExtractionError, match=r"2 of 3 clips .* max_bad_share"):
         run(clips_of(files), tmp_path / "store", max_bad_share=0.5)
@@ -135,24 +143,76 @@ def test_an_unforeseen_error_is_the_files(make_media: Maker, tmp_path: Path, mon
         run(clips_of(files), tmp_path / "store")
 
 
-class Crashing(FramePatchEncoder):
-    """Takes its worker down with it, as a decoder's crash would."""
+class Faulty(FramePatchEncoder):
+    """Crashes or hangs its worker, as a decoder would."""
 
     @property
     def prepare(self) -> Callable[..., np.ndarray]:
-        return leave
+        return crash_or_hang
 
 
-def leave(frames: np.ndarray) -> np.ndarray:
-    os._exit(7)
+def crash_or_hang(frames: np.ndarray) -> np.ndarray:
+    if len(frames) == 20:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if len(frames) == 30:
+        time.sleep(300)
+    return FramePatchEncoder(FRAMES).prepare(frames)
 
 
-def test_a_worker_that_dies_is_told_and_what_was_done_kept(make_media: Maker, tmp_path: Path) -> None:
+class Unloadable(FramePatchEncoder):
+    """A front end whose import fails in the worker."""
+
+    @property
+    def prepare(self) -> Callable[..., np.ndarray]:
+        return ExitWhenUnpickled()  # type: ignore[return-value]
+
+
+class ExitWhenUnpickled:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (9,)
+
+
+def test_names_are_printed_on_any_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["tab\t", "line\n", "caf\xe9", "broken\udce9", "escape\x1b[2J", "two\u2028"]
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    clips = [Clip(f"{number}", tmp_path / f"{name}.mp4", "test") for number, name in enumerate(names)]
+    with pytest.raises(ExtractionError, match="6 of 6 clips") as error:
+        run(clips, tmp_path / "store")
+    assert str(error.value).isprintable()
+    out.flush()
+    lines = out.buffer.getvalue().decode("ascii").splitlines()  # type: ignore[attr-defined]
+    shown = ["tab\\t", "line\\n", "caf\\xe9", "broken\\udce9", "escape\\x1b[2J", "two\\u2028"]
+    assert [line.partition(f"{tmp_path}/")[2] for line in lines] == [f"{name}.mp4): no such file" for name in shown]
+
+
+def test_a_clip_that_hangs_or_crashes_its_decoder_is_skipped(
+    make_media: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The front end tells them by their length.
+    lengths = {"a": 1.0, "crash": 2.0, "b": 1.0, "hang": 3.0, "c": 1.0}
+    clips = clips_of([make_media(f"{name}.mp4", seconds=seconds) for name, seconds in lengths.items()])
+    config = ExtractionConfig(workers=2, frame_rate=10, batch_clips=2, max_bad_share=0.5, clip_timeout=5)
+    done = extract(clips, tmp_path / "store", Faulty(FRAMES), AUDIO, config)
+    reasons = {
+        "crash": "crashed the decoder (SIGSEGV)",
+        "hang": "took longer than clip_timeout to decode",
+    }
+    assert {clip.id: clip.reason for clip in done.skipped} == reasons
+    assert done.summary().endswith(f"; skipped 2 (1 {reasons['crash']}, 1 {reasons['hang']})")
+    assert FeatureStore.open(tmp_path / "store").ids == ["a", "b", "c"]
+    assert f"skipped hang ({tmp_path}/hang.mp4): {reasons['hang']}" in capsys.readouterr().out
+    # As other bad clips: not tried again, unless that is asked for.
+    assert extract(clips, tmp_path / "store", Faulty(FRAMES), AUDIO, config).skipped == []
+    assert run(clips, tmp_path / "store", frame_rate=10, retry_skipped=True).clips == 2
+
+
+def test_a_worker_that_cannot_start_is_told_and_what_was_done_kept(make_media: Maker, tmp_path: Path) -> None:
     clips = clips_of([make_media(f"{index}.mp4", seconds=1) for index in range(2)])
     run(clips[:1], tmp_path / "store")
     config = ExtractionConfig(workers=1, frame_rate=12.5)
-    with pytest.raises(ExtractionError, match=r"a worker process died.*the same command goes on"):
-        extract(clips, tmp_path / "store", Crashing(FRAMES), AUDIO, config)
+    with pytest.raises(ExtractionError, match=r"could not start .*the same command goes on"):
+        extract(clips, tmp_path / "store", Unloadable(FRAMES), AUDIO, config)
     assert FeatureStore.open(tmp_path / "store").ids == ["0"]
     assert run(clips, tmp_path / "store").clips == 1
 
@@ -178,9 +238,11 @@ def test_more_clips_may_follow_and_other_settings_may_not(make_media: Maker, tmp
 
 
 def test_bad_settings() -> None:
-    for name, value in (("frame_rate", 0.0), ("frame_rate", float("nan")), ("batch_clips", 0), ("max_bad_share", 1.1)):
+    nan = float("nan")
+    bad = {"frame_rate": [0.0, nan], "batch_clips": [0], "max_bad_share": [1.1], "clip_timeout": [0.0, -1.0, nan]}
+    for name, value in ((name, value) for name, values in bad.items() for value in values):
         with pytest.raises(ValueError, match=f"expected {name} "):
-            ExtractionConfig(**{name: value})
+            ExtractionConfig(**{name: value})  # type: ignore[arg-type]
 
 
 def test_files_of_every_sort(make_media: Maker, tmp_path: Path) -> None:
