@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 from scav_model import config_files
 from scav_model.cli import tree
 from scav_model.cli.models import train
+from scav_model.cli.terminal import interruptible, print_anything
 from scav_model.cli.tree import Commands, Group, leaves
 from scav_model.config import Config
 from scav_model.fields import names, nearest
@@ -167,10 +168,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback = options.pop("traceback")
     if function is train:
         options["config"] = Config(**{entry.name: options.pop(entry.name) for entry in fields(Config)})
+    interrupted = f"{command}: interrupted{advice(function)}"
+    print_anything()
     try:
-        function(**options)
+        with interruptible(interrupted, INTERRUPTED):
+            function(**options)
     except KeyboardInterrupt:
-        print(f"{command}: interrupted{advice(function)}", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return INTERRUPTED
     except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
         if traceback:

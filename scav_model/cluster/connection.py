@@ -68,10 +68,10 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
     with _environment({"RAY_AUTH_MODE": "token"} if token and "RAY_AUTH_MODE" not in os.environ else {}):
         try:
             try:
-                _reach(address)
+                _reach(ray, address)
                 ray.init(address=address, logging_level="error", log_to_driver=False)
             except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-                if isinstance(error.__cause__ or error, ray.exceptions.AuthenticationError):
+                if isinstance(error, ray.exceptions.AuthenticationError):
                     raise ConnectionError(
                         f"expected the token of the Ray cluster at {address!r}, got none that it takes; set "
                         "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as where it was started"
@@ -172,8 +172,8 @@ def _read_tokens_again() -> None:
     compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _reach(address: str) -> None:
-    """Ray tries for minutes to reach a head that is not there."""
+def _reach(ray: Any, address: str) -> None:
+    """Raise an error at once; Ray tries for minutes to reach a head that is not there, or does not take its token."""
     host, separator, port = address.rpartition(":")
     if not separator or "://" in address:
         return
@@ -181,6 +181,7 @@ def _reach(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise ConnectionError(str(error)) from error
+    ray._raylet.GcsClient(address=address)
 
 
 def check_resources(workers: int, gpus_per_worker: float, option: str = "--workers") -> None:

@@ -27,8 +27,9 @@ class OverRay:
     """Who does the work of `extract`, as its `spread`: Ray has to be connected (`connect`).
 
     One worker decodes and encodes a batch of clips. Its features are those of the same batch in one process, and the
-    store the same to the byte where the encoder's own digits do not depend on the machine. A worker decodes in a process
-    of its own: a clip that hangs or crashes it is skipped. Every machine must see the media files under the same paths.
+    store the same to the byte where the encoder's own digits do not depend on the machine. A worker decodes in a
+    process of its own: a clip that hangs or crashes it is skipped. Every machine must see the media files under the
+    same paths.
 
     Attributes:
         workers: actors, each with a CPU and encoders of its own.

@@ -23,10 +23,12 @@ from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from tests.data.conftest import make_media  # noqa: F401
 from tests.encoders.checkpoints import beats_file, clip_folder
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 Maker = Callable[..., Path]
 FRAMES = FramePatchConfig(frame_size=16)
 VISUAL, AUDIO = FramePatchEncoder(FRAMES), LogMelEncoder(LogMelConfig(mels=32))
+# Workers cannot import tests.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 CONFIG = ExtractionConfig(workers=0, frame_rate=12.5, batch_clips=2, max_bad_share=0.6)
 
 
@@ -112,7 +114,6 @@ class Faulty(FramePatchEncoder):
     def prepare(self) -> Callable[..., np.ndarray]:
         prepare = super().prepare
 
-        # By value, for a worker cannot import tests.
         def crash_or_hang(frames: np.ndarray) -> np.ndarray:
             if len(frames) == 20:
                 os.kill(os.getpid(), signal.SIGSEGV)
