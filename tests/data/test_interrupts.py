@@ -14,7 +14,9 @@ import pytest
 
 from scav_model.cli import main
 from scav_model.data import FeatureStore
+from scav_model.search import IndexWriter
 from tests.data.store_clips import fill
+from tests.search.worlds import clip, header
 
 Maker = Callable[..., Path]
 SECONDS = 5.0
@@ -69,10 +71,13 @@ class Command:
                 continue
         return found
 
+    def names(self) -> list[str]:
+        return [Path(f"/proc/{number}/cmdline").read_text() for number in self.family()]
+
     def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not condition():
-            assert self.process.poll() is None
+            assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
             assert time.monotonic() < end, "it did not happen in time"
             time.sleep(0.02)
 
@@ -85,7 +90,7 @@ class Command:
         assert self.process.returncode == 130, told
         end = time.monotonic() + SECONDS
         while self.family():
-            assert time.monotonic() < end, [Path(f"/proc/{number}/cmdline").read_text() for number in self.family()]
+            assert time.monotonic() < end, self.names()
             time.sleep(0.05)
         return told
 
@@ -138,7 +143,7 @@ def test_other_commands_that_hang(tmp_path: Path, name: str) -> None:
             "scav_model.data.importers:import_features",
         ),
         "index": (
-            ["index", "build", tmp_path / "c", store, "--out", tmp_path / "i"],
+            ["index", "build", tmp_path / "index", "--checkpoint", tmp_path, "--features", store],
             "scav_model.checkpoint:load_model",
         ),
         "search": (["search", tmp_path, "clip-1"], "scav_model.search:SearchIndex.open"),
@@ -148,3 +153,32 @@ def test_other_commands_that_hang(tmp_path: Path, name: str) -> None:
         told = command.interrupt(group=True)
     assert "interrupted" in told
     assert "Traceback" not in told
+
+
+def test_search_over_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("faiss")
+    index = tmp_path / "index"
+    with IndexWriter.create(index, header()) as writer:
+        for number in range(2):
+            writer.add(clip(number))
+    words = ["search", index, "clip-1", "--ray", "local", "--workers", "1"]
+    with running(tmp_path, "scav_model.search:search", "clip", *words) as command:
+        # Once while Ray starts, and once while the search waits.
+        command.wait_for(lambda: len(command.family()) > 2)
+        command.interrupt(group=True)
+    # What it waits in is Python.
+    with running(tmp_path, "scav_model.search:search", "no such words", *words) as command:
+        command.wait_for(lambda: any("ray::ShardWorker" in name for name in command.names()))
+        command.interrupt(group=True)
+
+
+def test_extract_over_ray_with_a_clip_that_hangs(make_media: Maker, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    make_media("media/a.mp4", seconds=1)
+    os.mkfifo(tmp_path / "media" / "hang.mp4")
+    words = ["extract", tmp_path / "media", "--out", tmp_path / "store", "--ray", "local", "--workers", "1"]
+    with running(tmp_path, "scav_model.data.extract:decode", "no such words", *words) as command:
+        command.wait_for(lambda: any("spawn_main" in name for name in command.names()))
+        command.interrupt(group=True)
+    assert len(FeatureStore.open(tmp_path / "store")) == 0
