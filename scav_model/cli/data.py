@@ -28,6 +28,9 @@ def extract(
     max_bad_share: float = 0.05,
     retry_skipped: bool = False,
     clip_timeout: float = 600.0,
+    max_seconds: float = 3600.0,
+    max_bytes: int = 4 << 30,
+    max_pixels: int = 1 << 25,
     ray: str | None = None,
     gpus_per_worker: float = 0.0,
 ) -> None:
@@ -58,6 +61,9 @@ def extract(
         retry_skipped: Try clips again that an earlier run could not use.
         clip_timeout: Seconds after which a worker skips a clip and goes on with the next; .inf sets no limit. With
             --workers 0 there is no limit.
+        max_seconds: Length in seconds above which a clip cannot be used.
+        max_bytes: Bytes of frames, as the encoder takes them, and audio samples above which a clip cannot be used.
+        max_pixels: Pixels of a frame in the file above which a clip cannot be used.
         ray: Address of a Ray cluster that decodes and encodes, to the same store: local starts one on this machine for
             this command, auto or HOST:PORT joins one that runs; null does all in processes of this machine.
         gpus_per_worker: Share of a GPU that each worker of the cluster has, for --device cuda.
@@ -84,6 +90,9 @@ def extract(
         max_bad_share=max_bad_share,
         retry_skipped=retry_skipped,
         clip_timeout=clip_timeout,
+        max_seconds=max_seconds,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
     )
     encoders = partial(both_encoders, visual, audio, options)
     with ExitStack() as stack:

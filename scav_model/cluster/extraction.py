@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from scav_model.cluster.connection import ClusterError, check_resources, import_ray
+from scav_model.data.decode import Limits
 from scav_model.data.extract import Batches, Encoded, ExtractionError, Prepared, Work, failure, time_limit
 from scav_model.data.manifest import Clip
 from scav_model.data.workers import WorkerError, WorkerPool
@@ -94,7 +95,7 @@ def _dataset(work: Work, batches: Batches, spread: OverRay) -> Any:
         context.print_on_execution_start = False
         return ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             worker,
-            fn_constructor_args=(make, work.frame_rate, time_limit(spread.clip_timeout)),
+            fn_constructor_args=(make, work.frame_rate, work.limits, time_limit(spread.clip_timeout)),
             compute=ray.data.ActorPoolStrategy(size=min(spread.workers, len(rows))),
             num_cpus=1,
             num_gpus=spread.gpus_per_worker,
@@ -114,10 +115,11 @@ class _Worker:
         self,
         encoders: Callable[[], tuple[VisualEncoder, AudioEncoder]],
         frame_rate: float,
+        limits: Limits,
         seconds: float | None,
     ) -> None:
         torch.set_num_threads(1)
-        self.work = Work(*encoders(), frame_rate)
+        self.work = Work(*encoders(), frame_rate, limits)
         # A process of its own decodes: what happens to it is no matter of this one.
         self.decoder: WorkerPool[Clip, Prepared | str] = WorkerPool(
             _ByValue(self.work.prepare), 1, seconds=seconds, replace=failure

@@ -1,34 +1,57 @@
-"""Decoding one clip of a media file: frames at a set rate and mono audio, on one clock."""
+"""Decode one clip of a media file: frames at a set rate and mono audio, on one clock."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from scav_model.data.pictures import Picture
+from scav_model.data.media_file import (
+    BOTH,
+    DEFAULT_LIMITS,
+    DecodeError,
+    Limits,
+    Source,
+    choose_stream,
+    clock_start,
+    header_end,
+    least_end,
+    needs_beginning,
+    open_media,
+    packets_end,
+    read_packets,
+    seconds_per_tick,
+)
+from scav_model.data.orientation import Upright
+from scav_model.data.pictures import Picture, WholeFrame
+from scav_model.data.stream_reader import LateError, StreamReader
+from scav_model.data.timeline import Budget, FrameCollector, SoundCollector
+
+__all__ = [
+    "BOTH",
+    "DEFAULT_LIMITS",
+    "DecodeError",
+    "Limits",
+    "Media",
+    "Source",
+    "decode",
+    "decode_frames",
+    "decode_sound",
+    "media_seconds",
+    "read_clip",
+]
 
 # A file may end this much earlier than its header says before it counts as truncated: encoders round a stream's length
 # to whole packets, 64 ms for AAC at 16 kHz.
 END_TOLERANCE = 0.15  # seconds
 
-
-# A file's name, or the open file.
-Source = Path | str | BinaryIO
-
-# The streams of a clip.
-BOTH = ("video", "audio")
-
-
-class DecodeError(ValueError):
-    """A clip that cannot be used; the message is the reason, without the file's name."""
+# How far before a clip's start decoding begins, in seconds: where that proves too late, the next one is tried.
+LEADS = (0.3, 3.0, 30.0, 300.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,27 @@ class Media:
     audio: NDArray[np.float32]  # (samples,) mono, in [-1, 1]
 
 
+def read_clip(
+    path: Source,
+    *,
+    frame_rate: float = 25.0,
+    sample_rate: int = 16_000,
+    start: float = 0.0,
+    duration: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Media:
+    """Return a clip with frames of the file's own size, upright and with square pixels; arguments as in `decode`."""
+    return decode(
+        path,
+        frame_rate=frame_rate,
+        picture=WholeFrame(),
+        sample_rate=sample_rate,
+        start=start,
+        duration=duration,
+        limits=limits,
+    )
+
+
 def decode(
     path: Source,
     *,
@@ -47,200 +91,175 @@ def decode(
     sample_rate: int = 16_000,
     start: float = 0.0,
     duration: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Media:
     """Decode `duration` seconds from `start` (to the end if None, or if the file ends before).
+
+    The clip ends where the first of the two streams does. Of several streams of a kind the default one is taken. Sound
+    is the mean of its channels.
 
     Args:
         frame_rate: frames per second to sample, whatever the file's own rate is.
         picture: makes what is kept of a frame; called once for each frame that is sampled.
         sample_rate: audio samples per second to resample to.
-        start, duration: seconds.
+        start, duration: seconds; `start` counts from the container's start.
+        limits: bounds on the clip's length, memory and frame size.
 
     Raises:
-        DecodeError: no such file, not a media file, no video, no audio, truncated, or nothing left after `start`.
+        DecodeError: no such file, not a regular file, not a media file, no video, no audio, truncated, beyond a limit,
+            or nothing left after `start`.
     """
-    with _opened(path) as container:
-        clip_end = _clip_end(container, start, duration, BOTH)
-        pictures = _make_pictures(start, clip_end, frame_rate, picture)
-        sound = _make_sound(start, clip_end, sample_rate)
-        _read(container, start, clip_end, pictures, sound)
-        return Media(np.stack(pictures.frames), sound.samples)
+    wanted = _Wanted(start, duration, limits, frame_rate, picture, sample_rate)
+    decoded = _read(path, BOTH, wanted)
+    return Media(decoded["video"], decoded["audio"])
 
 
 def decode_frames(
-    path: Source, *, frame_rate: float, picture: Picture, start: float = 0.0, duration: float | None = None
+    path: Source,
+    *,
+    frame_rate: float,
+    picture: Picture,
+    start: float = 0.0,
+    duration: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> NDArray[np.uint8]:
-    """The frames alone, (T, height, width, 3), of a file that need not have sound; otherwise as `decode`."""
-    with _opened(path, ("video",)) as container:
-        clip_end = _clip_end(container, start, duration, ("video",))
-        pictures = _make_pictures(start, clip_end, frame_rate, picture)
-        _read(container, start, clip_end, pictures, None)
-        return np.stack(pictures.frames)
+    """Return the frames alone, (T, height, width, 3), of a file that need not have sound; otherwise as `decode`."""
+    wanted = _Wanted(start, duration, limits, frame_rate=frame_rate, picture=picture)
+    return _read(path, ("video",), wanted)["video"]
 
 
 def decode_sound(
-    path: Source, *, sample_rate: int = 16_000, start: float = 0.0, duration: float | None = None
+    path: Source,
+    *,
+    sample_rate: int = 16_000,
+    start: float = 0.0,
+    duration: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> NDArray[np.float32]:
-    """The sound alone, (samples,), of a file that need not have pictures, such as a wav; otherwise as `decode`."""
-    with _opened(path, ("audio",)) as container:
-        clip_end = _clip_end(container, start, duration, ("audio",))
-        sound = _make_sound(start, clip_end, sample_rate)
-        _read(container, start, clip_end, None, sound)
-        return sound.samples
+    """Return the sound alone, (samples,), of a file that need not have pictures, as a wav; otherwise as `decode`."""
+    return _read(path, ("audio",), _Wanted(start, duration, limits, sample_rate=sample_rate))["audio"]
 
 
 def media_seconds(path: Source) -> float:
-    """The time in seconds at which the first of the two streams ends, by the header; raises as `decode` does."""
-    with _opened(path) as container:
-        return _end(container)
+    """Return the time in seconds at which the first of the two streams ends; raises as `decode` does.
+
+    The file is read through, not decoded, where its container does not have a length for each stream.
+    """
+    with open_media(path) as container:
+        streams = [choose_stream(container, kind) for kind in BOTH]
+        ends = {stream.index: header_end(container, stream) for stream in streams}
+        unknown = [stream for stream in streams if ends[stream.index] is None]
+        if unknown:
+            ends |= packets_end(container, unknown)
+        if missing := [stream.type for stream in streams if ends[stream.index] is None]:
+            raise DecodeError(f"the {missing[0]} stream is empty")
+        return min(end for end in ends.values() if end is not None)
 
 
-@contextmanager
-def _opened(path: Source, kinds: Sequence[str] = BOTH) -> Iterator[av.container.InputContainer]:
-    """A file with streams of these kinds; what FFmpeg says against it, then and later, as a DecodeError."""
-    try:
-        with av.open(str(path) if isinstance(path, (str, Path)) else path, "r") as container:
-            _check_streams(container, kinds)
-            yield container
-    except FileNotFoundError as error:
-        raise DecodeError("no such file") from error
-    except (av.FFmpegError, OSError) as error:
-        raise DecodeError(f"not a readable media file, or truncated: {error.strerror or error}") from error
+@dataclass(frozen=True)
+class _Wanted:
+    """Which part of a file is wanted, and in which form."""
+
+    start: float
+    duration: float | None
+    limits: Limits
+    frame_rate: float = 1.0
+    picture: Picture | None = None
+    sample_rate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("frame_rate", "sample_rate"):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise DecodeError(f"expected {name} to be a number above 0, got {value}")
+        if not (self.start >= 0 and math.isfinite(self.start)):
+            raise DecodeError(f"expected start to be a number of seconds, 0 or more, got {self.start}")
+        if self.duration is not None and not self.duration > 0:
+            raise DecodeError(f"expected duration to be above 0 seconds, got {self.duration}")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the start to the end that was asked for; infinite if that is the file's."""
+        return math.inf if self.duration is None else self.duration
+
+    def collector(self, stream: Any, budget: Budget) -> FrameCollector | SoundCollector:
+        rate = self.sample_rate if self.picture is None or stream.type == "audio" else self.frame_rate
+        # A step beyond the limit, which only a clip beyond it fills.
+        end = self.start + min(self.seconds, self.limits.max_seconds + 1 / rate)
+        if self.picture is None or stream.type == "audio":
+            return SoundCollector(self.start, end, self.sample_rate, seconds_per_tick(stream), budget)
+        upright = Upright(stream.sample_aspect_ratio, self.limits)
+        return FrameCollector(self.start, end, self.frame_rate, self.picture, upright, budget)
 
 
-def _check_streams(container: av.container.InputContainer, kinds: Sequence[str]) -> None:
-    if not len(container.streams):
-        raise DecodeError("no streams in it: truncated, or empty")
-    for kind in kinds:
-        if not _streams(container, (kind,)):
-            raise DecodeError(f"no {kind} stream")
-    for stream in _streams(container, kinds):
-        # PyAV's annotations leave out that it may be None.
-        if getattr(stream, "codec_context", None) is None:
-            raise DecodeError(f"the {stream.type} stream's codec is unknown: truncated, or beyond FFmpeg")
+def _read(path: Source, kinds: Sequence[str], wanted: _Wanted) -> dict[str, NDArray[Any]]:
+    for lead in LEADS:
+        seek_to = wanted.start - lead if wanted.start > lead else None
+        try:
+            with open_media(path, kinds, wanted.limits) as container:
+                return _read_from(container, seek_to, kinds, wanted)
+        except LateError:
+            continue
+    raise AssertionError("decoding from the beginning is never late")
 
 
-def _streams(container: av.container.InputContainer, kinds: Sequence[str]) -> list[Any]:
-    """The first stream of each kind."""
-    return [stream for kind in kinds for stream in [one for one in container.streams if one.type == kind][:1]]
+def _read_from(
+    container: av.container.InputContainer, seek_to: float | None, kinds: Sequence[str], wanted: _Wanted
+) -> dict[str, NDArray[Any]]:
+    """Decode a clip from the key frame before `seek_to` on, or from the beginning if that is None.
 
-
-def _end(container: av.container.InputContainer, kinds: Sequence[str] = BOTH) -> float:
-    """The time in seconds at which the first of the streams ends, by the header."""
-    ends = []
-    for stream in _streams(container, kinds):
-        if stream.duration is not None and stream.time_base is not None:
-            ends.append(float((stream.duration + (stream.start_time or 0)) * stream.time_base))
-        elif container.duration is not None:
-            ends.append(container.duration / av.time_base)
-    if not ends:
-        raise DecodeError("the file does not say how long it is")
-    return min(ends)
-
-
-def _clip_end(
-    container: av.container.InputContainer, start: float, duration: float | None, kinds: Sequence[str]
-) -> float:
-    """The time in seconds of the file's clock at which a clip ends."""
-    end = _end(container, kinds)
-    if start >= end:
-        raise DecodeError(f"starts at {start:g} s, but the file ends at {end:.2f} s")
-    return end if duration is None else min(end, start + duration)
-
-
-# Rounded down, so that nothing is asked for at or beyond the end; the slack is for 3 s × 10 Hz = 29.9999….
-def _make_pictures(start: float, end: float, rate: float, picture: Picture) -> _Pictures:
-    return _Pictures(max(1, int((end - start) * rate + 1e-6)), start, rate, picture)
-
-
-def _make_sound(start: float, end: float, rate: int) -> _Sound:
-    return _Sound(max(1, int((end - start) * rate + 1e-6)), start, rate)
-
-
-def _read(
-    container: av.container.InputContainer, start: float, end: float, pictures: _Pictures | None, sound: _Sound | None
-) -> None:
-    """Fill what is asked for from `start` to `end`, both in seconds of the file's clock."""
-    wanted = {"video": pictures, "audio": sound}
-    streams = _streams(container, [kind for kind, taker in wanted.items() if taker is not None])
-    # Worker processes are the parallelism here; FFmpeg's own threads would only compete with them.
+    Raises:
+        LateError: no frame can be decoded that begins at the clip's start or before.
+    """
+    streams = [choose_stream(container, kind) for kind in kinds]
+    if any(needs_beginning(container, stream) for stream in streams):
+        seek_to = None
+    if seek_to is not None:
+        _seek(container, streams[0], seek_to)
+    budget = Budget(wanted.limits)
+    readers = {}
     for stream in streams:
+        # Worker processes are the parallelism here; FFmpeg's own threads would only compete with them.
         stream.codec_context.thread_count = 1
-    if start > 0:
-        container.seek(int(start * av.time_base))
-    takers = [taker for taker in wanted.values() if taker is not None]
-    for packet in container.demux(*streams):
-        for frame in packet.decode():
-            if isinstance(frame, av.VideoFrame) and pictures is not None:
-                pictures.add(frame)
-            elif isinstance(frame, av.AudioFrame) and sound is not None:
-                sound.add(frame)
-        if all(taker.full for taker in takers):
+        collector = wanted.collector(stream, budget)
+        readers[stream.type] = StreamReader(container, stream, collector, wanted.start, seek_to is not None)
+    for packet in read_packets(container, streams):
+        readers[packet.stream.type].read(packet)
+        if all(reader.collector.full for reader in readers.values()):
             # All that was asked for, though at a low rate the last frame's time may be far from the end.
-            return
-    for name, taker in wanted.items():
-        if taker is not None and (decoded := taker.finish()) < end - END_TOLERANCE:
-            raise DecodeError(f"truncated: {name} ends at {decoded:.2f} s of {end:.2f} s")
+            break
+    end = _clip_end(container, readers, wanted)
+    return {kind: reader.collector.take(end) for kind, reader in readers.items()}
 
 
-def _time(frame: av.VideoFrame | av.AudioFrame) -> float:
-    """Seconds of the file's clock at which `frame` begins."""
-    if frame.time is None:
-        raise DecodeError("a frame has no time stamp")
-    return float(frame.time)
+def _seek(container: av.container.InputContainer, stream: Any, time: float) -> None:
+    try:
+        container.seek(math.floor((clock_start(container) + time) / seconds_per_tick(stream)), stream=stream)
+    except (av.FFmpegError, OverflowError) as error:
+        raise LateError from error
 
 
-class _Pictures:
-    """Fills frame k with what is on screen at start + k / rate: the last source frame not later than that."""
-
-    def __init__(self, count: int, start: float, rate: float, picture: Picture) -> None:
-        self.frames: list[NDArray[np.uint8]] = []
-        self.full = False
-        self._count, self._start, self._rate, self._picture = count, start, rate, picture
-        self._shown: av.VideoFrame | None = None
-
-    def add(self, frame: av.VideoFrame) -> None:
-        # A frame that begins within half a millisecond of a sampling instant is on screen at that instant.
-        self._fill(math.ceil((_time(frame) - self._start - 5e-4) * self._rate))
-        self._shown = frame
-
-    def finish(self) -> float:
-        """Hold the last frame to the clip's end; the time, in seconds, up to which frames were decoded."""
-        if self._shown is None:
-            return 0.0
-        self._fill(self._count)
-        seconds_per_tick = float(self._shown.time_base) if self._shown.time_base is not None else 0.0
-        return _time(self._shown) + (self._shown.duration or 0) * seconds_per_tick
-
-    def _fill(self, end: int) -> None:
-        wanted = min(end, self._count) - len(self.frames)
-        # A first frame that comes late, as streams cut between key frames have it, is shown from the beginning.
-        if wanted > 0 and self._shown is not None:
-            self.frames += [self._picture(self._shown)] * wanted
-            self.full = len(self.frames) == self._count
-
-
-class _Sound:
-    """Mono samples at `rate` from `start` on, each block placed by its time stamp."""
-
-    def __init__(self, count: int, start: float, rate: int) -> None:
-        self.samples: NDArray[np.float32] = np.zeros(count, dtype=np.float32)
-        self.full = False
-        self._start, self._rate = start, rate
-        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-        self._end = 0.0
-
-    def add(self, frame: av.AudioFrame | None) -> None:
-        for block in self._resampler.resample(frame):
-            time = _time(block)
-            first = round((time - self._start) * self._rate)
-            values = block.to_ndarray()[0]
-            self._end = time + block.samples / self._rate
-            kept = values[max(0, -first) : max(0, len(self.samples) - first)]
-            self.samples[max(0, first) : max(0, first) + len(kept)] = kept
-            self.full = first + len(values) >= len(self.samples)
-
-    def finish(self) -> float:
-        """Take what the resampler holds back; the time, in seconds, up to which samples were decoded."""
-        self.add(None)
-        return self._end
+def _clip_end(container: av.container.InputContainer, readers: dict[str, StreamReader], wanted: _Wanted) -> float:
+    """Return the time at which a clip ends: where the first stream does, or where it was asked to end."""
+    ends: dict[str, float] = {}
+    known: dict[str, float] = {}
+    for kind, reader in readers.items():
+        reader.finish()
+        ends[kind] = math.inf if reader.collector.full else reader.end
+        stated = least_end(container, reader.stream)
+        if not reader.started and stated is None:
+            raise DecodeError(f"no frame of the {kind} stream can be decoded")
+        known[kind] = ends[kind] if stated is None else stated
+    first = min(ends, key=lambda kind: ends[kind])
+    due = min(wanted.start + wanted.seconds, *known.values())
+    if ends[first] < due - END_TOLERANCE:
+        raise DecodeError(f"truncated: {first} ends at {max(0.0, ends[first]):.2f} s of {due:.2f} s")
+    if wanted.start >= ends[first]:
+        raise DecodeError(f"starts at {wanted.start:g} s, but the file ends at {max(0.0, ends[first]):.2f} s")
+    most = wanted.limits.max_seconds
+    if min(ends[first], wanted.start + wanted.seconds) > wanted.start + most + 1e-6:
+        raise DecodeError(
+            f"expected a clip of max_seconds = {most:g} at most, got a longer one; "
+            "cut it with start and duration, or raise max_seconds"
+        )
+    return min(ends[first], wanted.start + wanted.seconds)

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from scav_model.data.decode import DecodeError, decode
+from scav_model.data.decode import DEFAULT_LIMITS, DecodeError, Limits, decode
 from scav_model.data.manifest import Clip
 from scav_model.data.pictures import Picture
 from scav_model.data.store.layout import Entry, Header, Skipped
@@ -44,6 +44,9 @@ class ExtractionConfig:
     max_bad_share: float = 0.05  # share of the clips, from 0 to 1, above which the run fails in the end
     retry_skipped: bool = False  # try clips anew that an earlier run could not use
     clip_timeout: float = 600.0  # seconds after which a worker gives a clip up; inf: never. No limit with no workers
+    max_seconds: float = DEFAULT_LIMITS.max_seconds  # length of a clip
+    max_bytes: int = DEFAULT_LIMITS.max_bytes  # bytes that a clip decodes to, frames and samples
+    max_pixels: int = DEFAULT_LIMITS.max_pixels  # pixels of a frame in the file
 
     def __post_init__(self) -> None:
         if not self.frame_rate > 0:
@@ -54,6 +57,13 @@ class ExtractionConfig:
             raise ValueError(f"expected max_bad_share to be a share from 0 to 1, got {self.max_bad_share}")
         if not self.clip_timeout > 0:
             raise ValueError(f"expected clip_timeout to be above 0 seconds (inf: no limit), got {self.clip_timeout}")
+        # Refuses bad limits.
+        _ = self.limits
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds on what a clip may decode to."""
+        return Limits(self.max_seconds, self.max_bytes, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,7 @@ class Work:
     visual: VisualEncoder
     audio: AudioEncoder
     frame_rate: float
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def prepare(self) -> Callable[[Clip], Prepared | str]:
@@ -119,6 +130,7 @@ class Work:
             prepare_video=self.visual.prepare,
             prepare_audio=self.audio.prepare,
             sample_rate=self.audio.sample_rate,
+            limits=self.limits,
         )
 
     def encode(self, batch: Sequence[Prepared | str]) -> list[Encoded | str]:
@@ -176,7 +188,8 @@ def extract(
         batches = [rest[first : first + config.batch_clips] for first in range(0, len(rest), config.batch_clips)]
         spread = spread or functools.partial(_decode_ahead, config=config)
         try:
-            for batch, encoded in zip(batches, spread(Work(visual, audio, config.frame_rate), batches), strict=True):
+            work = Work(visual, audio, config.frame_rate, config.limits)
+            for batch, encoded in zip(batches, spread(work, batches), strict=True):
                 run.take(batch, encoded)
         except WorkerError as error:
             raise ExtractionError(f"{error}; what was done is kept, and the same command goes on") from error
@@ -205,6 +218,7 @@ def prepare_clip(
     prepare_video: Callable[..., Array],
     prepare_audio: Callable[..., Array],
     sample_rate: int,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Prepared | str:
     """A worker's share of the work, or the reason why there is nothing to be had."""
     try:
@@ -215,6 +229,7 @@ def prepare_clip(
             sample_rate=sample_rate,
             start=clip.start,
             duration=clip.duration,
+            limits=limits,
         )
         seconds = len(media.audio) / sample_rate
         return Prepared(prepare_video(media.frames), prepare_audio(media.audio), seconds)

@@ -9,7 +9,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-# A frame to (height, width, 3) uint8 RGB, of one size whatever the frame's is. Made in the process that decodes.
+# A frame, upright and with square pixels, to (height, width, 3) uint8 RGB, of one size whatever the frame's is. Made in
+# the process that decodes.
 Picture = Callable[[av.VideoFrame], NDArray[np.uint8]]
 
 
@@ -29,3 +30,14 @@ class Square:
     def __reduce__(self) -> tuple[type[Square], tuple[int]]:
         # The tables are FFmpeg's and stay in their process.
         return Square, (self.size,)
+
+
+class WholeFrame:
+    """Keeps a frame's own size: that of the first one, should a later one have another."""
+
+    def __init__(self) -> None:
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        self._size = self._size or (frame.width, frame.height)
+        return np.asarray(frame.reformat(*self._size, "rgb24").to_ndarray(), dtype=np.uint8)
