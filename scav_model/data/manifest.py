@@ -164,8 +164,9 @@ def _path_problem(value: Any) -> str | None:
     if URL.match(value):
         return f"expected 'path' to be a file on this machine, got the address {shown(value)}; download it first"
     # A surrogate from U+DC80 on stands for a byte of a file name that is not UTF-8.
-    if "\0" in value or any(
-        "\ud800" <= character < "\udc80" or "\udcff" < character <= "\udfff" for character in value
+    if "\0" in value or (
+        not value.isascii()
+        and any("\ud800" <= character < "\udc80" or "\udcff" < character <= "\udfff" for character in value)
     ):
         return f"expected 'path' to be the name of a file, got {shown(value)}"
     return None

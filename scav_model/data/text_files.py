@@ -68,7 +68,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: not JSON, or a key that comes twice in an object; the message says where.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
     except json.JSONDecodeError as error:
         where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"not valid JSON: {error.msg} at {where}") from error
@@ -83,3 +83,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key!r} comes twice in one object; leave one")
         entries[key] = value
     return entries
+
+
+# Made once: a manifest has a line per clip.
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
