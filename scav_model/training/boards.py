@@ -9,6 +9,7 @@ from typing import Protocol
 
 from scav_model.config import Config, to_dict
 from scav_model.extras import needed_by
+from scav_model.files import writing
 
 
 class Board(Protocol):
@@ -28,14 +29,18 @@ class TensorBoard:
         with needed_by("writing losses for TensorBoard (tensorboard: true)"):
             from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=first)
+        self.folder = folder
+        with writing(folder):
+            self.writer = SummaryWriter(str(folder), purge_step=first)
 
     def show(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+        with writing(self.folder):
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.writer.close()
+        with writing(self.folder):
+            self.writer.close()
 
 
 class WeightsAndBiases:
