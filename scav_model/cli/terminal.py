@@ -10,9 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 # Seconds that a command has to notice Ctrl-C.
 GRACE = 2.0
+# Seconds after which an interrupt that was lost is repeated.
+REPEAT = 0.05
 
 
 @contextmanager
@@ -32,6 +35,14 @@ def interruptible(message: str, code: int) -> Iterator[None]:
         noticed.set()
         previous(number, frame)
 
+    def repeat(lost: Any) -> None:
+        """Raise KeyboardInterrupt again, which Python dropped: it drops all that finalizers and hooks of fork raise."""
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            if os.getpid() == this:
+                threading.Timer(REPEAT, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        else:
+            hook(lost)
+
     def watch() -> None:
         while signals := os.read(reading, 1):
             if signals[0] == signal.SIGINT and not noticed.wait(GRACE):
@@ -39,6 +50,8 @@ def interruptible(message: str, code: int) -> Iterator[None]:
                 os._exit(code)
         os.close(reading)
 
+    this, hook = os.getpid(), sys.unraisablehook
+    sys.unraisablehook = repeat
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     # Python writes the signal's number there at once, whatever the main thread does.
@@ -48,6 +61,7 @@ def interruptible(message: str, code: int) -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGINT, previous)
         signal.set_wakeup_fd(before)
         os.close(writing)

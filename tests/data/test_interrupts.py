@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scav_model.cli import main
+from scav_model.cli.terminal import interruptible
 from scav_model.data import FeatureStore
 from scav_model.search import IndexWriter
 from tests.data.store_clips import fill
@@ -20,6 +21,8 @@ from tests.search.worlds import clip, header
 
 Maker = Callable[..., Path]
 SECONDS = 5.0
+# Ray takes some two seconds to end, more where all cores are busy.
+RAY_SECONDS = 10.0
 # Runs a command in which a function hangs, in a library that is not Python and takes no notice of signals. Processes
 # that the command spawns import this, too.
 PROGRAM = """
@@ -81,12 +84,12 @@ class Command:
             assert time.monotonic() < end, "it did not happen in time"
             time.sleep(0.02)
 
-    def interrupt(self, *, group: bool) -> str:
+    def interrupt(self, *, group: bool, seconds: float = SECONDS) -> str:
         """Press Ctrl-C once, and return what the command says."""
         (os.killpg if group else os.kill)(self.process.pid, signal.SIGINT)
         begun = time.monotonic()
         _, told = self.process.communicate(timeout=60)
-        assert time.monotonic() - begun < SECONDS
+        assert time.monotonic() - begun < seconds
         assert self.process.returncode == 130, told
         end = time.monotonic() + SECONDS
         while self.family():
@@ -155,6 +158,7 @@ def test_other_commands_that_hang(tmp_path: Path, name: str) -> None:
     assert "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_search_over_ray(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     pytest.importorskip("faiss")
@@ -166,13 +170,14 @@ def test_search_over_ray(tmp_path: Path) -> None:
     with running(tmp_path, "scav_model.search:search", "clip", *words) as command:
         # Once while Ray starts, and once while the search waits.
         command.wait_for(lambda: len(command.family()) > 2)
-        command.interrupt(group=True)
+        command.interrupt(group=True, seconds=RAY_SECONDS)
     # What it waits in is Python.
     with running(tmp_path, "scav_model.search:search", "no such words", *words) as command:
         command.wait_for(lambda: any("ray::ShardWorker" in name for name in command.names()))
-        command.interrupt(group=True)
+        command.interrupt(group=True, seconds=RAY_SECONDS)
 
 
+@pytest.mark.slow
 def test_extract_over_ray_with_a_clip_that_hangs(make_media: Maker, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     make_media("media/a.mp4", seconds=1)
@@ -180,5 +185,24 @@ def test_extract_over_ray_with_a_clip_that_hangs(make_media: Maker, tmp_path: Pa
     words = ["extract", tmp_path / "media", "--out", tmp_path / "store", "--ray", "local", "--workers", "1"]
     with running(tmp_path, "scav_model.data.extract:decode", "no such words", *words) as command:
         command.wait_for(lambda: any("spawn_main" in name for name in command.names()))
-        command.interrupt(group=True)
+        command.interrupt(group=True, seconds=RAY_SECONDS)
     assert len(FeatureStore.open(tmp_path / "store")) == 0
+
+
+class Finalized:
+    """Interrupts its process where Python drops exceptions."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_is_not_lost() -> None:
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), interruptible("", 130):
+        lose_an_interrupt()
+    assert time.monotonic() - begun < SECONDS
+
+
+def lose_an_interrupt() -> None:
+    Finalized()
+    time.sleep(10)
