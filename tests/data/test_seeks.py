@@ -1,14 +1,20 @@
 """A clip from amid a file equals the same stretch of the whole file, whatever the container and the key frames."""
 
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
-from marked_media import FRAME_RATE, loud_spans, make_marked, numbers
+from marked_media import FRAME_RATE, loud_spans, make_marked, numbered, numbers
 
-from scav_model.data.decode import DecodeError, decode_frames, decode_sound, read_clip
+from scav_model.data.decode import DecodeError, Limits, decode_frames, decode_sound, read_clip
+from scav_model.data.orientation import Upright
 from scav_model.data.pictures import WholeFrame
+from scav_model.data.stream_reader import LateError, StreamReader
+from scav_model.data.timeline import Budget, FrameCollector
 
 OPEN_GOPS = {"x264-params": "open-gop=1:bframes=3:scenecut=0:log=none"}
 REFRESH = {"x264-params": "intra-refresh=1:bframes=0:log=none"}
@@ -40,7 +46,7 @@ def test_a_part_equals_the_same_stretch_of_the_whole(tmp_path: Path, name: str, 
     # Sound begins before the pictures in some containers, and may so end a frame before them.
     assert first == sorted(first)
     assert set(first) >= set(range(99))
-    for start in (0.04, 0.52, 1.28, 2.0, 2.8, 3.6):
+    for start in (0.04, 0.52, 0.88, 1.28, 2.0, 2.32, 2.8, 3.6):
         media = read_clip(path, start=start, duration=1.0)
         begin = round(start * FRAME_RATE)
         expected = whole.frames[begin : begin + FRAME_RATE]
@@ -81,3 +87,40 @@ def test_a_file_that_begins_between_key_frames(tmp_path: Path) -> None:
     media = read_clip(part)
     assert numbers(media.frames)[-1] >= 98
     assert len(media.frames) / 25 == pytest.approx(len(media.audio) / 16_000, abs=0.04)
+
+
+def test_pictures_before_the_first_key_frame_are_dropped() -> None:
+    """After a seek, a decoder may put out pictures that are stored after the key frame and shown before it."""
+
+    def frame(number: int) -> av.VideoFrame:
+        shown = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+        shown.pts, shown.time_base = number, Fraction(1, FRAME_RATE)
+        return shown
+
+    def packet(number: int, key: bool, *decoded: int) -> Any:
+        frames = [frame(number) for number in decoded]
+        return SimpleNamespace(pts=number, dts=number, is_keyframe=key, decode=lambda: frames)
+
+    stream: Any = SimpleNamespace(
+        type="video",
+        start_time=0,
+        time_base=Fraction(1, FRAME_RATE),
+        guessed_rate=Fraction(FRAME_RATE),
+        codec_context=SimpleNamespace(has_b_frames=True),
+    )
+    container: Any = SimpleNamespace(start_time=0, streams=[stream], format=SimpleNamespace(name="mpegts"))
+    limits = Limits()
+    collector = FrameCollector(0.4, 0.8, FRAME_RATE, WholeFrame(), Upright(None, limits), Budget(limits))
+    reader = StreamReader(container, stream, collector, 0.4, sought=True)
+    reader.read(packet(7, False, 7))
+    reader.read(packet(10, True))
+    reader.read(packet(8, False, 8, 9))
+    reader.read(packet(9, False, *range(10, 20)))
+    reader.finish()
+    assert numbers(collector.take(0.8)) == list(range(10, 20))
+    other = FrameCollector(0.36, 0.8, FRAME_RATE, WholeFrame(), Upright(None, limits), Budget(limits))
+    late = StreamReader(container, stream, other, 0.36, sought=True)
+    late.read(packet(10, True))
+    late.read(packet(8, False, 8, 9))
+    with pytest.raises(LateError):
+        late.read(packet(9, False, 10))
