@@ -13,15 +13,18 @@ import docstring_parser
 from jsonargparse import ArgumentParser
 
 from scav_model import config_files
-from scav_model.cli import tree
+from scav_model.cli import places, tree
 from scav_model.cli.models import train
-from scav_model.cli.terminal import interruptible, print_anything
+from scav_model.cli.process import FAILURE, INTERRUPTED, PROGRAM, interrupted
+from scav_model.cli.terminal import interruptible
 from scav_model.cli.tree import Commands, Group, leaves
+from scav_model.cli.words import arranged, command_of, options, positional, takes_texts
 from scav_model.config import Config
-from scav_model.fields import names, nearest
+from scav_model.extras import explain
+from scav_model.fields import nearest
+from scav_model.text import printable
 
-PROGRAM = "scav"
-USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+USAGE = 2
 
 
 class Parser(ArgumentParser):
@@ -41,7 +44,7 @@ class Parser(ArgumentParser):
         if group := re.match(r'expected "([\w.]+)\.command"', message):
             command = " ".join((PROGRAM, *group[1].split(".")))
             message = message.replace(f"{group[1]}.command", "command")
-        message = " ".join(message.split()) + suggestion(message, tuple(command.split()[1:]))
+        message = printable(" ".join(message.split())) + suggestion(message, tuple(command.split()[1:]))
         self.exit(USAGE, f"{command}: error: {message} (see {command} --help)\n")
 
 
@@ -52,41 +55,30 @@ def as_written(parameter: str, function: Callable[..., None]) -> str:
 
 def suggestion(message: str, words: tuple[str, ...]) -> str:
     """What the unknown option, or command, of an error message was probably meant to be."""
-    unknown = re.findall(r"(?:unrecognized arguments: -*|does not accept option '|invalid choice: ')([\w.]+)", message)
+    unknown = re.findall(r"(?:unrecognized arguments: -*|does not accept option '|invalid choice: ')([\w.-]+)", message)
     if not unknown:
         return ""
     function = dict(leaves(tree.COMMANDS)).get(words)
     if function is None:
         return nearest(unknown[0], [name for below, _ in leaves(tree.COMMANDS) for name in below])
-    known = list(inspect.signature(function).parameters)
-    return nearest(unknown[0], [*known, *names(Config)] if function is train else known)
+    near = nearest(unknown[0].replace("-", "_"), options(function))
+    return near or ("; an id that begins with - stands after --" if takes_texts(function) else "")
 
 
 def with_files_read(arguments: Sequence[str]) -> list[str]:
-    """The command line with the content of each `--config` file, its bases included, in place of its name."""
-    read = []
-    for position, argument in enumerate(arguments):
-        name, joined, value = argument.partition("=")
-        if name == "--config" and joined:
-            read.append(f"--config={content(value)}")
-        elif position and arguments[position - 1] == "--config":
-            read.append(content(argument))
-        else:
-            read.append(argument)
-    return read
+    """The command line, as `arranged` left it, with the content of each `--config` file in place of its name."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    marked = "--config="
+    read = [
+        marked + content(argument.removeprefix(marked)) if argument.startswith(marked) else argument
+        for argument in arguments[:end]
+    ]
+    return [*read, *arguments[end:]]
 
 
 def content(name: str) -> str:
     # Settings may stand on the command line themselves.
     return name if name.lstrip().startswith("{") else json.dumps(config_files.read(name))
-
-
-def positional(function: Callable[..., None]) -> list[str]:
-    """What the command line takes without an option's name: a lone parameter, or what stands before a `*`."""
-    parameters = inspect.signature(function).parameters.values()
-    if len(parameters) > 1 and all(entry.kind is not inspect.Parameter.KEYWORD_ONLY for entry in parameters):
-        return []
-    return [entry.name for entry in parameters if entry.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
 
 
 def add_options(command: Parser, function: Callable[..., None]) -> None:
@@ -110,7 +102,8 @@ def make_parser() -> Parser:
         allow_abbrev=False,
         # Asking scav_kernels itself would import torch.
         version=metadata.version("scav-kernels"),
-        description="Sequential contrastive audio-visual learning: train, search and compare.",
+        description="Sequential contrastive audio-visual learning: train, search and compare. Names of options may "
+        "have hyphens for underscores; ids and files whose names begin with a hyphen stand after --.",
     )
     add_commands(parser, tree.COMMANDS)
     return parser
@@ -148,40 +141,50 @@ def chosen(parsed: Any) -> tuple[str, ...]:
     return words
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 1 after a failure, 130 after Ctrl-C. Bad options exit with 2."""
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return the exit code: 0, 1 after a failure, 130 after Ctrl-C. Bad options exit with 2."""
     parser = make_parser()
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    count, function = command_of(arguments)
+    command = " ".join((PROGRAM, *arguments[:count])) if function else PROGRAM
     try:
-        given = with_files_read(given)
-    except (ValueError, OSError) as error:
-        parser.exit(USAGE, f"{PROGRAM}: error: {' '.join(str(error).split())} (see {PROGRAM} --help)\n")
-    parsed = parser.parse_args(given)
-    words = chosen(parsed)
-    function = dict(leaves(tree.COMMANDS))[words]
-    command = " ".join((PROGRAM, *words))
-    try:
-        options = vars(parser.instantiate(parsed)[".".join(words)])
-    except ValueError as error:
-        parser.exit(USAGE, f"{command}: error: {error} (see {command} --help)\n")
-    options.pop("config")
-    traceback = options.pop("traceback")
+        parsed = parser.parse_args(with_files_read(arranged(arguments)))
+        words = chosen(parsed)
+        function = dict(leaves(tree.COMMANDS))[words]
+        values = vars(parser.instantiate(parsed)[".".join(words)])
+    except (ValueError, TypeError, OSError, ArithmeticError, RecursionError) as error:
+        parser.exit(USAGE, f"{command}: error: {told(error)} (see {command} --help)\n")
+    values.pop("config")
+    traceback = values.pop("traceback")
     if function is train:
-        options["config"] = Config(**{entry.name: options.pop(entry.name) for entry in fields(Config)})
-    interrupted = f"{command}: interrupted{advice(function)}"
-    print_anything()
+        values["config"] = Config(**{entry.name: values.pop(entry.name) for entry in fields(Config)})
     try:
-        with interruptible(interrupted, INTERRUPTED):
-            function(**options)
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+        with interruptible(f"{command}: interrupted{advice(function)}", INTERRUPTED):
+            places.check(values)
+            function(**values)
+    except KeyboardInterrupt as stop:
+        return interrupted(command, stop, advice(function))
+    except BrokenPipeError:
+        raise
+    except Exception as error:
         if traceback:
             raise
-        print(f"{command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{command}: error: {told(error)}", file=sys.stderr)
         return FAILURE
     return 0
+
+
+# Errors that commands raise to say what is wrong; any other is a fault in the program.
+EXPECTED = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError)
+
+
+def told(error: Exception) -> str:
+    """Return an error in one line that prints."""
+    if isinstance(error, ImportError):
+        error = explain(error, PROGRAM)
+    text = places.told(error) if isinstance(error, OSError) else str(error)
+    if not isinstance(error, EXPECTED):
+        text = f"a fault in {PROGRAM}, {type(error).__name__}: {text}; --traceback shows where, please report it"
+    return printable(" ".join(text.split())) or f"{type(error).__name__} without a message; --traceback shows where"
 
 
 def advice(function: Callable[..., None]) -> str:

@@ -267,7 +267,7 @@ def search(
         batch: File with such a query a line, instead; null takes those of the command line.
         features: Features whose clips are all queries, instead: a feature store, STORE:SPLIT, or a feature file.
         side: Side of the queries, which searches the other; null takes audio for files of sound alone, and video.
-        k: Clips to return for each query.
+        k: Clips to return for each query; -k is the same.
         mode: exact compares whole sequences with every clip; hybrid with the candidates whose means are nearest; mean
             ranks by the means alone; flat is exact by FAISS, for squared Euclidean and clips of one length; bounds
             compares with the candidates whose lower bounds are least, for interpolated Euclidean.

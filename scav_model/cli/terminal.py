@@ -1,8 +1,7 @@
-"""How a command behaves on a terminal: one Ctrl-C ends it, and it can print any name."""
+"""One Ctrl-C ends a command, wherever it waits."""
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -65,9 +64,3 @@ def interruptible(message: str, code: int) -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
         signal.set_wakeup_fd(before)
         os.close(writing)
-
-
-def print_anything() -> None:
-    """Let standard output print characters that its encoding lacks, file names among them, as escapes."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
