@@ -96,7 +96,8 @@ def add_options(command: Parser, function: Callable[..., None]) -> None:
         command.add_argument(f"--{name}", action="store_true", help=help_of[name])
 
 
-def make_parser() -> Parser:
+def make_parser(words: tuple[str, ...]) -> Parser:
+    """Return a parser of all commands, of which the one of these words has its options."""
     parser = Parser(
         prog=PROGRAM,
         allow_abbrev=False,
@@ -105,11 +106,11 @@ def make_parser() -> Parser:
         description="Sequential contrastive audio-visual learning: train, search and compare. Names of options may "
         "have hyphens for underscores; ids and files whose names begin with a hyphen stand after --.",
     )
-    add_commands(parser, tree.COMMANDS)
+    add_commands(parser, tree.COMMANDS, words)
     return parser
 
 
-def add_commands(parser: Parser, commands: Commands) -> None:
+def add_commands(parser: Parser, commands: Commands, words: tuple[str, ...]) -> None:
     choices = parser.add_subcommands(dest="command", required=True, metavar="COMMAND")
     for name, entry in commands.items():
         summary = entry.summary if isinstance(entry, Group) else (entry.__doc__ or "").splitlines()[0]
@@ -117,39 +118,36 @@ def add_commands(parser: Parser, commands: Commands) -> None:
         if isinstance(entry, Group):
             # jsonargparse wants a parser to be in its place before it gets commands of its own.
             choices.add_subcommand(name, command, help=summary)
-            add_commands(command, entry.commands)
+            add_commands(command, entry.commands, words[1:] if words[:1] == (name,) else ())
             continue
-        command.add_argument("--traceback", action="store_true", help="Show where in the program an error arose.")
-        command.add_argument(
-            "--config",
-            action="config",
-            help="YAML file of options, or a packaged one by name, such as vggsound/scav_dtw; later options win. "
-            "In it, base: NAME names another that it changes.",
-        )
-        if entry is train:
-            command.add_class_arguments(Config, None)
-        add_options(command, entry)
+        if words == (name,):
+            add_all_options(command, entry)
         choices.add_subcommand(name, command, help=summary)
 
 
-def chosen(parsed: Any) -> tuple[str, ...]:
-    """The words of the command that was asked for."""
-    words: tuple[str, ...] = ()
-    while getattr(parsed, "command", None) is not None:
-        words += (parsed.command,)
-        parsed = parsed[parsed.command]
-    return words
+def add_all_options(command: Parser, function: Callable[..., None]) -> None:
+    """An option per parameter, and those that every command has."""
+    command.add_argument("--traceback", action="store_true", help="Show where in the program an error arose.")
+    command.add_argument(
+        "--config",
+        action="config",
+        help="YAML file of options, or a packaged one by name, such as vggsound/scav_dtw; later options win. "
+        "In it, base: NAME names another that it changes.",
+    )
+    if function is train:
+        command.add_class_arguments(Config, None)
+    add_options(command, function)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return the exit code: 0, 1 after a failure, 130 after Ctrl-C. Bad options exit with 2."""
-    parser = make_parser()
     count, function = command_of(arguments)
-    command = " ".join((PROGRAM, *arguments[:count])) if function else PROGRAM
+    words = tuple(arguments[:count]) if function else ()
+    command = " ".join((PROGRAM, *words))
+    parser = make_parser(words)
     try:
         parsed = parser.parse_args(with_files_read(arranged(arguments)))
-        words = chosen(parsed)
-        function = dict(leaves(tree.COMMANDS))[words]
+        assert function is not None, "the parser ends where no command is named"
         values = vars(parser.instantiate(parsed)[".".join(words)])
     except (ValueError, TypeError, OSError, ArithmeticError, RecursionError) as error:
         parser.exit(USAGE, f"{command}: error: {told(error)} (see {command} --help)\n")

@@ -3,7 +3,6 @@
 import codecs
 import io
 import os
-import re
 import select
 import signal
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
+from scav_model.escapes import json_escapes
 from scav_model.extras import explain
 
 PROGRAM = "scav"
@@ -94,8 +94,7 @@ def _escape_what_the_terminal_lacks() -> None:
 def _as_escapes(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
-    return re.sub("(....)", r"\\u\1", units.hex()), error.end
+    return json_escapes(error.object[error.start : error.end]), error.end
 
 
 def _raise_on_sigterm() -> None:

@@ -1,5 +1,6 @@
 """The commands that make and ask an index: `scav index` and `scav search`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -247,7 +248,7 @@ def search(
     k: int = 10,
     mode: Literal["exact", "hybrid", "mean", "flat", "bounds"] = "exact",
     candidates: int = 200,
-    format: Literal["table", "json", "html"] = "table",
+    format: Literal["table", "json", "html"] | None = None,
     output: Path | None = None,
     checkpoint: Path | None = None,
     metric: str | None = None,
@@ -272,8 +273,9 @@ def search(
             ranks by the means alone; flat is exact by FAISS, for squared Euclidean and clips of one length; bounds
             compares with the candidates whose lower bounds are least, for interpolated Euclidean.
         candidates: Clips that hybrid and bounds compare; scav index tune measures what that costs and finds.
-        format: table, json, or html: a page with pictures, players and alignments.
-        output: File to write to; null prints.
+        format: table, json, or html: a page with pictures, players and alignments; null takes what the name of the
+            output says, and table.
+        output: File to write to, NAME.json, NAME.html or NAME.txt (a table); null prints.
         checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
         metric: The index's metric, to be refused where it has another; null takes the index's.
         visual: Front end of query videos, as scav extract takes it, where the index cannot tell; null asks the index.
@@ -287,31 +289,62 @@ def search(
     """
     from scav_model.cluster.search import search_workers
     from scav_model.devices import to_device
-    from scav_model.files import write_whole
+    from scav_model.files import write_text
     from scav_model.search import SearchIndex
     from scav_model.search import search as find
     from scav_model.search.page import as_html
     from scav_model.search.report import alignments, as_json, as_table
 
     to_device(device)
+    written = format_of(output, format)
     opened = SearchIndex.open(index)
     check_metric(opened, metric)
     asked = _queries(opened, query, batch, features, side, checkpoint, {"video": visual, "audio": audio}, device)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
     with search_workers(ray, opened, workers, gpus_per_worker) as made:
         answer = find(opened, asked, k, mode=mode, candidates=candidates, workers=made)
     for note in answer.notes:
         print(f"note: {note}", file=sys.stderr)
-    if format == "html":
+    if written == "html":
         text = as_html(opened, answer)
-    elif format == "json":
+    elif written == "json":
         text = as_json(answer, alignments(opened, answer) if alignment else None)
     else:
         text = as_table(answer)
     if output is None:
         print(text)
     else:
-        write_whole(output, (text.rstrip("\n") + "\n").encode())
+        write_text(output, text.rstrip("\n") + "\n")
         print(f"{output}: {sum(map(len, answer.hits))} hits of {len(asked)} queries")
+
+
+# Format of an output, by the suffix of its name.
+FORMATS = {".json": "json", ".html": "html", ".htm": "html", ".txt": "table", "": "table"}
+
+
+def format_of(output: Path | None, named: str | None) -> str:
+    """Return the format to write: the one that is named, or else that of the output's name.
+
+    Raises:
+        SearchIndexError: the two differ, or the name's suffix is of no format and none is named.
+    """
+    from scav_model.search import SearchIndexError
+
+    if output is None:
+        return named or "table"
+    suffix = output.suffix.lower()
+    found = FORMATS.get(suffix, named)
+    if found is None:
+        raise SearchIndexError(
+            f"expected the name of --output to end in .json, .html or .txt, got {output}; end it so, or give --format"
+        )
+    if named not in (None, found) and suffix:
+        raise SearchIndexError(
+            f"expected --format and --output to agree, got --format {named} and {output}, which is for {found}; leave "
+            "--format out, or change the name"
+        )
+    return named or found
 
 
 def check_metric(index: "SearchIndex", metric: str | None) -> None:
@@ -322,9 +355,6 @@ def check_metric(index: "SearchIndex", metric: str | None) -> None:
             f"{index.folder} is an index for {index.header.metric}, not for {metric}; "
             f"build another with --metric {metric}"
         )
-
-
-SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 
 
 def _queries(
@@ -341,17 +371,21 @@ def _queries(
     from scav_model.search import SearchIndexError, queries_by_id
     from scav_model.search.media import front_end, queries_by_features, queries_by_file
     from scav_model.search.model import load_for
+    from scav_model.search.page import SOUND
+    from scav_model.search.queries import check_id
 
     if sum((bool(query), batch is not None, features is not None)) != 1:
         raise SearchIndexError("expected queries on the command line, --batch or --features, one of the three")
     if features is not None:
         model = load_for(index.header, checkpoint, device)
         return queries_by_features(index, model, open_features(features), side or "video")
-    names = list(query) if batch is None else [line for line in batch.read_text(encoding="utf-8").splitlines() if line]
+    names = list(query) if batch is None else lines_of(batch)
     if not names:
         raise SearchIndexError(f"{batch} has no query in it; it should have one a line")
-    files = [Path(name).is_file() for name in names]
+    files = [os.path.isfile(name) for name in names]
     if not all(files):
+        for name in (name for name, is_file in zip(names, files, strict=True) if not is_file):
+            check_id(index, name)
         if any(files):
             odd = names[files.index(False)]
             raise SearchIndexError(f"expected all queries to be files or all ids, and there is no file {odd!r}")
@@ -364,3 +398,9 @@ def _queries(
     model = load_for(index.header, checkpoint, device)
     encoder = front_end(index.header, side, front_ends[side], device)
     return queries_by_file(index, model, encoder, [Path(name) for name in names], side)
+
+
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a file that are not empty; names of files in it may be of any bytes."""
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    return [line for line in (line.rstrip("\r") for line in text.split("\n")) if line]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import html
+import math
+import os
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeGuard
 
 from scav_model.search.align import Alignment
 from scav_model.search.index import SearchIndex
 from scav_model.search.report import alignments
 from scav_model.search.search import Answer, Hit
 from scav_model.search.thumbnails import thumbnails
+from scav_model.text import printable
 
 WIDTH, HEIGHT, BARS, MARGIN = 640, 90, 48, 34  # px of a drawing
+SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
+NO_QUERY_FILE = "No player: no media file of this query is known."
+NO_FILE = (
+    "No player: the index names no media file of this clip. Build it with --manifest, or from a feature store that "
+    "scav extract wrote."
+)
 
 STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 1000px; padding: 0 1em; color: #222; }
@@ -25,6 +33,7 @@ h3 { margin: 0 0 .4em; } h3 span { font-weight: normal; color: #666; }
 video, audio { max-width: 320px; display: block; margin: .4em 0; }
 svg { width: 100%; max-width: 720px; height: auto; } svg text { font-size: 11px; fill: #555; }
 .note { background: #fff3c4; padding: .4em .8em; }
+.none { color: #666; }
 @media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd; } section { border-color: #ddd; }
   svg text { fill: #aaa; } .note { color: #222; } }
 """
@@ -36,8 +45,8 @@ def as_html(index: SearchIndex, answer: Answer) -> str:
     queries = answer.queries
     parts = [f'<p class="note">{escape(note)}</p>' for note in answer.notes]
     for query, (name, hits) in enumerate(zip(queries.names, answer.hits, strict=True)):
-        media = {} if queries.media[query] is None else {"path": queries.media[query]}
-        parts.append(f"<section><h2>{escape(name)}</h2>{_player(media, queries.side)}")
+        player = _player({"path": queries.media[query]}, queries.side, NO_QUERY_FILE)
+        parts.append(f"<section><h2>{escape(name)}</h2>{player}")
         parts += [
             _article(hit, one, queries.side, queries.target, answer.mode)
             for hit, one in zip(hits, aligned[query], strict=True)
@@ -56,29 +65,55 @@ def as_html(index: SearchIndex, answer: Answer) -> str:
 
 
 def _article(hit: Hit, aligned: Alignment, side: str, target: str, mode: str) -> str:
-    path = hit.media.get("path")
-    pictures = []
-    if path is not None:
-        pictures = thumbnails(Path(path), start=hit.media.get("start", 0.0), seconds=hit.media.get("seconds"))
-    shown = "".join(f'<img src="{uri}" alt="">' for uri in pictures)
     unit = "1 − cosine" if mode == "mean" else "distance"
-    label = "" if hit.media.get("label") is None else f", {escape(str(hit.media['label']))}"
+    label = "" if hit.media.get("label") is None else f", {escape(hit.media['label'])}"
     return (
         f"<article><h3>{hit.rank}. {escape(hit.id)} <span>{unit} {hit.distance:.4f}{label}</span></h3>"
-        f'<div class="pictures">{shown}</div>{_player(hit.media, target)}{drawing(aligned, side, target)}</article>'
+        f"{_pictures(hit.media)}{_player(hit.media, target, NO_FILE)}{drawing(aligned, side, target)}</article>"
     )
 
 
-def _player(media: dict[str, Any], side: str) -> str:
-    path = media.get("path")
-    if path is None:
+def escape(text: object) -> str:
+    """Return text from anywhere as HTML that shows it, with escapes for what does not print."""
+    return html.escape(printable(str(text)))
+
+
+def _pictures(media: dict[str, Any]) -> str:
+    path, (start, seconds) = media.get("path"), _span(media)
+    if not _is_file(path):
         return ""
-    start, seconds = media.get("start", 0.0), media.get("seconds")
-    moment = f"#t={start:g}" + ("" if seconds is None else f",{start + seconds:g}")
-    sound_alone = Path(path).suffix.lower() in (".wav", ".mp3", ".flac", ".ogg", ".m4a")
-    tag = "audio" if sound_alone else "video"
-    source = "file://" + quote(str(path)) + moment
-    return f'<{tag} controls preload="none" src="{escape(source)}" title="{escape(str(path))} ({side})"></{tag}>'
+    shown = "".join(f'<img src="{uri}" alt="">' for uri in thumbnails(Path(path), start=start, seconds=seconds))
+    if not shown and Path(path).suffix.lower() not in SOUND:
+        return '<p class="none">No pictures: none can be read from the file.</p>'
+    return f'<div class="pictures">{shown}</div>'
+
+
+def _player(media: dict[str, Any], side: str, unknown: str) -> str:
+    """Return a player of a file that is there, or else why there is none: a path in an index is anyone's text."""
+    path, (start, seconds) = media.get("path"), _span(media)
+    if not path:
+        return f'<p class="none">{unknown}</p>'
+    if not _is_file(path):
+        return (
+            f'<p class="none">No player: there is no file {escape(path)}. Put it there, or build the index anew with a '
+            "--manifest that says where it is.</p>"
+        )
+    tag = "audio" if Path(path).suffix.lower() in SOUND else "video"
+    source = Path(path).absolute().as_uri() + f"#t={start:g}" + ("" if seconds is None else f",{start + seconds:g}")
+    return f'<{tag} controls preload="none" src="{escape(source)}" title="{escape(path)} ({side})"></{tag}>'
+
+
+def _is_file(path: Any) -> TypeGuard[str]:
+    return isinstance(path, str) and os.path.isfile(path)
+
+
+def _span(media: dict[str, Any]) -> tuple[float, float | None]:
+    """Return start and length of a clip in seconds, of which None reaches to the end of the file."""
+    start, seconds = (
+        value if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else None
+        for value in (media.get("start"), media.get("seconds"))
+    )
+    return start or 0.0, seconds or None
 
 
 def drawing(aligned: Alignment, side: str, target: str) -> str:

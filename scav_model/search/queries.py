@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +14,10 @@ from torch import Tensor
 from scav_model.distances import Sequences
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import SIDES, SearchIndexError
+from scav_model.text import shown
+
+# Ids that are compared with one that is not there.
+COMPARED = 50_000
 
 
 @dataclass(frozen=True)
@@ -84,3 +91,23 @@ def queries_by_id(index: SearchIndex, ids: Sequence[str], side: str) -> Queries:
     numbers = [index.number(name) for name in ids]
     media = [index.media(number).get("path") for number in numbers]
     return make_queries(side, ids, [index.steps(side, number) for number in numbers], media)
+
+
+def check_id(index: SearchIndex, name: str) -> None:
+    """
+    Raises:
+        SearchIndexError: no clip has that id, where no file has that name; the message names the ids nearest to it.
+    """
+    if name in index.numbers:
+        return
+    if os.path.isdir(name):
+        raise SearchIndexError(
+            f"expected a media file or the id of a clip, got the folder {shown(name)}; name files in it"
+        )
+    reason = "it was deleted" if any(name in shard.ids for shard in index.shards) else "no clip has that id"
+    near = difflib.get_close_matches(name, itertools.islice(index.numbers, COMPARED), n=3)
+    advice = f"did you mean {', '.join(map(shown, near))}?" if near else "check the name"
+    raise SearchIndexError(
+        f"expected a media file or the id of a clip: there is no such file, and {shown(name)} is not in "
+        f"{index.folder}: {reason}; {advice}"
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from scav_model.escapes import printable_json
 from scav_model.search.align import Alignment, align
 from scav_model.search.index import SearchIndex
 from scav_model.search.search import Answer, Hit
+from scav_model.text import printable
 
 
 def alignments(index: SearchIndex, answer: Answer, most: int | None = None) -> list[list[Alignment]]:
@@ -29,7 +32,10 @@ def alignments(index: SearchIndex, answer: Answer, most: int | None = None) -> l
 
 
 def as_json(answer: Answer, aligned: list[list[Alignment]] | None = None) -> str:
-    """One object: `mode`, `searched`, `notes`, and a list of queries with their hits."""
+    """Return one object: `mode`, `side`, `searched`, `notes`, and a list of queries with their hits.
+
+    Characters that do not print are escapes, and numbers that are not finite null.
+    """
     listed: list[dict[str, Any]] = []
     for query, (name, hits) in enumerate(zip(answer.queries.names, answer.hits, strict=True)):
         rows = [{key: value for key, value in asdict(hit).items() if key != "number"} for hit in hits]
@@ -43,14 +49,25 @@ def as_json(answer: Answer, aligned: list[list[Alignment]] | None = None) -> str
         "notes": answer.notes,
         "queries": listed,
     }
-    return json.dumps(whole, indent=2, ensure_ascii=False)
+    return printable_json(json.dumps(_finite(whole), indent=2, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values with None for the numbers that JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_table(answer: Answer) -> str:
-    """A line for each hit; the note lines are for elsewhere."""
+    """Return a line for each hit, with escapes for what does not print; notes are for elsewhere."""
     rows = [["query", "rank", "id", "distance", "file"]]
     for name, hits in zip(answer.queries.names, answer.hits, strict=True):
-        rows += [[name, str(hit.rank), hit.id, f"{hit.distance:.4f}", str(hit.media.get("path", ""))] for hit in hits]
+        for hit in hits:
+            cells = [name, str(hit.rank), hit.id, f"{hit.distance:.4f}", str(hit.media.get("path") or "")]
+            rows.append([printable(cell) for cell in cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
