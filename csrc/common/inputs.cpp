@@ -3,19 +3,17 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "common/library_gemm.h"
 #include "common/parallel.h"
+#include "common/smallest_norm.h"
 
 namespace scav {
 
 namespace {
-
-// A cosine divides by norms of at least this, as torch.nn.functional.cosine_similarity does.
-constexpr double kSmallestNorm = 1e-8;
-
 template <class T>
 void measure(const at::Tensor& data, const at::Tensor& lengths, at::Tensor& norms, at::Tensor& poison) {
   const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);
@@ -85,10 +83,12 @@ at::Tensor unit_rows(const at::Tensor& data, const at::Tensor& lengths) {
   return result;
 }
 
-// d/dx of <g, x / max(|x|, smallest)>: the part of g across x, over |x|. In place on valid rows; poisoned sequences,
+// d/dx of <g, x / |x|>: the part of g across x, over |x|; 0 where |x| is below kSmallestNorm, or is so small that the
+// caller's dtype, whose largest number is `largest`, does not hold it. In place on valid rows; poisoned sequences,
 // whose gradients are decided elsewhere, keep theirs.
 template <class T>
-void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& poison, at::Tensor& grad) {
+void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& poison, double largest,
+                       at::Tensor& grad) {
   const int64_t steps = given.size(1), dim = given.size(2);
   const T* from = given.const_data_ptr<T>();
   T* g = grad.mutable_data_ptr<T>();
@@ -100,16 +100,24 @@ void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const
         continue;
       }
       for (int64_t row = b * steps; row < b * steps + valid[b]; ++row) {
+        T* const out = g + row * dim;
         const double norm = norm_of(from + row * dim, dim);
-        const bool clamped = norm < kSmallestNorm;
-        const T scale = static_cast<T>(1 / std::max(norm, kSmallestNorm));
+        if (norm < kSmallestNorm) {
+          std::fill_n(out, dim, T(0));
+          continue;
+        }
+        const T scale = static_cast<T>(1 / norm);
         const auto unit = [&](int64_t k) { return from[row * dim + k] * scale; };
         T along = 0;
         for (int64_t k = 0; k < dim; ++k) {
-          along += g[row * dim + k] * unit(k);
+          along += out[k] * unit(k);
         }
         for (int64_t k = 0; k < dim; ++k) {
-          g[row * dim + k] = (g[row * dim + k] - (clamped ? 0 : along * unit(k))) * scale;
+          out[k] = (out[k] - along * unit(k)) * scale;
+        }
+        // Only a gradient of a usual size that the division made large: others overflow as they do everywhere.
+        if (norm * largest < 1 && std::any_of(out, out + dim, [&](T value) { return std::abs(value) > largest; })) {
+          std::fill_n(out, dim, T(0));
         }
       }
     }
@@ -137,8 +145,10 @@ at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, c
   }
   if (cost == Cost::cosine) {
     const at::Tensor raw = given.detach().to(grad.scalar_type()).contiguous();
+    const double largest = given.scalar_type() == at::kHalf ? static_cast<double>(std::numeric_limits<at::Half>::max())
+                                                            : std::numeric_limits<double>::infinity();
     AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "finish_gradient",
-                               [&] { through_unit_rows<scalar_t>(raw, lengths, poison, grad); });
+                               [&] { through_unit_rows<scalar_t>(raw, lengths, poison, largest, grad); });
   }
   for (size_t b = 0; b < spoilt.size(); ++b) {
     if (spoilt[b]) {

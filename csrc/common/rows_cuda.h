@@ -21,7 +21,8 @@ template <class T>
 void prepare_rows(const Side& side, bool unit, Rows rows, T* norms, T* bad, int64_t* lengths, Stream stream);
 
 // gradient (batch, steps, dim) in the given dtype, of d = dx + along x: through the division by the norm where `unit`,
-// NaN in the valid steps of sequences that are `spoilt` (batch,), zero in padding. `along` (batch, steps) or null.
+// zero for a norm below kSmallestNorm or one so small that the given dtype does not hold the gradient; NaN in the valid
+// steps of sequences that are `spoilt` (batch,), zero in padding. `along` (batch, steps) or null.
 template <class T>
 void finish_rows(const Side& side, bool unit, const T* dx, const T* along, const bool* spoilt, void* gradient,
                  Stream stream);

@@ -1,13 +1,12 @@
 // Rows of features, and given costs, around the reducers on a GPU.
 
 #include "common/rows_cuda.h"
+#include "common/smallest_norm.h"
 
 namespace scav::device {
 
 namespace {
 
-// A cosine divides by norms of at least this, as torch.nn.functional.cosine_similarity does.
-constexpr double kSmallestNorm = 1e-8;
 constexpr int kThreads = 128;
 
 template <class T>
@@ -43,6 +42,11 @@ SCAV_DEVICE double norm_of(const Rows& rows, int64_t row, int lane) {
     sum += value * value;
   }
   return sqrt(warp_sum(sum));
+}
+
+// The largest number of a dtype; of those that hold every gradient, infinity.
+SCAV_DEVICE double largest_of(Rows::Kind kind) {
+  return kind == Rows::Kind::float16 ? 65504.0 : std::numeric_limits<double>::infinity();
 }
 
 // The power of two that brings a norm between 1 and 2, for products to stay within range; bfloat16 numbers multiplied
@@ -99,13 +103,21 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int64_t dim = side.given.dim, b = row / side.steps;
   const bool valid = row % side.steps < length_of(side, b);
   T scale = 1, across = 0;
+  bool zero = !valid;
   if (valid && unit) {
-    const double norm = norm_of(side.given, row, lane);
-    scale = static_cast<T>(1 / (norm > kSmallestNorm ? norm : kSmallestNorm));
+    const double norm = norm_of(side.given, row, lane), largest = largest_of(side.given.kind);
+    scale = static_cast<T>(1 / norm);
     for (int64_t k = lane; k < dim; k += kWarp) {
       across += dx[row * dim + k] * (side.given.at<T>(row, k) * scale);
     }
-    across = norm < kSmallestNorm ? T(0) : warp_sum(across);
+    across = warp_sum(across);
+    // The range of the given dtype, where it is the division that leads out of it.
+    T beyond = 0;
+    for (int64_t k = lane; norm * largest < 1 && k < dim; k += kWarp) {
+      const T value = (dx[row * dim + k] - across * (side.given.at<T>(row, k) * scale)) * scale;
+      beyond += value > largest || value < -largest ? T(1) : T(0);
+    }
+    zero = norm < kSmallestNorm || warp_sum(beyond) > T(0);
   }
   const T factor = along != nullptr ? along[row] : T(0);
   for (int64_t k = lane; k < dim; k += kWarp) {
@@ -118,8 +130,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (factor != T(0)) {
       value += factor * side.given.at<T>(row, k);
     }
-    value = spoilt[b] ? std::numeric_limits<T>::quiet_NaN() : value;
-    store(side.given, to, row * dim + k, valid ? value : T(0));
+    if (spoilt[b]) {
+      value = std::numeric_limits<T>::quiet_NaN();
+      zero = !valid;
+    }
+    store(side.given, to, row * dim + k, zero ? T(0) : value);
   }
 }
 
