@@ -62,6 +62,7 @@ at::Tensor dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost
     const int64_t parts = thread_count();
     run_parts(parts, [&](int64_t part) {
       for (int64_t pair = costs.pairs() * part / parts; pair < costs.pairs() * (part + 1) / parts; ++pair) {
+        poll(path_stride);
         if (grads[pair] != 0) {
           add_along_path(costs, pair, grads[pair], steps + pair * path_stride,
                          cells + pair * costs.steps_x() * costs.steps_y());

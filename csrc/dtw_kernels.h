@@ -191,6 +191,7 @@ void dtw_backward(const Inputs& inputs, const T* grad, const T* out, const uint8
   const Sequences<T> x = inputs.sequences_x<T>(), y = inputs.sequences_y<T>();
   const int64_t path_stride = x.steps + y.steps, x_block = x.steps * x.dim, y_block = y.steps * y.dim;
   auto pair = [&](int64_t i, int64_t j, int64_t result, T* to_x, T* to_y) {
+    poll((x.lengths[i] + y.lengths[j]) * x.dim);
     if (grad[result] != 0 && std::isfinite(out[result])) {
       dtw_pair_backward<T>(inputs, x.row(i, 0), y.row(j, 0), x.lengths[i], y.lengths[j], grad[result],
                            paths + result * path_stride, to_x, to_y);

@@ -633,6 +633,7 @@ void resampling_pass(const Resampling<T>& pass, T* out, const ResamplingGrads<T>
           step.resample(sources, count, t, m);
           const T* bundle_result = result.data();
           for (const Bundle& bundle : run.bundles) {
+            poll(count * bundle.lanes * source.dim);
             if (grads) {
               step.add_gradients(bundle, bundle_result, of_source, grads->target);
               bundle_result += count * bundle.lanes;
@@ -654,6 +655,7 @@ void resampling_pass(const Resampling<T>& pass, T* out, const ResamplingGrads<T>
             if (count <= 0 || run.few_count == 0) {
               continue;
             }
+            poll(count * run.few_count * (end - begin) * source.dim);
             if (grads) {
               few.add_gradients(sources + i, count, run.few, run.few_count, m, begin, end, *grads,
                                 [&](int64_t k, int64_t row) { return to->row(i + k, row); });
@@ -699,6 +701,7 @@ void resampling_pairs(const Resampling<T>& pass, T* out, const ResamplingGrads<T
       if (!pass.takes_pair(pass.source.lengths[i], m)) {
         continue;
       }
+      poll(m * pass.source.dim);
       if (grads) {
         cells.add_gradients(&i, 1, &i, 1, m, 0, m, *grads, [&](int64_t, int64_t row) {
           return grads->source + (i * pass.source.steps + row) * pass.source.dim;

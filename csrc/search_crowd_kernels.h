@@ -67,6 +67,7 @@ class Crowd {
         row_norms_[i] = sum_of_squares<T, false>(row, nullptr, dim_);
       }
       for (int64_t j = 0; j < count; j += kPanel) {
+        poll(rows * kPanel * dim_);
         add(rows, first + j, std::min(kPanel, count - j), t, sums_.data() + j);
       }
     }

@@ -77,6 +77,7 @@ void aligned_sums(const BoundLevel<T>& level, int64_t batch, int64_t panels, con
     const T* queries[Block::kQueries];
     for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
       for (int64_t first = 0; first < batch; first += Block::kQueries) {
+        poll(Block::kQueries * kBoundLanes * level.steps * level.dim);
         place_queries(level, batch, first, queries);
         for (int i = 0; i < Block::kQueries; ++i) {
           std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(limits[std::min(first + i, batch - 1)]));
@@ -161,6 +162,7 @@ void aligned_nearest(const BoundLevel<T>& level, int64_t batch, int64_t count, i
     for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
       const int64_t lanes = std::min(kBoundLanes, count - p * kBoundLanes);
       for (int64_t first = 0; first < batch; first += Block::kQueries) {
+        poll(Block::kQueries * kBoundLanes * level.steps * level.dim);
         place_queries(level, batch, first, queries);
         for (int i = 0; i < Block::kQueries; ++i) {
           const T limit = mine[static_cast<size_t>(std::min(first + i, batch - 1))].limit();
@@ -242,6 +244,7 @@ std::vector<Survivor<T>> aligned_survivors(const std::vector<BoundLevel<T>>& lev
         }
         for (size_t number = 0; number < levels.size() && left > 0; ++number) {
           const BoundLevel<T>& level = levels[number];
+          poll(Block::kQueries * kBoundLanes * level.steps * level.dim);
           place_queries(level, batch, first, queries);
           for (int i = 0; i < Block::kQueries; ++i) {
             const Vec<T, Block::w> limit = splat<T, Block::w>(limits[std::min(first + i, batch - 1)]);
@@ -423,6 +426,7 @@ void listed_distances(const StoredRows<T>& x, const StoredRows<T>& y, const Pair
         if (p + 1 < end) {
           cells.prefetch(pairs.y[p + 1]);
         }
+        poll(x.dim * x.lengths[pairs.x[p]]);
         out[p] = cells.distance(pairs.x[p], pairs.y[p], pairs.limits[p]);
       }
     }

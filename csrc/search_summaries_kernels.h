@@ -18,6 +18,7 @@ void segment_means(const Chosen<T>& from, int64_t target, int64_t segments, bool
     std::vector<T> left(dim), right(dim), room(dim);
     for (int64_t i = from.count * part / parts; i < from.count * (part + 1) / parts; ++i) {
       const int64_t b = from.places[i], length = from.rows.lengths[b];
+      poll(target * dim);
       for (int64_t s = 0; s < segments; ++s) {
         const int64_t begin = target * s / segments, end = target * (s + 1) / segments;
         T* mean = out + (i * segments + s) * dim;
@@ -47,6 +48,7 @@ void largest_norms(const StoredRows<T>& from, int64_t batch, T* out) {
     std::vector<T> room(dim);
     for (int64_t b = batch * part / parts; b < batch * (part + 1) / parts; ++b) {
       T largest = 0;
+      poll(from.lengths[b] * dim);
       for (int64_t s = 0; s < from.lengths[b]; ++s) {
         const T* row = stored_row(from, b, s, room.data());
         const T square = sum_of_squares<T, false>(row, nullptr, dim);

@@ -1,7 +1,7 @@
 // scav::sinkhorn and scav::sinkhorn_backward on the CPU; schemas in scav_kernels/ops/sinkhorn.py.
 
 #include "common/cpu_op.h"
-#include "sinkhorn.h"
+#include "sinkhorn_result.h"
 
 #define SCAV_KERNELS "sinkhorn_kernels.h"
 #include "common/foreach_level.h"
@@ -9,27 +9,26 @@
 namespace scav {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
-                                            const std::optional<at::Tensor>& x_lengths,
-                                            const std::optional<at::Tensor>& y_lengths, double epsilon,
-                                            int64_t max_iterations, double tolerance, std::string cost, bool paired,
-                                            bool save_potentials) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
+                                                                    const std::optional<at::Tensor>& x_lengths,
+                                                                    const std::optional<at::Tensor>& y_lengths,
+                                                                    double epsilon, int64_t max_iterations,
+                                                                    double tolerance, std::string cost, bool paired,
+                                                                    bool save_potentials, bool save_convergence) {
   const Inputs inputs = check_inputs("sinkhorn", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("sinkhorn", "epsilon", epsilon, inputs.x.scalar_type());
   check_iterations("sinkhorn", max_iterations, tolerance);
-  at::Tensor out = inputs.new_result();
-  at::Tensor f =
-      at::zeros(save_potentials ? inputs.result_shape({inputs.steps_x()}) : std::vector<int64_t>{0}, out.options());
+  SinkhornResult result(inputs.result_shape(), inputs.steps_x(), inputs.x.options(), save_potentials, save_convergence);
   if (inputs.empty()) {
-    return {out, f};
+    return std::move(result).tensors();
   }
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sinkhorn", [&] {
+  AT_DISPATCH_FLOATING_TYPES(result.out.scalar_type(), "sinkhorn", [&] {
     SCAV_AT_LEVEL(sinkhorn_forward<scalar_t>)
-    (inputs, SinkhornOptions{epsilon, max_iterations, tolerance}, out.mutable_data_ptr<scalar_t>(),
-     save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr);
+    (inputs, SinkhornOptions{epsilon, max_iterations, tolerance}, result.out.mutable_data_ptr<scalar_t>(),
+     result.potentials<scalar_t>(), result.report<scalar_t>());
   });
-  spread_poison(inputs, out);
-  return {out, f};
+  spread_poison(inputs, result.out);
+  return std::move(result).tensors();
 }
 
 std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,

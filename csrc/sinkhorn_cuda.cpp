@@ -1,37 +1,38 @@
 // scav::sinkhorn and scav::sinkhorn_backward on a GPU; schemas in scav_kernels/ops/sinkhorn.py.
 
 #include "common/cuda_op.h"
+#include "sinkhorn_result.h"
 #include "sinkhorn_scratch.h"
 
 namespace scav::device {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
-                                            const std::optional<at::Tensor>& x_lengths,
-                                            const std::optional<at::Tensor>& y_lengths, double epsilon,
-                                            int64_t max_iterations, double tolerance, std::string cost, bool paired,
-                                            bool save_potentials) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
+                                                                    const std::optional<at::Tensor>& x_lengths,
+                                                                    const std::optional<at::Tensor>& y_lengths,
+                                                                    double epsilon, int64_t max_iterations,
+                                                                    double tolerance, std::string cost, bool paired,
+                                                                    bool save_potentials, bool save_convergence) {
   const OnDevice on(x);
   const DeviceInputs inputs =
       check_device_inputs("sinkhorn", on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::products);
   check_positive("sinkhorn", "epsilon", epsilon, inputs.dtype);
   check_iterations("sinkhorn", max_iterations, tolerance);
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
-  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
-  at::Tensor f = at::zeros(save_potentials ? inputs.result_shape({n}) : std::vector<int64_t>{0}, inputs.options());
+  SinkhornResult result(inputs.result_shape(), n, inputs.options(), save_potentials, save_convergence);
   if (inputs.empty()) {
-    return {out, f};
+    return std::move(result).tensors();
   }
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn", [&] {
     SinkhornScratch<scalar_t> scratch(on, n, m, sizeof(scalar_t), options, inputs.options());
     for_each_tile<scalar_t>(inputs, on, Order::by_sequence, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
-      scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(),
-                      save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr);
+      scratch.forward(slabs, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
+                      result.report<scalar_t>());
     });
   });
-  spread_poison(inputs, out);
-  return {out, f};
+  spread_poison(inputs, result.out);
+  return std::move(result).tensors();
 }
 
 std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,

@@ -25,10 +25,22 @@ int64_t sinkhorn_scratch(KernelPlace place, int64_t pairs, int64_t n, int64_t m)
 Needs sinkhorn_needs(KernelPlace place, int64_t n, int64_t m, int64_t element);
 Needs sinkhorn_plan_needs(int64_t n, int64_t m, int64_t element);
 
+#if defined(__CUDACC__) || defined(SCAV_SIMT)
+
+template <class T>
+SCAV_DEVICE void put(const SinkhornReport<T>& report, int64_t result, int64_t iterations, T marginal_error) {
+  if (report.iterations != nullptr) {
+    report.iterations[result] = iterations;
+    report.marginal_error[result] = marginal_error;
+  }
+}
+
+#endif
+
 // `out` by result; `f` (results, N), zero on entry, or null. Products of a tile become its costs, where they lie.
 template <class T>
 void launch_sinkhorn_forward(const Costs<T>& costs, KernelPlace place, const SinkhornOptions& options, T* scratch,
-                             T* out, T* f, Stream stream);
+                             T* out, T* f, const SinkhornReport<T>& report, Stream stream);
 
 // The plan of each pair, as weights; `grads` by result, `f` (results, N).
 template <class T>
@@ -53,12 +65,16 @@ struct SinkhornState {
 };
 
 // start, then for each iteration every slab, from the first, and settle; then finish. A tolerance of 0 stops nothing.
+// settle reports on the pairs that it stops, after the `iteration` that have been before. Once more after the last
+// iteration, with `measure`, it applies none and reports on all that are left.
 template <class T>
-void launch_sinkhorn_start(const Costs<T>& costs, const SinkhornState<T>& state, Stream stream);
+void launch_sinkhorn_start(const Costs<T>& costs, const SinkhornState<T>& state, const SinkhornReport<T>& report,
+                           Stream stream);
 template <class T>
 void launch_sinkhorn_slab(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, Stream stream);
 template <class T>
-void launch_sinkhorn_settle(const Costs<T>& costs, double tolerance, const SinkhornState<T>& state, Stream stream);
+void launch_sinkhorn_settle(const Costs<T>& costs, double tolerance, int64_t iteration, bool measure,
+                            const SinkhornState<T>& state, const SinkhornReport<T>& report, Stream stream);
 template <class T>
 void launch_sinkhorn_finish(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, T* out, T* f,
                             Stream stream);

@@ -2,7 +2,7 @@
 // scav_kernels/ops/sinkhorn_from_cost.py.
 
 #include "common/cpu_op.h"
-#include "sinkhorn.h"
+#include "sinkhorn_result.h"
 
 #define SCAV_KERNELS "sinkhorn_kernels.h"
 #include "common/foreach_level.h"
@@ -10,27 +10,24 @@
 namespace scav {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor> sinkhorn_from_cost(const at::Tensor& cost,
-                                                      const std::optional<at::Tensor>& x_lengths,
-                                                      const std::optional<at::Tensor>& y_lengths, double epsilon,
-                                                      int64_t max_iterations, double tolerance, bool save_potentials) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
+    const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
+    double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool save_convergence) {
   GivenCosts costs = check_costs("sinkhorn_from_cost", cost, x_lengths, y_lengths);
   check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
   check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
   poison_blocked_steps(costs);
-  at::Tensor out = costs.new_result();
-  at::Tensor f =
-      at::zeros(save_potentials ? costs.result_shape(costs.steps_x()) : std::vector<int64_t>{0}, out.options());
+  SinkhornResult result(costs.result_shape(), costs.steps_x(), costs.cost.options(), save_potentials, save_convergence);
   if (costs.empty()) {
-    return {out, f};
+    return std::move(result).tensors();
   }
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sinkhorn_from_cost", [&] {
+  AT_DISPATCH_FLOATING_TYPES(result.out.scalar_type(), "sinkhorn_from_cost", [&] {
     SCAV_AT_LEVEL(sinkhorn_from_cost_forward<scalar_t>)
-    (costs, SinkhornOptions{epsilon, max_iterations, tolerance}, out.mutable_data_ptr<scalar_t>(),
-     save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr);
+    (costs, SinkhornOptions{epsilon, max_iterations, tolerance}, result.out.mutable_data_ptr<scalar_t>(),
+     result.potentials<scalar_t>(), result.report<scalar_t>());
   });
-  spread_poison(costs, out);
-  return {out, f};
+  spread_poison(costs, result.out);
+  return std::move(result).tensors();
 }
 
 at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,

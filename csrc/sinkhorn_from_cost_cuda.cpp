@@ -2,32 +2,31 @@
 // scav_kernels/ops/sinkhorn_from_cost.py.
 
 #include "common/cuda_op.h"
+#include "sinkhorn_result.h"
 #include "sinkhorn_scratch.h"
 
 namespace scav::device {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor> sinkhorn_from_cost(const at::Tensor& cost,
-                                                      const std::optional<at::Tensor>& x_lengths,
-                                                      const std::optional<at::Tensor>& y_lengths, double epsilon,
-                                                      int64_t max_iterations, double tolerance, bool save_potentials) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
+    const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
+    double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool save_convergence) {
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs("sinkhorn_from_cost", on, cost, x_lengths, y_lengths, true);
   check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
   check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
   const int64_t n = costs.steps_x(), m = costs.steps_y();
-  at::Tensor out = at::empty(costs.result_shape(), costs.options());
-  at::Tensor f = at::zeros(save_potentials ? costs.result_shape({n}) : std::vector<int64_t>{0}, costs.options());
+  SinkhornResult result(costs.result_shape(), n, costs.options(), save_potentials, save_convergence);
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "sinkhorn_from_cost", [&] {
+  AT_DISPATCH_FLOATING_TYPES(result.out.scalar_type(), "sinkhorn_from_cost", [&] {
     SinkhornScratch<scalar_t> scratch(on, n, m, 0, options, costs.options());
     for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
-      scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(),
-                      save_potentials ? f.mutable_data_ptr<scalar_t>() : nullptr);
+      scratch.forward(slabs, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
+                      result.report<scalar_t>());
     });
   });
-  spread_poison(costs, out);
-  return {out, f};
+  spread_poison(costs, result.out);
+  return std::move(result).tensors();
 }
 
 at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,

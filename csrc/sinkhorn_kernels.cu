@@ -185,30 +185,35 @@ class Sinkhorn {
     }
   }
 
-  // Stops once sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`.
-  SCAV_DEVICE void iterate(int64_t max_iterations, T tolerance) {
+  // Stops once sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`. Where it does not stop so,
+  // that error takes half an iteration more, to `measure`.
+  SCAV_DEVICE void iterate(int64_t max_iterations, T tolerance, bool measure) {
     each(m_, [&](int j) { at_.g[j] = 0; });
-    bool in_logarithms = true;
-    for (int64_t iteration = 0; iteration < max_iterations; ++iteration) {
+    bool in_logarithms = true, converged = false;
+    while (iterations_ < max_iterations && !converged) {
       if (in_logarithms) {
-        if (log_iteration(iteration > 0 ? tolerance : T(0))) {
+        if (log_iteration(iterations_ > 0 ? tolerance : T(0))) {
           return;
         }
         in_logarithms = false;
         continue;
       }
       const Outcome outcome = scaling_iteration(tolerance);
-      if (outcome == Outcome::converged) {
-        break;
-      }
+      converged = outcome == Outcome::converged;
       if (outcome == Outcome::out_of_range) {
         absorb();
         in_logarithms = true;
-        --iteration;
       }
+    }
+    if (measure && !converged) {
+      measure_rows();
     }
     absorb();
   }
+
+  SCAV_DEVICE int64_t iterations() const { return iterations_; }
+  // Of the potentials that iterate() left; NaN where they are not finite.
+  SCAV_DEVICE T marginal_error() const { return error_; }
 
   // <a, f> + <b, g> in units of epsilon: the dual objective, as the columns' sums are exact.
   SCAV_DEVICE T value() {
@@ -262,8 +267,10 @@ class Sinkhorn {
     }
     error = block_sum(error, sums_) / T(n_);
     if (error < tolerance) {
+      error_ = error;
       return true;
     }
+    ++iterations_;
     swap(at_.f, at_.f_next);
     if (block_sum(infinite, sums_) > T(0)) {
       return true;
@@ -293,7 +300,9 @@ class Sinkhorn {
       outside += within_range(sum) ? T(0) : T(1);
       at_.u_next[i] = T(1) / sum;
     });
-    if (block_sum(error, sums_) / T(n_) < tolerance) {
+    error = block_sum(error, sums_) / T(n_);
+    if (error < tolerance) {
+      error_ = error;
       return Outcome::converged;
     }
     const T share = T(n_) / T(m_);
@@ -306,7 +315,18 @@ class Sinkhorn {
     }
     swap(at_.u, at_.u_next);
     swap(at_.v, at_.v_next);
+    ++iterations_;
     return Outcome::done;
+  }
+
+  // sum_i |sum_j P[i, j] - a[i]| from K, u and v.
+  SCAV_DEVICE void measure_rows() {
+    T error = 0;
+    kernel_.rows(n_, m_, at_.v, [&](int i, T sum) {
+      const T deviation = at_.u[i] * sum - T(1);
+      error += deviation < T(0) ? -deviation : deviation;
+    });
+    error_ = block_sum(error, sums_) / T(n_);
   }
 
   SCAV_DEVICE static bool within_range(T value) { return value < kLargest<T> && value > 1 / kLargest<T>; }
@@ -336,17 +356,20 @@ class Sinkhorn {
   Kernel& kernel_;
   Vectors<T> at_;
   T* sums_;
+  int64_t iterations_ = 0;
+  T error_ = std::numeric_limits<T>::quiet_NaN();
 };
 
 template <class T, class Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads, 1)
     sinkhorn_pairs(const __grid_constant__ Costs<T> costs, T epsilon, T scale, int64_t max_iterations, T tolerance,
-                   T* products, T* scratch, T* out, T* f) {
+                   T* products, T* scratch, T* out, T* f, SinkhornReport<T> report) {
   const Pair<T> pair(costs, blockIdx.x);
   // A pair that holds inf or NaN gets its value elsewhere, and would only run through every iteration here.
   if (pair.poisoned()) {
     if (threadIdx.x == 0) {
       out[pair.result] = 0;
+      put(report, pair.result, 0, std::numeric_limits<T>::quiet_NaN());
     }
     return;
   }
@@ -362,10 +385,11 @@ __global__ void __launch_bounds__(Kernel::kThreads, 1)
   Sinkhorn<T, Kernel> sinkhorn(pair, scale, kernel, Vectors<T>(vectors, costs.steps_x, costs.steps_y),
                                shared + Kernel::kShared);
   sinkhorn.settle(products);
-  sinkhorn.iterate(max_iterations, tolerance);
+  sinkhorn.iterate(max_iterations, tolerance, report.iterations != nullptr);
   const T value = sinkhorn.value();
   if (threadIdx.x == 0) {
     out[pair.result] = epsilon * value;
+    put(report, pair.result, sinkhorn.iterations(), sinkhorn.marginal_error());
   }
   if (f != nullptr) {
     for (int i = threadIdx.x; i < pair.n; i += Kernel::kThreads) {
@@ -439,11 +463,11 @@ Needs sinkhorn_plan_needs(int64_t n, int64_t m, int64_t element) {
 
 template <class T>
 void launch_sinkhorn_forward(const Costs<T>& costs, KernelPlace place, const SinkhornOptions& options, T* scratch,
-                             T* out, T* f, Stream stream) {
+                             T* out, T* f, const SinkhornReport<T>& report, Stream stream) {
   const auto run = [&](auto kernel, int threads, int64_t shared) {
     launch("sinkhorn", kernel, costs.count, threads, static_cast<size_t>(shared) * sizeof(T), stream, costs,
            static_cast<T>(options.epsilon), static_cast<T>(1 / options.epsilon), options.max_iterations,
-           static_cast<T>(options.tolerance), const_cast<T*>(costs.cells), scratch, out, f);
+           static_cast<T>(options.tolerance), const_cast<T*>(costs.cells), scratch, out, f, report);
   };
   const auto in_registers = [&]<class Kernel>() {
     run(sinkhorn_pairs<T, Kernel>, Kernel::kThreads,
@@ -473,9 +497,9 @@ void launch_sinkhorn_backward(const Costs<T>& costs, double epsilon, const T* gr
 }
 
 template void launch_sinkhorn_forward(const Costs<float>&, KernelPlace, const SinkhornOptions&, float*, float*, float*,
-                                      Stream);
+                                      const SinkhornReport<float>&, Stream);
 template void launch_sinkhorn_forward(const Costs<double>&, KernelPlace, const SinkhornOptions&, double*, double*,
-                                      double*, Stream);
+                                      double*, const SinkhornReport<double>&, Stream);
 template void launch_sinkhorn_backward(const Costs<float>&, double, const float*, const float*, const Weights<float>&,
                                        Stream);
 template void launch_sinkhorn_backward(const Costs<double>&, double, const double*, const double*,

@@ -84,30 +84,39 @@ class SinkhornPair {
     }
   }
 
-  // Stops once sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`.
-  void iterate(int64_t max_iterations, T tolerance) {
+  // Stops once sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`. Where it does not stop so,
+  // that error takes half an iteration more, to `measure`.
+  void iterate(int64_t max_iterations, T tolerance, bool measure) {
     if (log_iteration(T(0))) {
       return;
     }
-    for (int64_t iteration = 1; iteration < max_iterations; ++iteration) {
+    bool stopped = false;
+    for (; iterations_ < max_iterations && !stopped; poll_iteration()) {
       if (resident()) {
         const Outcome outcome = scaling_iteration(tolerance);
-        if (outcome == Outcome::converged) {
-          break;
-        }
-        if (outcome == Outcome::done) {
+        if (outcome != Outcome::out_of_range) {
+          stopped = outcome == Outcome::converged;
           continue;
         }
         absorb();
       }
-      if (log_iteration(tolerance)) {
-        break;
+      stopped = log_iteration(tolerance);
+    }
+    if (measure && !stopped) {
+      if (resident()) {
+        measure_rows();
+      } else {
+        measure_log_rows();
       }
     }
     if (resident()) {
       absorb();
     }
   }
+
+  int64_t iterations() const { return iterations_; }
+  // Of the potentials that iterate() left; NaN where they are not finite.
+  T marginal_error() const { return error_; }
 
   // <a, f> + <b, g> in the unit of the cost: the dual objective, as the columns' sums are exact.
   T value(double epsilon) const {
@@ -129,6 +138,54 @@ class SinkhornPair {
 
   bool resident() const { return block_ == n_; }
 
+  // Iterations by multiplications are too short to poll each.
+  void poll_iteration() {
+    constexpr int64_t kCells = int64_t(1) << 18;
+    unpolled_ += n_ * width_;
+    if (unpolled_ >= kCells) {
+      poll(2 * std::exchange(unpolled_, 0));
+    }
+  }
+
+  // The costs of rows [first, end), in a row's own place from what comes back.
+  const T* costs_of(int64_t first, int64_t end) {
+    if (!resident()) {
+      tile_.costs(0, tile_.panels(), first, end, costs_ - first * width_, width_);
+    }
+    return costs_ - first * width_;
+  }
+
+  // sum_i |exp(F[i] - f_next[i]) - 1| / n of rows [first, end): what their marginals lack.
+  T log_error(int64_t first, int64_t end) const {
+    T error = 0;
+    for (int64_t i = first; i < end; ++i) {
+      error += std::abs(std::exp(f_[i] - f_next_[i]) - 1) / static_cast<T>(n_);
+    }
+    return error;
+  }
+
+  void measure_log_rows() {
+    error_ = 0;
+    for (int64_t first = 0; first < n_; first += block_) {
+      const int64_t end = std::min(first + block_, n_);
+      log_rows(costs_of(first, end), first, end);
+      error_ += log_error(first, end);
+    }
+  }
+
+  // The same from K, u and v.
+  void measure_rows() {
+    T error = 0;
+    for (int64_t i = 0; i < n_; ++i) {
+      V dot{};
+      for (int64_t j = 0; j < width_; j += w) {
+        dot += load<T, w>(kernel_ + i * width_ + j) * load<T, w>(v_ + j);
+      }
+      error += std::abs(u_[i] * horizontal_sum<T, w>(dot) - 1);
+    }
+    error_ = error / static_cast<T>(n_);
+  }
+
   // One iteration in logarithms, a block of rows at a time. Returns true if the potentials had converged before it, and
   // leaves them as they were; a tolerance of 0 never has. Also if costs overflow in units of epsilon: no iteration
   // helps.
@@ -139,22 +196,21 @@ class SinkhornPair {
     bool finite = true;
     for (int64_t first = 0; first < n_; first += block_) {
       const int64_t end = std::min(first + block_, n_);
-      if (!resident()) {
-        tile_.costs(0, tile_.panels(), first, end, costs_ - first * width_, width_);
-      }
-      const T* costs = costs_ - first * width_;
+      const T* costs = costs_of(first, end);
       log_rows(costs, first, end);
       for (int64_t i = first; i < end; ++i) {
         finite &= std::isfinite(f_next_[i]);
-        if (tolerance > 0) {
-          error += std::abs(std::exp(f_[i] - f_next_[i]) - 1) / static_cast<T>(n_);
-        }
+      }
+      if (tolerance > 0) {
+        error += log_error(first, end);
       }
       add_log_columns(costs, first, end, width_, scale_, f_next_, sums_, peaks_);
     }
     if (error < tolerance) {
+      error_ = error;
       return true;
     }
+    ++iterations_;
     std::swap(f_, f_next_);
     if (!finite) {
       return true;
@@ -230,6 +286,7 @@ class SinkhornPair {
       scale_rows<1>(i, error, in_range);
     }
     if (error / static_cast<T>(n_) < tolerance) {
+      error_ = error / static_cast<T>(n_);
       return Outcome::converged;
     }
     // Past the last column K is 0, and so stays v.
@@ -246,6 +303,7 @@ class SinkhornPair {
       store<T, w>(v_ + j, share / load<T, w>(sums_ + j));
     }
     std::fill(v_ + m_, v_ + width_, T(0));
+    ++iterations_;
     return Outcome::done;
   }
 
@@ -297,6 +355,8 @@ class SinkhornPair {
   const Source& tile_;
   int64_t n_, m_, width_, block_, padded_n_;
   T scale_;
+  int64_t iterations_ = 0, unpolled_ = 0;
+  T error_ = std::numeric_limits<T>::quiet_NaN();
   Buffer<T> scratch_;              // all that follow
   T* costs_;                       // (block, width)
   T* kernel_;                      // (n, width), where resident
@@ -306,18 +366,27 @@ class SinkhornPair {
 
 // Every pair of a PairBatch or GivenBatch of one lane. `f` may be null: (results, f_stride) potentials.
 template <class T, class Batch>
-void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, T* f, int64_t f_stride) {
+void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, T* f, int64_t f_stride,
+                    const SinkhornReport<T>& report) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const auto& tile = pairs.tile_of(0);
     const int64_t result = results[0];
     // A pair that holds inf or NaN gets its value elsewhere, and would only run through every iteration here.
     if (tile.poisoned()) {
       out[result] = 0;
+      if (report.iterations != nullptr) {
+        report.iterations[result] = 0;
+        report.marginal_error[result] = std::numeric_limits<T>::quiet_NaN();
+      }
       return;
     }
     SinkhornPair<T, std::decay_t<decltype(tile)>> pair(tile, options.epsilon);
-    pair.iterate(options.max_iterations, static_cast<T>(options.tolerance));
+    pair.iterate(options.max_iterations, static_cast<T>(options.tolerance), report.iterations != nullptr);
     out[result] = pair.value(options.epsilon);
+    if (report.iterations != nullptr) {
+      report.iterations[result] = pair.iterations();
+      report.marginal_error[result] = pair.marginal_error();
+    }
     if (f != nullptr) {
       pair.save(f + result * f_stride);
     }
@@ -370,13 +439,15 @@ void sinkhorn_pair_backward(const Source& tile, double epsilon, T grad, const T*
 }
 
 template <class T>
-void sinkhorn_forward(const Inputs& inputs, const SinkhornOptions& options, T* out, T* f) {
-  sinkhorn_batch<T>(PairBatch<T>(inputs, {1, 1}, false), options, out, f, inputs.steps_x());
+void sinkhorn_forward(const Inputs& inputs, const SinkhornOptions& options, T* out, T* f,
+                      const SinkhornReport<T>& report) {
+  sinkhorn_batch<T>(PairBatch<T>(inputs, {1, 1}, false), options, out, f, inputs.steps_x(), report);
 }
 
 template <class T>
-void sinkhorn_from_cost_forward(const GivenCosts& costs, const SinkhornOptions& options, T* out, T* f) {
-  sinkhorn_batch<T>(GivenBatch<T>(costs, {1, 1}), options, out, f, costs.steps_x());
+void sinkhorn_from_cost_forward(const GivenCosts& costs, const SinkhornOptions& options, T* out, T* f,
+                                const SinkhornReport<T>& report) {
+  sinkhorn_batch<T>(GivenBatch<T>(costs, {1, 1}), options, out, f, costs.steps_x(), report);
 }
 
 // dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.

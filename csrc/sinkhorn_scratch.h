@@ -2,9 +2,13 @@
 // What Sinkhorn keeps of a tile on a GPU, for costs of either origin.
 
 #include "common/cuda_op.h"
+#include "common/interrupt.h"
 #include "sinkhorn_cuda.h"
 
 namespace scav::device {
+
+// Operations that a slab's launches count for, of those that poll() is told: they may wait for the device.
+inline constexpr int64_t kLaunches = int64_t(1) << 20;
 
 // `cell_bytes`: what a cell of costs takes of the scratch.
 template <class T>
@@ -22,24 +26,28 @@ class SinkhornScratch {
   Needs needs() const { return sinkhorn_needs(place_, n_, m_, sizeof(T)); }
 
   // `f` (results, N), zero on entry, or null.
-  void forward(const Slabs<T>& slabs, T* out, T* f) {
+  void forward(const Slabs<T>& slabs, T* out, T* f, const SinkhornReport<T>& report) {
     if (place_ == KernelPlace::none) {
-      return iterate(slabs, out, f);
+      return iterate(slabs, out, f, report);
     }
     const Costs<T>& costs = slabs.at(0);
     launch_sinkhorn_forward<T>(costs, place_, options_,
-                               memory_.template of<T>(sinkhorn_scratch(place_, costs.count, n_, m_)), out, f, stream_);
+                               memory_.template of<T>(sinkhorn_scratch(place_, costs.count, n_, m_)), out, f, report,
+                               stream_);
   }
 
  private:
-  void iterate(const Slabs<T>& slabs, T* out, T* f) {
+  void iterate(const Slabs<T>& slabs, T* out, T* f, const SinkhornReport<T>& report) {
     const Costs<T>& costs = slabs.at(0);
     const int64_t size = SinkhornState<T>::size(costs.count, n_, m_);
     const SinkhornState<T> state(memory_.template of<T>(size), costs.count, n_, m_);
-    launch_sinkhorn_start<T>(costs, state, stream_);
-    for (int64_t iteration = 0; iteration < options_.max_iterations; ++iteration) {
+    launch_sinkhorn_start<T>(costs, state, report, stream_);
+    const bool measure = report.iterations != nullptr;
+    for (int64_t iteration = 0; iteration < options_.max_iterations + measure; ++iteration) {
+      poll(kLaunches * slabs.count);
       slabs.each([&](const Costs<T>& slab) { launch_sinkhorn_slab<T>(slab, options_.epsilon, state, stream_); });
-      launch_sinkhorn_settle<T>(costs, iteration > 0 ? options_.tolerance : 0.0, state, stream_);
+      launch_sinkhorn_settle<T>(costs, iteration > 0 ? options_.tolerance : 0.0, iteration,
+                                iteration == options_.max_iterations, state, report, stream_);
     }
     launch_sinkhorn_finish<T>(costs, options_.epsilon, state, out, f, stream_);
   }

@@ -32,7 +32,7 @@ SCAV_DEVICE T scaled_cost(const Pair<T>& pair, T scale, int i, int j) {
 // A block has a pair.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    sinkhorn_start(const __grid_constant__ Costs<T> costs, SinkhornState<T> state) {
+    sinkhorn_start(const __grid_constant__ Costs<T> costs, SinkhornState<T> state, SinkhornReport<T> report) {
   const Pair<T> pair(costs, blockIdx.x);
   for (int i = threadIdx.x; i < pair.n; i += kThreads) {
     state.f[blockIdx.x * costs.steps_x + i] = 0;
@@ -43,6 +43,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   // A pair that holds inf or NaN gets its value elsewhere.
   if (threadIdx.x == 0) {
     state.done[blockIdx.x] = pair.poisoned() ? T(1) : T(0);
+    if (pair.poisoned()) {
+      put(report, pair.result, 0, std::numeric_limits<T>::quiet_NaN());
+    }
   }
 }
 
@@ -107,10 +110,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // A block has a pair. Stops it where sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`, and
-// leaves its potentials as they were; also if costs overflow in units of epsilon: no iteration helps.
+// leaves its potentials as they were, or where that is only to `measure`; also if costs overflow in units of epsilon:
+// no iteration helps.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    sinkhorn_settle(const __grid_constant__ Costs<T> costs, T tolerance, SinkhornState<T> state) {
+    sinkhorn_settle(const __grid_constant__ Costs<T> costs, T tolerance, int64_t iteration, bool measure,
+                    SinkhornState<T> state, SinkhornReport<T> report) {
   const int64_t p = blockIdx.x, first_x = p * costs.steps_x, first_y = p * costs.steps_y;
   if (state.done[p] != T(0)) {
     return;
@@ -123,9 +128,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     error += state.errors[first_x + i];
     infinite += next - next == T(0) ? T(0) : T(1);
   }
-  const bool converged = block_sum(error, sums) / T(pair.n)<tolerance, stuck = block_sum(infinite, sums)> T(0);
-  if (threadIdx.x == 0) {
-    state.done[p] = converged || stuck ? T(1) : T(0);
+  error = block_sum(error, sums) / T(pair.n);
+  const bool converged = measure || error<tolerance, stuck = block_sum(infinite, sums)> T(0);
+  if (threadIdx.x == 0 && (converged || stuck)) {
+    state.done[p] = T(1);
+    put(report, pair.result, iteration + (converged ? 0 : 1), converged ? error : std::numeric_limits<T>::quiet_NaN());
   }
   for (int i = threadIdx.x; i < pair.n && !converged; i += kThreads) {
     state.f[first_x + i] = state.f_next[first_x + i];
@@ -186,8 +193,9 @@ int64_t column_blocks(const Costs<T>& costs) {
 }  // namespace
 
 template <class T>
-void launch_sinkhorn_start(const Costs<T>& costs, const SinkhornState<T>& state, Stream stream) {
-  launch("sinkhorn start", sinkhorn_start<T>, costs.count, kThreads, 0, stream, costs, state);
+void launch_sinkhorn_start(const Costs<T>& costs, const SinkhornState<T>& state, const SinkhornReport<T>& report,
+                           Stream stream) {
+  launch("sinkhorn start", sinkhorn_start<T>, costs.count, kThreads, 0, stream, costs, state, report);
 }
 
 template <class T>
@@ -206,9 +214,10 @@ void launch_sinkhorn_columns(const Costs<T>& costs, double epsilon, const T* f, 
 }
 
 template <class T>
-void launch_sinkhorn_settle(const Costs<T>& costs, double tolerance, const SinkhornState<T>& state, Stream stream) {
+void launch_sinkhorn_settle(const Costs<T>& costs, double tolerance, int64_t iteration, bool measure,
+                            const SinkhornState<T>& state, const SinkhornReport<T>& report, Stream stream) {
   launch("sinkhorn settle", sinkhorn_settle<T>, costs.count, kThreads, kWarps * sizeof(T), stream, costs,
-         static_cast<T>(tolerance), state);
+         static_cast<T>(tolerance), iteration, measure, state, report);
 }
 
 template <class T>
@@ -225,13 +234,14 @@ void launch_sinkhorn_plan_rows(const Costs<T>& costs, double epsilon, const T* g
          static_cast<T>(1 / epsilon), grads, f, peak, sum, to);
 }
 
-#define SCAV_INSTANTIATE(T)                                                                                \
-  template void launch_sinkhorn_start(const Costs<T>&, const SinkhornState<T>&, Stream);                   \
-  template void launch_sinkhorn_slab(const Costs<T>&, double, const SinkhornState<T>&, Stream);            \
-  template void launch_sinkhorn_columns(const Costs<T>&, double, const T*, const T*, T*, T*, Stream);      \
-  template void launch_sinkhorn_settle(const Costs<T>&, double, const SinkhornState<T>&, Stream);          \
-  template void launch_sinkhorn_finish(const Costs<T>&, double, const SinkhornState<T>&, T*, T*, Stream);  \
-  template void launch_sinkhorn_plan_rows(const Costs<T>&, double, const T*, const T*, const T*, const T*, \
+#define SCAV_INSTANTIATE(T)                                                                                        \
+  template void launch_sinkhorn_start(const Costs<T>&, const SinkhornState<T>&, const SinkhornReport<T>&, Stream); \
+  template void launch_sinkhorn_slab(const Costs<T>&, double, const SinkhornState<T>&, Stream);                    \
+  template void launch_sinkhorn_columns(const Costs<T>&, double, const T*, const T*, T*, T*, Stream);              \
+  template void launch_sinkhorn_settle(const Costs<T>&, double, int64_t, bool, const SinkhornState<T>&,            \
+                                       const SinkhornReport<T>&, Stream);                                          \
+  template void launch_sinkhorn_finish(const Costs<T>&, double, const SinkhornState<T>&, T*, T*, Stream);          \
+  template void launch_sinkhorn_plan_rows(const Costs<T>&, double, const T*, const T*, const T*, const T*,         \
                                           const Weights<T>&, Stream)
 SCAV_INSTANTIATE(float);
 SCAV_INSTANTIATE(double);

@@ -9,6 +9,7 @@ from scav_kernels import nn, plot
 from scav_kernels._C import build_info
 from scav_kernels._version import __version__
 from scav_kernels.distance import cdist, pairwise_distance
+from scav_kernels.ops.convergence import Convergence
 from scav_kernels.ops.dtw import dtw, dtw_path
 from scav_kernels.ops.dtw_from_cost import dtw_from_cost
 from scav_kernels.ops.interpolated_euclidean import interpolated_euclidean
@@ -23,6 +24,7 @@ from scav_kernels.search.index import Reader, SearchIndex, Summaries, summarise
 from scav_kernels.search.report import SearchReport
 
 __all__ = [
+    "Convergence",
     "Reader",
     "SearchIndex",
     "SearchReport",

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import scav_kernels
+from scav_kernels.ops.convergence import OneWarning
 from scav_model.config import Config, Option
 from scav_model.model import masked_mean
 
@@ -29,6 +30,9 @@ class Distance:
     steps. Videos are always the kernels' x, so interpolated Euclidean with its default `resample="x"` stretches videos
     onto audios in both directions of retrieval. `per_step` divides by the pair's n + m; None does so for sums along a
     path.
+
+    Sinkhorn that stops above its tolerance warns once in the life of a distance, not at each step of a training. Calls
+    of `scav_kernels` elsewhere with this distance's options are made within `one_warning.counting()`.
     """
 
     def __init__(self, metric: str, options: Mapping[str, Option] | None = None, per_step: bool | None = None) -> None:
@@ -37,6 +41,9 @@ class Distance:
         self.per_step = metric in PATH_SUMS if per_step is None else per_step
         if metric == POOLED_COSINE and self.options:
             raise ValueError(f"{POOLED_COSINE} has no options, got {', '.join(self.options)}; leave them out")
+        if "return_convergence" in self.options:
+            raise ValueError(f"{metric}: expected options of the distance alone, got return_convergence; leave it out")
+        self.one_warning = OneWarning(metric)
         # On one pair of one step, scav_kernels names a bad metric or option before any work is done.
         one = Sequences(torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.int64))
         self.all_pairs(one, one)
@@ -45,18 +52,20 @@ class Distance:
         """(B1, N, D) and (B2, M, D) to (B1, B2)."""
         if self.metric == POOLED_COSINE:
             return 1 - pooled(video) @ pooled(audio).T
-        distance = scav_kernels.cdist(
-            video.steps, audio.steps, video.lengths, audio.lengths, metric=self.metric, **self.options
-        )
+        with self.one_warning.counting():
+            distance = scav_kernels.cdist(
+                video.steps, audio.steps, video.lengths, audio.lengths, metric=self.metric, **self.options
+            )
         return distance / (video.lengths[:, None] + audio.lengths) if self.per_step else distance
 
     def pairs(self, video: Sequences, audio: Sequences) -> Tensor:
         """(B, N, D) and (B, M, D) to (B,)."""
         if self.metric == POOLED_COSINE:
             return 1 - (pooled(video) * pooled(audio)).sum(1)
-        distance = scav_kernels.pairwise_distance(
-            video.steps, audio.steps, video.lengths, audio.lengths, metric=self.metric, **self.options
-        )
+        with self.one_warning.counting():
+            distance = scav_kernels.pairwise_distance(
+                video.steps, audio.steps, video.lengths, audio.lengths, metric=self.metric, **self.options
+            )
         return distance / (video.lengths + audio.lengths) if self.per_step else distance
 
 

@@ -28,6 +28,7 @@ struct GivenTile {
   // As Tile::costs, with zeros for what is past the last step, or poisoned.
   void costs(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, T* out, int64_t out_stride) const {
     const int64_t step0 = panel0 * kNarrowPanel, end = panel1 * kNarrowPanel, step1 = bad ? step0 : std::min(m, end);
+    poll((end - step0) * (row1 - row0));
     for (int64_t s = row0; s < row1; ++s) {
       T* to = out + s * out_stride - step0;
       for (int64_t t = step0; t < step1; ++t) {

@@ -98,6 +98,7 @@ Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows, bool in_bfl
     for (int64_t index = count * part / parts; index < count * (part + 1) / parts; ++index) {
       const auto [group, panel] = panels[static_cast<size_t>(index)];
       const int64_t width = group->panel, first = group->column + panel * width;
+      poll(width * dim);
       const T* sources[kPanel];
       for (int64_t j = 0; j < width; ++j) {
         const T* row = packed.source(*group, panel * width + j);
@@ -163,6 +164,7 @@ struct PackedGradient {
       for (int64_t index = count * part / parts; index < count * (part + 1) / parts; ++index) {
         const auto [group, panel] = all[static_cast<size_t>(index)];
         const int64_t first = group->column + panel * group->panel;
+        poll(group->panel * dim);
         for (int64_t j = 0; j < group->panel; ++j) {
           const T* row = packed.source(*group, panel * group->panel + j);
           if (row == nullptr) {

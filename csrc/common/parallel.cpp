@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <numeric>
+#include <thread>
 
 namespace scav {
 
@@ -25,11 +26,12 @@ void leave_threads_behind_after_fork() {
 int64_t thread_count() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
 void run_parts(int64_t parts, const std::function<void(int64_t)>& part) {
+  const std::thread::id caller = std::this_thread::get_id();
+  PartsInParallel loop(parts);
   at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) {
-      part(index);
-    }
+    loop.run(begin, end, std::this_thread::get_id() == caller, part);
   });
+  loop.rethrow();
 }
 
 std::vector<int64_t> split_by_weight(const std::vector<double>& weights, int64_t parts) {

@@ -5,6 +5,8 @@
 #include <functional>
 #include <vector>
 
+#include "common/interrupt.h"
+
 namespace scav {
 
 // Threads that a parallel region started here would get: 1 inside another one.
@@ -14,7 +16,7 @@ int64_t thread_count();
 // forever: there, torch is set to one thread, as it does itself in the workers of a DataLoader.
 void leave_threads_behind_after_fork();
 
-// part(0) … part(parts - 1), spread over the threads.
+// part(0) … part(parts - 1), spread over the threads. What one of them throws ends the others at their next poll().
 void run_parts(int64_t parts, const std::function<void(int64_t)>& part);
 
 // Contiguous ranges of about equal weight: range i is [bounds[i], bounds[i + 1]).

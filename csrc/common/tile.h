@@ -28,6 +28,7 @@ struct Tile {
     const int64_t width = group.panel;
     for (int64_t panel = panel0; panel < panel1; ++panel, out += width) {
       const int64_t column = group.column + panel * width;
+      poll(width * (row1 - row0) * (x.dim + 1));
       products(column, row0, row1, out + row0 * stride, stride);
       for (int64_t s = row0; s < row1; ++s) {
         if (cost == Cost::euclidean) {
@@ -49,6 +50,7 @@ struct Tile {
     Buffer<T> turned(to.dy ? width * count : 0);
     for (int64_t panel = panel0; panel < panel1; ++panel) {
       const int64_t at = (panel - panel0) * width, column = group.column + panel * width;
+      poll(2 * width * count * (dim + 1));
       for (int64_t s = row0; s < row1; ++s) {
         row_weights(s, panel, costs + s * stride + at, weights + s * stride + at, to);
       }

@@ -49,6 +49,7 @@ _OPTIONS: dict[str, tuple[tuple[type, ...], str]] = {
     "tolerance": (_NUMBERS, "a number"),
     "squared": ((bool,), "a bool"),
     "resample": ((str,), "a str"),
+    "return_convergence": ((bool,), "a bool"),
 }
 
 
@@ -136,6 +137,12 @@ def as_batch(cost: Tensor) -> Tensor:
 def new_result_of_costs(cost: Tensor) -> Tensor:
     """Metadata of a result: (B1, B2, N, M) -> (B1, B2), in the dtype of accumulation."""
     return cost.new_empty(cost.shape[:2], dtype=accumulation_dtype(cost))
+
+
+def new_convergence(out: Tensor, saved: bool) -> tuple[Tensor, Tensor]:
+    """Metadata of Sinkhorn's iterations and marginal errors, one for each distance; empty unless `saved`."""
+    shape = out.shape if saved else (0,)
+    return out.new_empty(shape, dtype=torch.int64), out.new_empty(shape)
 
 
 def new_gradients(x: Tensor, y: Tensor, need_x: bool, need_y: bool) -> tuple[Tensor, Tensor]:

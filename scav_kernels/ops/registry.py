@@ -13,10 +13,14 @@ class Metric(NamedTuple):
     all_pairs: Callable[..., Tensor]
     paired: Callable[..., Tensor]
 
-    def defaults(self) -> dict[str, Any]:
+    def keywords(self) -> dict[str, Any]:
         """The keyword arguments that the distance takes, and what they are unless given."""
         parameters = inspect.signature(self.all_pairs).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def defaults(self) -> dict[str, Any]:
+        """Those of them that change a distance, not what is returned with it."""
+        return {name: value for name, value in self.keywords().items() if name != "return_convergence"}
 
 
 METRICS: dict[str, Metric] = {}
@@ -27,7 +31,7 @@ def find_metric(name: str, options: dict[str, object]) -> Metric:
     if name not in METRICS:
         raise ValueError(f"expected metric to be one of {', '.join(map(repr, METRICS))}, got {name!r}")
     metric = METRICS[name]
-    known = metric.defaults()
+    known = metric.keywords()
     if unknown := [option for option in options if option not in known]:
         raise TypeError(f"metric {name!r} takes the options {', '.join(known)}, got {', '.join(map(repr, unknown))}")
     return metric

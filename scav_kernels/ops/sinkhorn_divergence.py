@@ -1,9 +1,12 @@
 """Entropic optimal transport, debiased."""
 
+from contextlib import nullcontext
 from functools import partial
 
+import torch
 from torch import Tensor
 
+from scav_kernels.ops.convergence import OneWarning
 from scav_kernels.ops.divergence import divergence
 from scav_kernels.ops.registry import METRICS, Metric
 
@@ -40,6 +43,9 @@ def sinkhorn_divergence(
     Returns:
         (B1, B2) divergences in the cost's unit, float64 for float64 inputs and float32 for all others.
 
+    Warns:
+        UserWarning: where pairs of the three terms are not below ``tolerance``, as ``sinkhorn`` does, once for all.
+
     Raises:
         ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
 
@@ -70,18 +76,19 @@ def _distance(
     tolerance: float = 1e-3,
     cost: str = "euclidean",
 ) -> Tensor:
-    return divergence(
-        METRICS["sinkhorn"],
-        x,
-        y,
-        x_lengths,
-        y_lengths,
-        paired=paired,
-        epsilon=epsilon,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        cost=cost,
-    )
+    with nullcontext() if torch.compiler.is_compiling() else OneWarning("sinkhorn_divergence").counting():
+        return divergence(
+            METRICS["sinkhorn"],
+            x,
+            y,
+            x_lengths,
+            y_lengths,
+            paired=paired,
+            epsilon=epsilon,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            cost=cost,
+        )
 
 
 METRICS["sinkhorn_divergence"] = Metric(sinkhorn_divergence, partial(_distance, paired=True))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.common import check_options, check_tensors
+from scav_kernels.ops.convergence import OneWarning
 from scav_kernels.ops.registry import METRICS, find_metric
 from scav_kernels.search.aligned import AlignedSearch
 from scav_kernels.search.index import SearchIndex, check_range
@@ -82,6 +83,10 @@ def topk(
         the two, with a ``report`` of the pairs that each bound removed. Where fewer than k items are within a limit, or
         candidates, inf and −1 come last.
 
+    Warns:
+        UserWarning: where pairs that were compared by Sinkhorn are not below its ``tolerance``, once a call; how many
+            counts a pair each time that it was compared.
+
     Raises:
         ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range, before any work.
     """
@@ -91,6 +96,8 @@ def topk(
     _check_candidates(candidates, k, metric, prune)
     given = {**find_metric(metric, options).defaults(), **options}
     check_options(metric, **given)
+    if given.get("return_convergence"):
+        raise ValueError("topk: expected return_convergence=False, got True; ask sinkhorn for that of the items found")
     lengths = _check_pairs(queries, index, query_lengths, metric, queries_are, given)
 
     report = SearchReport(pairs=len(queries) * len(index), approximate=candidates is not None)
@@ -101,18 +108,19 @@ def topk(
         report.exhaustive = f"{metric} has no lower bound that holds"
     distances = queries.new_empty((len(queries), k), dtype=index.dtype)
     indices = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
-    for first in range(0, len(queries), _QUERIES):
-        some = slice(first, first + _QUERIES)
-        ask = Question(
-            queries[some].detach(), lengths[some], index, metric, METRICS[metric], given, queries_are, candidates
-        )
-        nearest = Nearest(len(ask.queries), k, index.dtype, queries.device)
-        if limits is not None:
-            # Held by no item yet, so that any that is no farther takes its place.
-            nearest.distances[:] = limits[some, None]
-        search = AlignedSearch if metric == "interpolated_euclidean" else WarpedSearch
-        search(ask, pruned, report).run(nearest)
-        distances[some], indices[some] = nearest.distances, nearest.items
+    with OneWarning("topk").counting():
+        for first in range(0, len(queries), _QUERIES):
+            some = slice(first, first + _QUERIES)
+            ask = Question(
+                queries[some].detach(), lengths[some], index, metric, METRICS[metric], given, queries_are, candidates
+            )
+            nearest = Nearest(len(ask.queries), k, index.dtype, queries.device)
+            if limits is not None:
+                # Held by no item yet, so that any that is no farther takes its place.
+                nearest.distances[:] = limits[some, None]
+            search = AlignedSearch if metric == "interpolated_euclidean" else WarpedSearch
+            search(ask, pruned, report).run(nearest)
+            distances[some], indices[some] = nearest.distances, nearest.items
     if limits is not None or candidates is not None:
         nobody = indices == torch.iinfo(torch.int64).max
         distances.masked_fill_(nobody, torch.inf)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.convergence import Convergence
 from scav_kernels.reference.ground_cost import ground_cost
 from scav_kernels.reference.pairs import over_pairs
 
@@ -19,8 +20,9 @@ def sinkhorn(
     max_iterations: int = 100,
     tolerance: float = 1e-3,
     cost: str = "euclidean",
+    return_convergence: bool = False,
     paired: bool = False,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Convergence]:
     """x (B1, N, D), y (B2, M, D) -> (B1, B2), or (B,) where `paired`. For a pair of lengths n, m, its cost c (n, m),
     a_s = 1/n and b_t = 1/m, starting from g = 0 and at most `max_iterations` times:
 
@@ -28,16 +30,21 @@ def sinkhorn(
     g_t = −epsilon · log Σ_s a_s exp((f_s − c[s, t]) / epsilon),
     P[s, t] = a_s b_t exp((f_s + g_t − c[s, t]) / epsilon), until Σ_s |Σ_t P[s, t] − a_s| < `tolerance`.
 
-    The distance is ⟨a, f⟩ + ⟨b, g⟩, and its gradient in c is P.
+    The distance is ⟨a, f⟩ + ⟨b, g⟩, and its gradient in c is P. With `return_convergence` it comes with how many
+    iterations there were, and with Σ_s |Σ_t P[s, t] − a_s| after them.
     """
-    return over_pairs(
-        lambda a, b: sinkhorn_of_cost(ground_cost(a, b, cost), epsilon, max_iterations, tolerance),
-        x,
-        y,
-        x_lengths,
-        y_lengths,
-        paired,
-    )
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return sinkhorn_of_cost(ground_cost(a, b, cost), epsilon, max_iterations, tolerance)
+
+    def convergence(part: int) -> Tensor:
+        def of_pair(a: Tensor, b: Tensor) -> Tensor:
+            return convergence_of_cost(ground_cost(a, b, cost), epsilon, max_iterations, tolerance)[part]
+
+        return over_pairs(of_pair, x, y, x_lengths, y_lengths, paired)
+
+    value = over_pairs(distance, x, y, x_lengths, y_lengths, paired)
+    return (value, Convergence(convergence(0).long(), convergence(1))) if return_convergence else value
 
 
 def sinkhorn_of_cost(cost: Tensor, epsilon: float, max_iterations: int, tolerance: float) -> Tensor:
@@ -51,17 +58,32 @@ def sinkhorn_of_cost(cost: Tensor, epsilon: float, max_iterations: int, toleranc
     return f.mean() + g.mean() + (transport - transport.detach())
 
 
+def convergence_of_cost(cost: Tensor, epsilon: float, max_iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
+    """(n, m) -> iterations (), marginal error (): 0 and NaN where no potentials exist."""
+    if not cost.min() > -torch.inf or any(cost.isposinf().all(side).any() for side in (0, 1)):
+        return torch.tensor(0.0), cost.new_tensor(torch.nan)
+    _, _, plan, iterations = iterate(cost.detach(), epsilon, max_iterations, tolerance)
+    return torch.tensor(float(iterations)), (plan.sum(1) - 1 / len(cost)).abs().sum()
+
+
 def potentials_and_plan(
     cost: Tensor, epsilon: float, max_iterations: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(n, m) -> f (n,), g (m,), P (n, m)."""
+    f, g, plan, _ = iterate(cost, epsilon, max_iterations, tolerance)
+    return f, g, plan
+
+
+def iterate(cost: Tensor, epsilon: float, max_iterations: int, tolerance: float) -> tuple[Tensor, Tensor, Tensor, int]:
+    """(n, m) -> f (n,), g (m,), P (n, m), iterations."""
     n, m = cost.shape
     log_a, log_b = -math.log(n), -math.log(m)
     g = cost.new_zeros(m)
-    for _ in range(max_iterations):
+    iterations, error = 0, torch.inf
+    while iterations < max_iterations and not error < tolerance:
+        iterations += 1
         f = -epsilon * torch.logsumexp(log_b + (g - cost) / epsilon, 1)
         g = -epsilon * torch.logsumexp(log_a + (f[:, None] - cost) / epsilon, 0)
         plan = torch.exp(log_a + log_b + (f[:, None] + g - cost) / epsilon)
-        if (plan.sum(1) - 1 / n).abs().sum() < tolerance:
-            break
-    return f, g, plan
+        error = (plan.sum(1) - 1 / n).abs().sum().item()
+    return f, g, plan, iterations

@@ -218,7 +218,7 @@ def _sinkhorn_bounds(search: WarpedSearch) -> list[Bound]:
     epsilon = search.ask.options["epsilon"]
 
     def soft_minima(x: Tensor, y: Tensor, n: Tensor, m: Tensor) -> Tensor:
-        _, potentials = torch.ops.scav.sinkhorn(x, y, n, m, epsilon, 1, 0.0, search.given_cost, False, True)
+        _, potentials, *_ = torch.ops.scav.sinkhorn(x, y, n, m, epsilon, 1, 0.0, search.given_cost, False, True, False)
         return epsilon * potentials.sum(-1) / n[:, None]
 
     return [Bound("soft minima in 32 coordinates", 32, soft_minima)]

@@ -107,17 +107,18 @@ class Ways:
     ) -> Found:
         """Of items that can be searched at once, whose numbers are `listed`."""
         options: dict[str, Any] = self.distance.options
-        answer = scav_kernels.topk(
-            self.queries.steps,
-            group,
-            min(k, len(group)),
-            self.queries.lengths,
-            metric=self.distance.metric,
-            queries_are="x" if self.side == "video" else "y",
-            prune=prune,
-            candidates=candidates,
-            **options,
-        )
+        with self.distance.one_warning.counting():
+            answer = scav_kernels.topk(
+                self.queries.steps,
+                group,
+                min(k, len(group)),
+                self.queries.lengths,
+                metric=self.distance.metric,
+                queries_are="x" if self.side == "video" else "y",
+                prune=prune,
+                candidates=candidates,
+                **options,
+            )
         distances = answer.distances
         if self.distance.per_step:
             distances = distances / (self.queries.lengths[:, None] + group.lengths[0])

@@ -158,18 +158,19 @@ class _Course:
         """A pair's distance is the same whatever is pruned: neither bounds nor limits change a digit."""
         distance = self.index.distance
         options: dict[str, Any] = distance.options
-        answer = scav_kernels.topk(
-            self.asked.steps.to(database.like.dtype),
-            database,
-            k,
-            self.asked.lengths,
-            metric=distance.metric,
-            queries_are="x" if self.side == "video" else "y",
-            prune=prune,
-            limits=None if limits is None else limits.to(database.device),
-            candidates=candidates,
-            **options,
-        )
+        with distance.one_warning.counting():
+            answer = scav_kernels.topk(
+                self.asked.steps.to(database.like.dtype),
+                database,
+                k,
+                self.asked.lengths,
+                metric=distance.metric,
+                queries_are="x" if self.side == "video" else "y",
+                prune=prune,
+                limits=None if limits is None else limits.to(database.device),
+                candidates=candidates,
+                **options,
+            )
         self.report.pairs += answer.report.pairs
         self.report.scored += answer.report.scored
         self.report.abandoned += answer.report.abandoned

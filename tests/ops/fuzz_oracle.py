@@ -242,9 +242,9 @@ def slope(x: Array, y: Array, pairs: Pairs, kind: str) -> Slope:
         x_scale, y_scale = np.maximum(x_norms, SMALLEST_NORM), np.maximum(y_norms, SMALLEST_NORM)
         x_unit, y_unit = x / x_scale[..., None], y / y_scale[..., None]
         along = (x_unit * y_unit).sum(-1, keepdims=True) * x_unit
-        # A clamped norm does not depend on the step; on the edge, the kernels may be on its other side.
+        # A step of a smaller norm has no direction; on the edge, the kernels may be on its other side.
         clamped, edge = x_norms < SMALLEST_NORM, np.abs(x_norms / SMALLEST_NORM - 1) < unit
-        value = (np.where(clamped[..., None], 0, along) - y_unit) / x_scale[..., None]
+        value = np.where(clamped[..., None], 0, along - y_unit) / x_scale[..., None]
         return Slope(value, 2 / x_scale, np.where(edge, 1, unit) * 2 / x_scale)
     if kind == "sqeuclidean":
         size = 2 * (x_norms + y_norms)
@@ -384,6 +384,7 @@ def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
     blocked = blocked_steps(pairs)
     vague = pairs.vague | (pairs.largest / epsilon > OVERFLOW * torch.finfo(pairs.dtype).max)
     running = ~pairs.poisoned & ~vague & ~blocked
+    ran, marginal_error = np.zeros(len(pairs.n)), np.full(len(pairs.n), np.nan)
     for _ in range(iterations):
         if not running.any():
             break
@@ -395,6 +396,7 @@ def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
         # Rounding decides whether to stop here.
         uncertain = 4 * (1 + left) * error / epsilon + pairs.unit * tolerance
         vague |= running & (tolerance > 0) & (np.abs(left - tolerance) <= uncertain)
+        ran, marginal_error = ran + running, np.where(running, left, marginal_error)
         running &= ~(left < tolerance)
     vague |= running & (count > MOST_ITERATIONS)
     # Iterations do add to what f gains and g loses, and to sums that grow because no plan has the marginals.
@@ -402,11 +404,18 @@ def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
     grown = np.abs(f).max(1) > 4 * (pairs.largest + epsilon)
     value = np.where(blocked, np.inf, f.sum(1) / pairs.n + g.sum(1) / pairs.m)
     out = replace(pairs, vague=vague).output(value, 2 * error + drift * grown)
-    if not given["save_potentials"]:
-        return [out, nothing(pairs.dtype)]
-    # Potentials are saved in units of epsilon; of poisoned pairs, and of pairs without a plan, they mean nothing.
-    saved = replace(pairs, vague=vague | pairs.poisoned | blocked, poisoned=np.zeros_like(vague))
-    return [out, saved.output(f / epsilon, drift[:, None] / epsilon * rows)]
+    outputs = [out, nothing(pairs.dtype), nothing(torch.int64), nothing(pairs.dtype)]
+    if given["save_potentials"]:
+        # Saved in units of epsilon; of poisoned pairs, and of pairs without a plan, they mean nothing.
+        saved = replace(pairs, vague=vague | pairs.poisoned | blocked, poisoned=np.zeros_like(vague))
+        outputs[1] = saved.output(f / epsilon, drift[:, None] / epsilon * rows)
+    if given["save_convergence"]:
+        known = replace(pairs, vague=vague, poisoned=np.zeros_like(vague))
+        outputs[2] = known.output(ran, np.zeros_like(ran))._replace(dtype=torch.int64)
+        rounding = (1 + marginal_error) * np.expm1(4 * (error + drift) / epsilon) + pairs.unit * (pairs.n + pairs.m)
+        rounding = np.where(rounding > MAGNIFIED, np.inf, rounding)
+        outputs[3] = known.output(marginal_error, rounding)
+    return outputs
 
 
 def blocked_steps(pairs: Pairs) -> Array:

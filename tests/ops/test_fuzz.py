@@ -70,6 +70,11 @@ def gradients_of(given: Arguments) -> list[str]:
 def saved_by(op: str, given: Arguments) -> Arguments:
     """What the op saves for its backward pass, by name."""
     call = overload(op)
-    outputs = call(*({**given, "save_path": True, "save_potentials": True}[a.name] for a in call._schema.arguments))
+    outputs = call(
+        *(
+            {**given, "save_path": True, "save_potentials": True, "save_convergence": True}[a.name]
+            for a in call._schema.arguments
+        )
+    )
     names = [of.name or "out" for of in call._schema.returns]
     return dict(zip(names, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))

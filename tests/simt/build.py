@@ -23,7 +23,14 @@ FLAGS = "-std=c++20 -O1 -g1 -fPIC -fno-wrapv -Wall -Wextra -Werror -Wno-unknown-
 
 def sources() -> list[Path]:
     device = [path for pattern in ("*.cu", "*_cuda.cpp") for path in CSRC.rglob(pattern)]
-    return sorted([*device, CSRC / "common" / "checks.cpp", *Path(__file__).parent.glob("*.cpp")])
+    return sorted(
+        [
+            *device,
+            CSRC / "common" / "checks.cpp",
+            CSRC / "common" / "interrupt.cpp",
+            *Path(__file__).parent.glob("*.cpp"),
+        ]
+    )
 
 
 def object_of(source: Path) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import scav_kernels
+from scav_kernels import reference
 from tests.ops.cases import Case
 from tests.ops.inputs import Answer, Sequences, Shape, answer, sequences, weights
 from tests.ops.tolerances import assert_within, floor, magnification
@@ -84,7 +85,24 @@ def check(case: Case, cut: Answer, expected: Answer) -> None:
         assert_within(f"{case} {part}", actual, before, allowed, actual.dtype)
 
 
+def check_convergence(problem: Problem, budget: int) -> None:
+    """Iterations and marginal errors: of slabs, of K in memory or in registers, and of the reference."""
+    sequences = problem.given.map(Tensor.double)
+    for options in ({**SMOOTH, "max_iterations": 3}, {"epsilon": 2.0, "tolerance": 0.05}):
+        ask = partial(scav_kernels.cdist, metric="sinkhorn", return_convergence=True, **options)
+        if problem.paired:
+            ask = partial(scav_kernels.pairwise_distance, metric="sinkhorn", return_convergence=True, **options)
+        _, expected = reference.sinkhorn(*sequences, paired=problem.paired, return_convergence=True, **options)
+        for scratch in (budget, 1 << 30):
+            with settings(MULTIPROCESSORS=1_000_000, SCRATCH_BYTES=scratch):
+                _, found = ask(*problem.given)
+            assert torch.equal(found.iterations, expected.iterations), (options, scratch)
+            torch.testing.assert_close(found.marginal_error.double(), expected.marginal_error, rtol=1e-2, atol=1e-4)
+
+
 def main() -> None:
+    for problem in problems()[1:3]:
+        check_convergence(problem, problem.budgets["sinkhorn"])
     for problem in problems():
         given = problem.given
         for case in CASES:
