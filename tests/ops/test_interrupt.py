@@ -188,7 +188,8 @@ def test_a_script_ends() -> None:
         time.sleep(SOON)
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
-        _, error = process.communicate(timeout=30)
-    assert time.monotonic() - began < AT_ONCE
+        _, error = process.communicate(timeout=60)
+    # Of which a busy machine takes some for the end of a process that has loaded torch.
+    assert time.monotonic() - began < 3 * AT_ONCE
     assert process.returncode == -signal.SIGINT
     assert error.rstrip().endswith(b"KeyboardInterrupt")
