@@ -14,11 +14,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Te
                                                                     const std::optional<at::Tensor>& y_lengths,
                                                                     double epsilon, int64_t max_iterations,
                                                                     double tolerance, std::string cost, bool paired,
-                                                                    bool save_potentials, bool save_convergence) {
+                                                                    bool save_potentials, bool return_convergence) {
   const Inputs inputs = check_inputs("sinkhorn", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("sinkhorn", "epsilon", epsilon, inputs.x.scalar_type());
   check_iterations("sinkhorn", max_iterations, tolerance);
-  SinkhornResult result(inputs.result_shape(), inputs.steps_x(), inputs.x.options(), save_potentials, save_convergence);
+  SinkhornResult result(inputs.result_shape(), inputs.steps_x(), inputs.x.options(), save_potentials,
+                        return_convergence);
   if (inputs.empty()) {
     return std::move(result).tensors();
   }

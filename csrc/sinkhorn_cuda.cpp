@@ -12,14 +12,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Te
                                                                     const std::optional<at::Tensor>& y_lengths,
                                                                     double epsilon, int64_t max_iterations,
                                                                     double tolerance, std::string cost, bool paired,
-                                                                    bool save_potentials, bool save_convergence) {
+                                                                    bool save_potentials, bool return_convergence) {
   const OnDevice on(x);
   const DeviceInputs inputs =
       check_device_inputs("sinkhorn", on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::products);
   check_positive("sinkhorn", "epsilon", epsilon, inputs.dtype);
   check_iterations("sinkhorn", max_iterations, tolerance);
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
-  SinkhornResult result(inputs.result_shape(), n, inputs.options(), save_potentials, save_convergence);
+  SinkhornResult result(inputs.result_shape(), n, inputs.options(), save_potentials, return_convergence);
   if (inputs.empty()) {
     return std::move(result).tensors();
   }

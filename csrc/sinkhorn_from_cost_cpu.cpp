@@ -12,12 +12,13 @@ namespace {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
     const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
-    double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool save_convergence) {
+    double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool return_convergence) {
   GivenCosts costs = check_costs("sinkhorn_from_cost", cost, x_lengths, y_lengths);
   check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
   check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
   poison_blocked_steps(costs);
-  SinkhornResult result(costs.result_shape(), costs.steps_x(), costs.cost.options(), save_potentials, save_convergence);
+  SinkhornResult result(costs.result_shape(), costs.steps_x(), costs.cost.options(), save_potentials,
+                        return_convergence);
   if (costs.empty()) {
     return std::move(result).tensors();
   }

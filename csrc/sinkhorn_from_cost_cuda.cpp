@@ -10,13 +10,13 @@ namespace {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
     const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
-    double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool save_convergence) {
+    double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool return_convergence) {
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs("sinkhorn_from_cost", on, cost, x_lengths, y_lengths, true);
   check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
   check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
   const int64_t n = costs.steps_x(), m = costs.steps_y();
-  SinkhornResult result(costs.result_shape(), n, costs.options(), save_potentials, save_convergence);
+  SinkhornResult result(costs.result_shape(), n, costs.options(), save_potentials, return_convergence);
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
   AT_DISPATCH_FLOATING_TYPES(result.out.scalar_type(), "sinkhorn_from_cost", [&] {
     SinkhornScratch<scalar_t> scratch(on, n, m, 0, options, costs.options());

@@ -12,7 +12,12 @@ from torch.nn import functional
 
 from scav_kernels import _C
 
-_LIBRARY = torch.library.Library("scav", "FRAGMENT")
+LIBRARY = torch.library.Library("scav", "FRAGMENT")
+
+
+def find_op(name: str) -> torch._ops.OpOverload:
+    """The op of a qualified name, "scav::dtw"."""
+    return getattr(torch.ops.scav, name.removeprefix("scav::")).default
 
 
 def check_tensors(op: str, **tensors: Tensor | None) -> None:
@@ -91,11 +96,6 @@ def ground_cost(x: Tensor, y: Tensor, cost: str) -> Tensor:
     return distance if cost == "euclidean" else distance.square()
 
 
-def wants_grad(*tensors: Tensor) -> bool:
-    """Whether a backward pass may follow, so that what it needs is worth keeping."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-
-
 def accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
@@ -161,10 +161,10 @@ def promote_under_autocast(op: str) -> None:
             dtype = torch.promote_types(x.dtype, y.dtype)
             x, y = x.to(dtype), y.to(dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return getattr(torch.ops.scav, op.removeprefix("scav::")).default(x, y, *rest)
+            return find_op(op)(x, y, *rest)
 
     for device in ("CPU", "CUDA"):
-        _LIBRARY.impl(op, promoted, f"Autocast{device}")
+        LIBRARY.impl(op, promoted, f"Autocast{device}")
 
 
 def refuse_missing_cuda(*ops: str) -> None:
@@ -181,15 +181,3 @@ def refuse_missing_cuda(*ops: str) -> None:
             )
 
         torch.library.impl(op, "CUDA", refuse)
-
-
-def refuse_double_backward(op: str) -> None:
-    """Gradients of gradients through `op`, a backward op, raise instead of being wrong."""
-
-    def backward(ctx: Any, *grads: Tensor) -> NoReturn:
-        raise RuntimeError(
-            f"{op}: gradients of gradients are not implemented by scav_kernels; "
-            "call backward or torch.autograd.grad without create_graph=True"
-        )
-
-    torch.library.register_autograd(op, backward)

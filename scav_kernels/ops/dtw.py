@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
 from scav_kernels.ops.common import (
     check_options,
     check_pair,
@@ -13,10 +14,8 @@ from scav_kernels.ops.common import (
     new_gradients,
     new_result,
     promote_under_autocast,
-    refuse_double_backward,
     refuse_missing_cuda,
     register_fake,
-    wants_grad,
 )
 from scav_kernels.ops.registry import METRICS, Metric
 
@@ -104,7 +103,7 @@ def _distance(
 ) -> Tensor:
     check_tensors("dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
     check_options("dtw", cost=cost, band=band)
-    out, _ = torch.ops.scav.dtw(x, y, x_lengths, y_lengths, cost, band, paired, wants_grad(x, y))
+    out, _ = torch.ops.scav.dtw(x, y, x_lengths, y_lengths, cost, band, paired, False)
     return out
 
 
@@ -145,26 +144,23 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, cost, _band, paired, save_path = inputs
+    *tensors, cost, _band, paired, _save_path = inputs
     out, path = output
     ctx.mark_non_differentiable(path)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, out, path)
     ctx.options = cost, paired
-    ctx.has_path = save_path
 
 
 def _backward(ctx: Any, grad: Tensor | None, _path: Tensor | None) -> tuple[Tensor | None, ...]:
     need_x, need_y, *_ = ctx.needs_input_grad
     if grad is None:
         return (None,) * 8
-    if not ctx.has_path:
-        raise RuntimeError("scav::dtw: the backward pass needs the path; call the op with save_path=True")
     dx, dy = torch.ops.scav.dtw_backward(grad, *ctx.saved_tensors, *ctx.options, need_x, need_y)
     return dx if need_x else None, dy if need_y else None, None, None, None, None, None, None
 
 
-torch.library.register_autograd("scav::dtw", _backward, setup_context=_setup_context)
+register_autograd("scav::dtw", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::dtw")
 refuse_double_backward("scav::dtw_backward")
 refuse_missing_cuda("scav::dtw", "scav::dtw_backward")

@@ -5,15 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
 from scav_kernels.ops.common import (
     as_batch,
     check_options,
     check_tensors,
     new_result_of_costs,
-    refuse_double_backward,
     refuse_missing_cuda,
     register_fake,
-    wants_grad,
 )
 
 # `path` as in scav::dtw.
@@ -53,7 +52,7 @@ def dtw_from_cost(
     """
     check_tensors("dtw_from_cost", cost=cost, x_lengths=x_lengths, y_lengths=y_lengths)
     check_options("dtw_from_cost", band=band)
-    out, _ = torch.ops.scav.dtw_from_cost(as_batch(cost), x_lengths, y_lengths, band, wants_grad(cost))
+    out, _ = torch.ops.scav.dtw_from_cost(as_batch(cost), x_lengths, y_lengths, band, False)
     return out.reshape(()) if cost.dim() == 2 else out
 
 
@@ -74,22 +73,19 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, _band, save_path = inputs
+    *tensors, _band, _save_path = inputs
     out, path = output
     ctx.mark_non_differentiable(path)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, out, path)
-    ctx.has_path = save_path
 
 
 def _backward(ctx: Any, grad: Tensor | None, _path: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 5
-    if not ctx.has_path:
-        raise RuntimeError("scav::dtw_from_cost: the backward pass needs the path; call the op with save_path=True")
     return torch.ops.scav.dtw_from_cost_backward(grad, *ctx.saved_tensors), None, None, None, None
 
 
-torch.library.register_autograd("scav::dtw_from_cost", _backward, setup_context=_setup_context)
+register_autograd("scav::dtw_from_cost", _backward, setup_context=_setup_context)
 refuse_double_backward("scav::dtw_from_cost_backward")
 refuse_missing_cuda("scav::dtw_from_cost", "scav::dtw_from_cost_backward")

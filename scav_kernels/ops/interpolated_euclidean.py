@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
 from scav_kernels.ops.common import (
     accumulation_dtype,
     check_options,
@@ -13,7 +14,6 @@ from scav_kernels.ops.common import (
     new_gradients,
     new_result,
     promote_under_autocast,
-    refuse_double_backward,
     register_fake,
 )
 from scav_kernels.ops.registry import METRICS, Metric
@@ -125,7 +125,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return dx if need_x else None, dy if need_y else None, None, None, None, None, None
 
 
-torch.library.register_autograd("scav::interpolated_euclidean", _backward, setup_context=_setup_context)
+register_autograd("scav::interpolated_euclidean", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::interpolated_euclidean")
 refuse_double_backward("scav::interpolated_euclidean_backward")
 

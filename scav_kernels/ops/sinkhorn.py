@@ -7,6 +7,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
 from scav_kernels.ops.common import (
     check_options,
     check_pair,
@@ -16,21 +17,19 @@ from scav_kernels.ops.common import (
     new_gradients,
     new_result,
     promote_under_autocast,
-    refuse_double_backward,
     refuse_missing_cuda,
     register_fake,
-    wants_grad,
 )
 from scav_kernels.ops.convergence import Convergence, can_look, warn_of_unconverged
 from scav_kernels.ops.registry import METRICS, Metric
 
 # `f` (B1, B2, N), empty unless save_potentials: x's dual potentials in units of epsilon, 0 beyond the lengths. y's, and
 # the plan, follow from them and the costs. `iterations` int64 and `marginal_error` are (B1, B2), empty unless
-# save_convergence: those completed, and Σ_s |Σ_t P[s, t] − a| of what they left.
+# return_convergence: those completed, and Σ_s |Σ_t P[s, t] − a| of what they left.
 torch.library.define(
     "scav::sinkhorn",
     "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, float epsilon, int max_iterations, float tolerance, "
-    "str cost, bool paired, bool save_potentials, bool save_convergence) "
+    "str cost, bool paired, bool save_potentials, bool return_convergence) "
     "-> (Tensor out, Tensor f, Tensor iterations, Tensor marginal_error)",
     tags=torch.Tag.pt2_compliant_tag,
 )
@@ -198,7 +197,7 @@ def _distance(
         tolerance,
         cost,
         paired,
-        wants_grad(x, y),
+        False,
         look or return_convergence,
     )
     if look:
@@ -221,11 +220,11 @@ def _fake(
     cost: str,
     paired: bool,
     save_potentials: bool,
-    save_convergence: bool,
+    return_convergence: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     out = new_result(x, y, paired)
     f = out.new_empty((*out.shape, x.shape[1]) if save_potentials else (0,))
-    return out, f, *new_convergence(out, save_convergence)
+    return out, f, *new_convergence(out, return_convergence)
 
 
 @register_fake("scav::sinkhorn_backward")
@@ -246,28 +245,23 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, epsilon, _max_iterations, _tolerance, cost, paired, save_potentials, _save_convergence = inputs
+    *tensors, epsilon, _max_iterations, _tolerance, cost, paired, _save_potentials, _report = inputs
     _, f, iterations, error = output
     ctx.mark_non_differentiable(f, iterations, error)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, f)
     ctx.options = epsilon, cost, paired
-    ctx.has_potentials = save_potentials
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_grads: Tensor | None) -> tuple[Tensor | None, ...]:
     need_x, need_y, *_ = ctx.needs_input_grad
     if grad is None:
         return (None,) * 11
-    if not ctx.has_potentials:
-        raise RuntimeError(
-            "scav::sinkhorn: the backward pass needs the potentials; call the op with save_potentials=True"
-        )
     dx, dy = torch.ops.scav.sinkhorn_backward(grad, *ctx.saved_tensors, *ctx.options, need_x, need_y)
     return dx if need_x else None, dy if need_y else None, *(None,) * 9
 
 
-torch.library.register_autograd("scav::sinkhorn", _backward, setup_context=_setup_context)
+register_autograd("scav::sinkhorn", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::sinkhorn")
 refuse_double_backward("scav::sinkhorn_backward")
 refuse_missing_cuda("scav::sinkhorn", "scav::sinkhorn_backward")

@@ -5,16 +5,15 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
 from scav_kernels.ops.common import (
     as_batch,
     check_options,
     check_tensors,
     new_convergence,
     new_result_of_costs,
-    refuse_double_backward,
     refuse_missing_cuda,
     register_fake,
-    wants_grad,
 )
 from scav_kernels.ops.convergence import Convergence, can_look, warn_of_unconverged
 
@@ -22,7 +21,7 @@ from scav_kernels.ops.convergence import Convergence, can_look, warn_of_unconver
 torch.library.define(
     "scav::sinkhorn_from_cost",
     "(Tensor cost, Tensor? x_lengths, Tensor? y_lengths, float epsilon, int max_iterations, float tolerance, "
-    "bool save_potentials, bool save_convergence) -> (Tensor out, Tensor f, Tensor iterations, Tensor marginal_error)",
+    "bool save_potentials, bool return_convergence) -> (Tensor out, Tensor f, Tensor iterations, Tensor marginal_error)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
@@ -110,7 +109,7 @@ def sinkhorn_from_cost(
         epsilon,
         max_iterations,
         tolerance,
-        wants_grad(cost),
+        False,
         look or return_convergence,
     )
     if look:
@@ -129,11 +128,11 @@ def _fake(
     max_iterations: int,
     tolerance: float,
     save_potentials: bool,
-    save_convergence: bool,
+    return_convergence: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     out = new_result_of_costs(cost)
     f = out.new_empty((*out.shape, cost.shape[2]) if save_potentials else (0,))
-    return out, f, *new_convergence(out, save_convergence)
+    return out, f, *new_convergence(out, return_convergence)
 
 
 @register_fake("scav::sinkhorn_from_cost_backward")
@@ -149,26 +148,21 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, epsilon, _max_iterations, _tolerance, save_potentials, _save_convergence = inputs
+    *tensors, epsilon, _max_iterations, _tolerance, _save_potentials, _report = inputs
     _, f, iterations, error = output
     ctx.mark_non_differentiable(f, iterations, error)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, f)
     ctx.epsilon = epsilon
-    ctx.has_potentials = save_potentials
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 8
-    if not ctx.has_potentials:
-        raise RuntimeError(
-            "scav::sinkhorn_from_cost: the backward pass needs the potentials; call the op with save_potentials=True"
-        )
     d_cost = torch.ops.scav.sinkhorn_from_cost_backward(grad, *ctx.saved_tensors, ctx.epsilon)
     return d_cost, *(None,) * 7
 
 
-torch.library.register_autograd("scav::sinkhorn_from_cost", _backward, setup_context=_setup_context)
+register_autograd("scav::sinkhorn_from_cost", _backward, setup_context=_setup_context)
 refuse_double_backward("scav::sinkhorn_from_cost_backward")
 refuse_missing_cuda("scav::sinkhorn_from_cost", "scav::sinkhorn_from_cost_backward")

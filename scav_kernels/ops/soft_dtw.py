@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
 from scav_kernels.ops.common import (
     check_options,
     check_pair,
@@ -14,7 +15,6 @@ from scav_kernels.ops.common import (
     new_gradients,
     new_result,
     promote_under_autocast,
-    refuse_double_backward,
     refuse_missing_cuda,
     register_fake,
 )
@@ -152,7 +152,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return dx if need_x else None, dy if need_y else None, None, None, None, None, None, None
 
 
-torch.library.register_autograd("scav::soft_dtw", _backward, setup_context=_setup_context)
+register_autograd("scav::soft_dtw", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::soft_dtw")
 refuse_double_backward("scav::soft_dtw_backward")
 refuse_missing_cuda("scav::soft_dtw", "scav::soft_dtw_backward")

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
 from scav_kernels.ops.common import (
     as_batch,
     check_options,
     check_tensors,
     new_result_of_costs,
-    refuse_double_backward,
     refuse_missing_cuda,
     register_fake,
 )
@@ -91,6 +91,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return d_cost, None, None, None, None
 
 
-torch.library.register_autograd("scav::soft_dtw_from_cost", _backward, setup_context=_setup_context)
+register_autograd("scav::soft_dtw_from_cost", _backward, setup_context=_setup_context)
 refuse_double_backward("scav::soft_dtw_from_cost_backward")
 refuse_missing_cuda("scav::soft_dtw_from_cost", "scav::soft_dtw_from_cost_backward")

@@ -117,7 +117,7 @@ class Artist:
         if not op.endswith("_backward"):
             return Call(op, self.arguments(op), Expect.ANSWER, self.threads)
         forward = op.removesuffix("_backward")
-        given = {**self.arguments(forward), "save_path": True, "save_potentials": True, "save_convergence": True}
+        given = {**self.arguments(forward), "save_path": True, "save_potentials": True, "return_convergence": True}
         schema = overload(forward)._schema
         outputs = overload(forward)(*(given[argument.name] for argument in schema.arguments))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -278,7 +278,7 @@ VALID: dict[str, Callable[[Artist], Any]] = {
     "paired": lambda artist: artist.paired,
     "save_path": lambda artist: artist.chance(0.7),
     "save_potentials": lambda artist: artist.chance(0.7),
-    "save_convergence": lambda artist: artist.chance(0.7),
+    "return_convergence": lambda artist: artist.chance(0.7),
     "band": lambda artist: artist.pick([None, None, None, 0, 1, 2, 2**31, 2**62, LARGEST]),
     "gamma": lambda artist: artist.pick([1.0, 0.1, 1e-3, 1e-9, 30.0, 1e6]),
     "epsilon": lambda artist: artist.pick([1.0, 0.5, 0.05, 1e-3, 100.0, 1e6]),

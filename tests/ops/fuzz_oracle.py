@@ -409,7 +409,7 @@ def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
         # Saved in units of epsilon; of poisoned pairs, and of pairs without a plan, they mean nothing.
         saved = replace(pairs, vague=vague | pairs.poisoned | blocked, poisoned=np.zeros_like(vague))
         outputs[1] = saved.output(f / epsilon, drift[:, None] / epsilon * rows)
-    if given["save_convergence"]:
+    if given["return_convergence"]:
         known = replace(pairs, vague=vague, poisoned=np.zeros_like(vague))
         outputs[2] = known.output(ran, np.zeros_like(ran))._replace(dtype=torch.int64)
         rounding = (1 + marginal_error) * np.expm1(4 * (error + drift) / epsilon) + pairs.unit * (pairs.n + pairs.m)

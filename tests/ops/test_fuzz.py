@@ -43,7 +43,7 @@ def test_the_oracle_agrees_with_the_reference(op: str) -> None:
         value = getattr(reference, op)(**{name: leaves.get(name, given[name]) for name in names})
         expected, *others = fuzz_oracle.expected(op, given)
         assert expected.mismatch(value) is None, index
-        if given.get("save_convergence"):
+        if given.get("return_convergence"):
             _, ended = getattr(reference, op)(**{name: given[name] for name in names}, return_convergence=True)
             for output, of in zip(others[1:], ended, strict=True):
                 assert output.mismatch(of) is None, index
@@ -76,7 +76,7 @@ def saved_by(op: str, given: Arguments) -> Arguments:
     call = overload(op)
     outputs = call(
         *(
-            {**given, "save_path": True, "save_potentials": True, "save_convergence": True}[a.name]
+            {**given, "save_path": True, "save_potentials": True, "return_convergence": True}[a.name]
             for a in call._schema.arguments
         )
     )

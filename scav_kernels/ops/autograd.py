@@ -1,0 +1,93 @@
+"""Register how the ops are differentiated, with the dispatcher, so that `torch.func` and direct calls get it too."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+
+from scav_kernels.ops.common import LIBRARY, find_op
+
+
+def register_autograd(
+    name: str,
+    backward: Callable[..., Any],
+    *,
+    setup_context: Callable[[Any, tuple[Any, ...], Any], None] | None = None,
+) -> None:
+    """Register the gradient of an op, and refuse its forward-mode derivative.
+
+    Like `torch.library.register_autograd`, with three differences:
+
+    - `torch.func.grad`, `vjp` and `jacrev` work.
+    - A tangent raises an error. Torch's kernel would drop it.
+    - Where autograd records a call, the op's `save_…` arguments are set. The caller cannot know: a traced or exported
+      call may run again with inputs that require gradients.
+
+    The schema must have no defaults: the dispatcher leaves out arguments that equal them.
+    """
+    op = find_op(name)
+    saves = [i for i, argument in enumerate(op._schema.arguments) if argument.name.startswith("save_")]
+
+    def below_autograd(keyset: Any, arguments: Sequence[Any]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments_and_keyset: Any) -> Any:
+            *arguments, keyset = arguments_and_keyset
+            if torch._C._are_functorch_transforms_active():
+                # Autograd is off for this transform alone, not for those around it.
+                with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+                    result = below_autograd(keyset, arguments)
+            else:
+                result = below_autograd(keyset, arguments)
+            if setup_context is not None:
+                setup_context(ctx, tuple(arguments), result)
+            return result
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return *backward(ctx, *gradients), None
+
+    Differentiable.__name__ = Differentiable.__qualname__ = f"{op._opname}_autograd"
+    record = super(torch.autograd.Function, Differentiable).apply
+
+    def autograd(keyset: Any, *arguments: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            refuse_tangents(name, arguments)
+        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
+            return below_autograd(keyset, arguments)
+        for position in saves:
+            arguments = (*arguments[:position], True, *arguments[position + 1 :])
+        if not torch._C._are_functorch_transforms_active():
+            return record(*arguments, keyset)
+        # The dispatcher has this kernel run once for each transform that differentiates.
+        with enable_single_level_autograd_function():
+            return record(*arguments, keyset)
+
+    LIBRARY.impl(op, autograd, "Autograd", with_keyset=True)
+
+
+def refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:
+    for argument in arguments:
+        if isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None:
+            raise RuntimeError(
+                f"{name}: forward-mode derivatives (jvp, jacfwd, hessian, dual tensors) are not implemented by "
+                "scav_kernels; use reverse mode, e.g. torch.func.vjp or torch.func.jacrev"
+            )
+
+
+def refuse_double_backward(name: str) -> None:
+    """Gradients of gradients through `name`, a backward op, raise instead of being wrong."""
+
+    def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
+        raise RuntimeError(
+            f"{name}: gradients of gradients are not implemented by scav_kernels; "
+            "call backward or torch.autograd.grad without create_graph=True"
+        )
+
+    register_autograd(name, backward)
