@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
+from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.common import (
     check_options,
     check_pair,
@@ -30,7 +31,7 @@ torch.library.define(
 torch.library.define(
     "scav::dtw_backward",
     "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, Tensor out, Tensor path, str cost, "
-    "bool paired, bool need_x, bool need_y) -> (Tensor, Tensor)",
+    "bool paired, bool need_x, bool need_y) -> (Tensor dx, Tensor dy)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -163,4 +164,5 @@ def _backward(ctx: Any, grad: Tensor | None, _path: Tensor | None) -> tuple[Tens
 register_autograd("scav::dtw", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::dtw")
 refuse_double_backward("scav::dtw_backward")
+register_batching("scav::dtw", "scav::dtw_backward")
 refuse_missing_cuda("scav::dtw", "scav::dtw_backward")

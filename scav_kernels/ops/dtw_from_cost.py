@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
+from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.common import (
     as_batch,
     check_options,
@@ -88,4 +89,5 @@ def _backward(ctx: Any, grad: Tensor | None, _path: Tensor | None) -> tuple[Tens
 
 register_autograd("scav::dtw_from_cost", _backward, setup_context=_setup_context)
 refuse_double_backward("scav::dtw_from_cost_backward")
+register_batching("scav::dtw_from_cost", "scav::dtw_from_cost_backward")
 refuse_missing_cuda("scav::dtw_from_cost", "scav::dtw_from_cost_backward")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
+from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.common import (
     accumulation_dtype,
     check_options,
@@ -26,7 +27,7 @@ torch.library.define(
 torch.library.define(
     "scav::interpolated_euclidean_backward",
     "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, bool squared, str resample, bool paired, "
-    "bool need_x, bool need_y) -> (Tensor, Tensor)",
+    "bool need_x, bool need_y) -> (Tensor dx, Tensor dy)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -128,6 +129,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 register_autograd("scav::interpolated_euclidean", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::interpolated_euclidean")
 refuse_double_backward("scav::interpolated_euclidean_backward")
+register_batching("scav::interpolated_euclidean", "scav::interpolated_euclidean_backward")
 
 
 def _triton() -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
+from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.common import (
     check_options,
     check_pair,
@@ -36,7 +37,7 @@ torch.library.define(
 torch.library.define(
     "scav::sinkhorn_backward",
     "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, Tensor f, float epsilon, "
-    "str cost, bool paired, bool need_x, bool need_y) -> (Tensor, Tensor)",
+    "str cost, bool paired, bool need_x, bool need_y) -> (Tensor dx, Tensor dy)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -264,4 +265,5 @@ def _backward(ctx: Any, grad: Tensor | None, *_grads: Tensor | None) -> tuple[Te
 register_autograd("scav::sinkhorn", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::sinkhorn")
 refuse_double_backward("scav::sinkhorn_backward")
+register_batching("scav::sinkhorn", "scav::sinkhorn_backward")
 refuse_missing_cuda("scav::sinkhorn", "scav::sinkhorn_backward")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
+from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.common import (
     as_batch,
     check_options,
@@ -165,4 +166,5 @@ def _backward(ctx: Any, grad: Tensor | None, *_grads: Tensor | None) -> tuple[Te
 
 register_autograd("scav::sinkhorn_from_cost", _backward, setup_context=_setup_context)
 refuse_double_backward("scav::sinkhorn_from_cost_backward")
+register_batching("scav::sinkhorn_from_cost", "scav::sinkhorn_from_cost_backward")
 refuse_missing_cuda("scav::sinkhorn_from_cost", "scav::sinkhorn_from_cost_backward")

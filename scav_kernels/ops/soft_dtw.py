@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
+from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.common import (
     check_options,
     check_pair,
@@ -29,7 +30,7 @@ torch.library.define(
 torch.library.define(
     "scav::soft_dtw_backward",
     "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, float gamma, str cost, int? band, "
-    "bool paired, bool need_x, bool need_y) -> (Tensor, Tensor)",
+    "bool paired, bool need_x, bool need_y) -> (Tensor dx, Tensor dy)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
@@ -155,4 +156,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 register_autograd("scav::soft_dtw", _backward, setup_context=_setup_context)
 promote_under_autocast("scav::soft_dtw")
 refuse_double_backward("scav::soft_dtw_backward")
+register_batching("scav::soft_dtw", "scav::soft_dtw_backward")
 refuse_missing_cuda("scav::soft_dtw", "scav::soft_dtw_backward")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
+from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.common import (
     as_batch,
     check_options,
@@ -93,4 +94,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 register_autograd("scav::soft_dtw_from_cost", _backward, setup_context=_setup_context)
 refuse_double_backward("scav::soft_dtw_from_cost_backward")
+register_batching("scav::soft_dtw_from_cost", "scav::soft_dtw_from_cost_backward")
 refuse_missing_cuda("scav::soft_dtw_from_cost", "scav::soft_dtw_from_cost_backward")
