@@ -22,7 +22,8 @@ from scav_kernels.ops.convergence import Convergence, can_look, warn_of_unconver
 torch.library.define(
     "scav::sinkhorn_from_cost",
     "(Tensor cost, Tensor? x_lengths, Tensor? y_lengths, float epsilon, int max_iterations, float tolerance, "
-    "bool save_potentials, bool return_convergence) -> (Tensor out, Tensor f, Tensor iterations, Tensor marginal_error)",
+    "bool save_potentials, bool return_convergence) "
+    "-> (Tensor out, Tensor f, Tensor iterations, Tensor marginal_error)",
     tags=torch.Tag.pt2_compliant_tag,
 )
 torch.library.define(
