@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -119,6 +120,8 @@ class WorkerPool(Generic[Item, Result]):
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
+        # Otherwise the first process starts it, which lets interrupts through again.
+        resource_tracker.ensure_running()
         self._threads = ThreadPoolExecutor(workers, initializer=_block_interrupts)
         self._permits = threading.Semaphore(workers)
         self._retry = threading.Lock()
