@@ -1,14 +1,16 @@
 """The distances as modules, for where a model or a loss is put together from modules."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scav_kernels.distance import cdist, pairwise_distance
 from scav_kernels.ops.registry import find_metric
 
-__all__ = ["SequenceDistance", "SinkhornLoss", "SoftDTWLoss"]
+__all__ = ["SequenceContrastiveLoss", "SequenceDistance", "SinkhornLoss", "SoftDTWLoss"]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -117,3 +119,67 @@ class SinkhornLoss(_PairwiseLoss):
     ) -> None:
         options = {"epsilon": epsilon, "max_iterations": max_iterations, "tolerance": tolerance, "cost": cost}
         super().__init__("sinkhorn", options, debias, reduction)
+
+
+class SequenceContrastiveLoss(_Metric):
+    """Contrastive loss between sequences: x (B, N, D), y (B, M, D) -> (), in nats.
+
+    x[i] belongs to y[i]. The loss is the mean of two cross-entropies: of finding y[i] among all y, given x[i], and of
+    finding x[i] among all x, given y[i]. The logit of a pair is −scale · distance. The default scale suits steps of
+    length 1, e.g. ``torch.nn.functional.normalize(x, dim=-1)``.
+
+    Args:
+        metric: the name of a distance of this package.
+        scale: initial factor from distance to logit, in 1 / distance.
+        learn_scale: learn the factor, as the parameter ``log_scale``.
+        min_scale: lower bound of the factor.
+        max_scale: upper bound of the factor.
+        per_step: divide each distance by the steps of its pair, n + m; None does so for metrics that sum costs along a
+            path (DTW and its kin).
+        **options: keyword arguments of the metric.
+
+    Source: Tsiamas et al., "Sequential Contrastive Audio-Visual Learning", ICASSP 2025, arXiv 2407.05782.
+    """
+
+    def __init__(
+        self,
+        metric: str = "interpolated_euclidean",
+        *,
+        scale: float = 14.3,
+        learn_scale: bool = True,
+        min_scale: float = 0.01,
+        max_scale: float = 100.0,
+        per_step: bool | None = None,
+        **options: Any,
+    ) -> None:
+        if not 0 < min_scale <= scale <= max_scale < math.inf:
+            raise ValueError(
+                f"expected 0 < min_scale <= scale <= max_scale, all finite, got {min_scale}, {scale} and {max_scale}"
+            )
+        super().__init__(metric, options)
+        self.per_step = find_metric(metric, options).sums_along_path if per_step is None else per_step
+        self.bounds = (math.log(min_scale), math.log(max_scale))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
+
+    @property
+    def scale(self) -> Tensor:
+        """The factor from distance to logit, a scalar within its bounds."""
+        # The parameter itself is moved back into the bounds: behind a clamped output it would get no gradient.
+        with torch.no_grad():
+            self.log_scale.clamp_(*self.bounds)
+        return self.log_scale.exp()
+
+    def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
+        if len(x) != len(y) or len(x) == 0:
+            raise ValueError(f"expected x and y of one batch size, at least 1, got {len(x)} and {len(y)} sequences")
+        distance = cdist(x, y, x_lengths, y_lengths, metric=self.metric, **self.options)  # (B, B)
+        if self.per_step:
+            n = x.shape[1] if x_lengths is None else x_lengths[:, None]
+            m = y.shape[1] if y_lengths is None else y_lengths
+            distance = distance / (n + m)
+        logits = -self.scale * distance
+        truth = torch.arange(len(x), device=x.device)
+        return (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits.T, truth)) / 2
+
+    def _shown(self) -> dict[str, Any]:
+        return {"metric": self.metric, "per_step": self.per_step, **self.options}

@@ -9,11 +9,11 @@ from torch import Tensor
 
 import scav_kernels
 from scav_kernels.ops.convergence import OneWarning
+from scav_kernels.ops.registry import METRICS
 from scav_model.config import Config, Option
 from scav_model.model import masked_mean
 
 POOLED_COSINE = "pooled_cosine"
-PATH_SUMS = frozenset({"dtw", "soft_dtw", "soft_dtw_divergence"})
 
 
 class Sequences(NamedTuple):
@@ -38,7 +38,8 @@ class Distance:
     def __init__(self, metric: str, options: Mapping[str, Option] | None = None, per_step: bool | None = None) -> None:
         self.metric = metric
         self.options = dict(options or {})
-        self.per_step = metric in PATH_SUMS if per_step is None else per_step
+        grows = metric in METRICS and METRICS[metric].sums_along_path
+        self.per_step = grows if per_step is None else per_step
         if metric == POOLED_COSINE and self.options:
             raise ValueError(f"{POOLED_COSINE} has no options, got {', '.join(self.options)}; leave them out")
         if "return_convergence" in self.options:

@@ -108,7 +108,7 @@ def _distance(
     return out
 
 
-METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True))
+METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True), sums_along_path=True)
 
 
 @register_fake("scav::dtw")

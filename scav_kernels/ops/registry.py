@@ -12,6 +12,8 @@ class Metric(NamedTuple):
 
     all_pairs: Callable[..., Tensor]
     paired: Callable[..., Tensor]
+    # Whether the distance is a sum of costs along a path, which grows with the steps of both sequences.
+    sums_along_path: bool = False
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments that the distance takes, and what they are unless given."""

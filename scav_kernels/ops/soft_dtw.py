@@ -107,7 +107,7 @@ def _distance(
     return torch.ops.scav.soft_dtw(x, y, x_lengths, y_lengths, gamma, cost, band, paired)
 
 
-METRICS["soft_dtw"] = Metric(soft_dtw, partial(_distance, paired=True))
+METRICS["soft_dtw"] = Metric(soft_dtw, partial(_distance, paired=True), sums_along_path=True)
 
 
 @register_fake("scav::soft_dtw")

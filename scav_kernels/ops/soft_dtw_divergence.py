@@ -59,4 +59,4 @@ def _distance(
     return divergence(METRICS["soft_dtw"], x, y, x_lengths, y_lengths, paired=paired, gamma=gamma, cost=cost, band=band)
 
 
-METRICS["soft_dtw_divergence"] = Metric(soft_dtw_divergence, partial(_distance, paired=True))
+METRICS["soft_dtw_divergence"] = Metric(soft_dtw_divergence, partial(_distance, paired=True), sums_along_path=True)

@@ -1,6 +1,7 @@
 """The distances as modules."""
 
 import copy
+import math
 import pickle
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 import scav_kernels
-from scav_kernels.nn import SequenceDistance, SinkhornLoss, SoftDTWLoss
+from scav_kernels.nn import SequenceContrastiveLoss, SequenceDistance, SinkhornLoss, SoftDTWLoss
 
 from .cases import CASES, Case
 from .inputs import Shape, sequences
@@ -117,3 +118,45 @@ def test_batches_of_two_sizes() -> None:
     given = sequences(Shape(b1=3, b2=2))
     with pytest.raises(ValueError, match=r"3 and 2.*cdist"):
         SoftDTWLoss()(*given)
+
+
+class TestSequenceContrastiveLoss:
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_loss_is_the_mean_of_both_cross_entropies(self, case: Case) -> None:
+        x, y, x_lengths, y_lengths = sequences(Shape(b1=4, b2=4))
+        loss = SequenceContrastiveLoss(case.metric, scale=2.0, per_step=True, **case.options)
+        logits = -2.0 * case.kernel(x, y, x_lengths, y_lengths) / (x_lengths[:, None] + y_lengths)
+        rows, columns = (-side.log_softmax(1).diagonal().mean() for side in (logits, logits.T))
+        torch.testing.assert_close(loss(x, y, x_lengths, y_lengths), (rows + columns) / 2, check_dtype=False)
+
+    @pytest.mark.parametrize(
+        ("metric", "per_step"), [("dtw", True), ("soft_dtw", True), ("soft_dtw_divergence", True), ("sinkhorn", False)]
+    )
+    def test_sums_along_a_path_are_divided_by_the_steps(self, metric: str, per_step: bool) -> None:
+        x, y, *_ = sequences(Shape(b1=3, b2=3))
+        options = {"tolerance": 0.0} if metric == "sinkhorn" else {}
+        loss = SequenceContrastiveLoss(metric, **options)
+        assert loss.per_step is per_step
+        assert torch.equal(loss(x, y), SequenceContrastiveLoss(metric, per_step=per_step, **options)(x, y))
+        assert not torch.equal(loss(x, y), SequenceContrastiveLoss(metric, per_step=not per_step, **options)(x, y))
+
+    def test_scale_is_learned_within_its_bounds(self) -> None:
+        x, y, *_ = sequences(Shape(b1=3, b2=3))
+        loss = SequenceContrastiveLoss(min_scale=1.0, max_scale=20.0)
+        loss(x.requires_grad_(), y).backward()
+        assert loss.log_scale.grad.abs() > 0
+        assert x.grad.abs().sum() > 0
+        for outside, bound in ((50.0, 20.0), (0.1, 1.0)):
+            with torch.no_grad():
+                loss.log_scale.fill_(math.log(outside))
+            assert loss.scale.item() == pytest.approx(bound)
+        assert not SequenceContrastiveLoss(learn_scale=False).log_scale.requires_grad
+
+    def test_bad_arguments_are_refused(self) -> None:
+        x, y, *_ = sequences(Shape(b1=3, b2=4))
+        with pytest.raises(ValueError, match="one batch size"):
+            SequenceContrastiveLoss()(x, y)
+        with pytest.raises(ValueError, match="min_scale <= scale"):
+            SequenceContrastiveLoss(scale=200.0)
+        with pytest.raises(TypeError, match="options"):
+            SequenceContrastiveLoss("dtw", gamma=1.0)
