@@ -82,5 +82,7 @@ DIVERGENCES = [
     Case("sinkhorn_divergence", "sinkhorn_divergence", converged=CONVERGED),
     Case("sinkhorn_divergence-cosine", "sinkhorn_divergence", {"cost": "cosine"}, CONVERGED),
 ]
+# One of each distance of sequences.
+PUBLIC = [*CORE, *(case for case in DIVERGENCES if not case.options)]
 OPS = CORE + VARIANTS
 CASES = OPS + DIVERGENCES

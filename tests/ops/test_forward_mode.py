@@ -12,11 +12,14 @@ from torch.func import grad, grad_and_value, hessian, jacfwd, jvp, linearize, vm
 
 import scav_kernels
 
-from .cases import CASES, CORE, Case
+from .cases import CORE, PUBLIC, Case
 from .inputs import Sequences, Shape, sequences
 from .test_from_cost import CORE as FROM_COST
 from .test_from_cost import costs
 from .test_registration import op, schema_arguments
+
+# Torch itself uses torch.jit for the first tangent of a process.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 GIVEN = sequences(Shape(b1=3, b2=3))
 COST = costs().cost
@@ -60,7 +63,7 @@ WAYS: dict[str, Callable[[Function, Tensor], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PUBLIC, ids=str)
 def test_of_sequences(case: Case, paired: bool, way: Callable[[Function, Tensor], Any]) -> None:
     parent = case.metric.removesuffix("_divergence")
     with refused(f"scav::{parent}"):
@@ -111,7 +114,7 @@ def test_of_the_backward_pass(case: Case) -> None:
             torch.autograd.grad(value, given.x, outer)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PUBLIC, ids=str)
 def test_constants_may_be_used_within_it(case: Case) -> None:
     """Where only other tensors have tangents, distances are numbers."""
     scale = torch.tensor(2.0)

@@ -12,14 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import scav_kernels
 
-from .cases import CASES, CORE, DIVERGENCES, Case
+from .cases import CASES, CORE, PUBLIC, Case
 from .inputs import Sequences, Shape, sequences
 from .test_from_cost import CORE as FROM_COST
 from .test_from_cost import Case as FromCost
 from .test_from_cost import costs
 
-# One of each public distance of sequences.
-PUBLIC = [*CORE, DIVERGENCES[0], DIVERGENCES[2]]
 ENTRIES = 3
 # Which of x, y, x_lengths and y_lengths have a mapped dimension: every choice but none.
 MAPPED = [chosen for chosen in product((True, False), repeat=4) if any(chosen)]
