@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
 
 from scav_kernels import _C
 
@@ -31,7 +32,20 @@ def check_tensors(op: str, **tensors: Tensor | None) -> None:
             continue
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"{op}: expected {name} to be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor({name})"
+                f"{op}: expected {name} to be a torch.Tensor, got {_describe(value)}; {_as_tensor(name, value)}"
+            )
+        if value.is_nested:
+            raise TypeError(
+                f"{op}: expected {name} to be a padded tensor, got a nested one; "
+                f"use torch.nested.to_padded_tensor({name}, 0.0), and torch.tensor([len(s) for s in {name}.unbind()]) "
+                f"as the lengths"
+            )
+        if value.layout is not torch.strided:
+            raise TypeError(f"{op}: expected {name} to be dense, got layout {value.layout}; use {name}.to_dense()")
+        if value.dtype is torch.bool and name.endswith("lengths"):
+            raise TypeError(
+                f"{op}: expected {name} to be int64 numbers of valid steps, got a bool mask of shape "
+                f"{tuple(value.shape)}; use {name}.sum(-1), or (~{name}).sum(-1) where True marks padding"
             )
     device = cast(Tensor, tensors[first]).device
     for name, value in tensors.items():
@@ -40,6 +54,30 @@ def check_tensors(op: str, **tensors: Tensor | None) -> None:
                 f"{op}: expected {first} and {name} on one device, got {device} and {value.device}; "
                 f"move one, e.g. {name}.to({first}.device)"
             )
+
+
+def _describe(value: object) -> str:
+    kind = type(value).__name__
+    if isinstance(value, (list, tuple)) and value and not isinstance(value, PackedSequence):
+        return f"a {kind} of {type(value[0]).__name__}"
+    return kind
+
+
+def _as_tensor(name: str, value: object) -> str:
+    """How to make a tensor of what was passed as `name`."""
+    if isinstance(value, PackedSequence):
+        return f"use {name}, lengths = torch.nn.utils.rnn.pad_packed_sequence({name}, batch_first=True)"
+    parts = value if isinstance(value, (list, tuple)) else ()
+    if not any(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in parts):
+        return f"use torch.as_tensor({name})"
+    if not all(isinstance(part, Tensor) for part in parts):
+        return f"use [torch.as_tensor(s) for s in {name}], and torch.nn.utils.rnn.pad_sequence(..., batch_first=True)"
+    if name == "cost":
+        return "use torch.stack(cost)[:, None] for costs (B1, 1, N, M)"
+    return (
+        f"use torch.nn.utils.rnn.pad_sequence({name}, batch_first=True), "
+        f"and torch.tensor([len(s) for s in {name}]) as the lengths"
+    )
 
 
 _INTEGERS = (int, np.integer, torch.SymInt)
@@ -65,6 +103,11 @@ def check_options(op: str, **options: object) -> None:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise TypeError(
                 f"{op}: expected {name} to be {words}, got {value!r} of type {type(value).__name__}; "
+                f"see help(scav_kernels.{op})"
+            )
+        if isinstance(value, int) and value.bit_length() > (1023 if float in kinds else 63):
+            raise ValueError(
+                f"{op}: expected {name} to be {words} of 64 bits, got an int of {value.bit_length()} bits; "
                 f"see help(scav_kernels.{op})"
             )
 

@@ -1,14 +1,15 @@
 """What debiasing takes from a distance: the mean of each sequence's distance from itself."""
 
+import re
 from typing import Any
 
 from torch import Tensor
 
-from scav_kernels.ops.registry import Metric
+from scav_kernels.ops.registry import METRICS, Metric
 
 
 def divergence(
-    metric: Metric,
+    parent: str,
     x: Tensor,
     y: Tensor,
     x_lengths: Tensor | None,
@@ -17,10 +18,27 @@ def divergence(
     paired: bool,
     **options: Any,
 ) -> Tensor:
-    """d(x, y) − (d(x, x) + d(y, y)) / 2, all pairs or, where `paired`, pair by pair.
+    """d(x, y) − (d(x, x) + d(y, y)) / 2 with the distance named `parent`, all pairs or, where `paired`, pair by pair.
 
     Self terms cost one distance per sequence, not per pair.
     """
+    try:
+        return _debiased(METRICS[parent], x, y, x_lengths, y_lengths, paired, options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        # The function that the caller called is the divergence.
+        error.args = (re.sub(rf"\b{parent}\b", f"{parent}_divergence", str(error)), *error.args[1:])
+        raise
+
+
+def _debiased(
+    metric: Metric,
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None,
+    y_lengths: Tensor | None,
+    paired: bool,
+    options: dict[str, Any],
+) -> Tensor:
     distance = metric.paired if paired else metric.all_pairs
     cross = distance(x, y, x_lengths, y_lengths, **options)
     of_x = metric.paired(x, x, x_lengths, x_lengths, **options)

@@ -1,7 +1,8 @@
 """Distances by name, for `cdist` and `pairwise_distance`."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -28,12 +29,45 @@ class Metric(NamedTuple):
 METRICS: dict[str, Metric] = {}
 
 
+# Names of a distance in other libraries, where they are not like ours.
+_OTHER_NAMES = {
+    "wasserstein": "sinkhorn",
+    "earth_mover": "sinkhorn",
+    "emd": "sinkhorn",
+    "ot": "sinkhorn",
+    "optimal_transport": "sinkhorn",
+    "euclidean": "interpolated_euclidean",
+}
+
+
 def find_metric(name: str, options: dict[str, object]) -> Metric:
     """The metric of that name; raises where there is none, or where it does not take one of the options."""
+    if not isinstance(name, str):
+        raise TypeError(f"expected metric to be a str, e.g. 'dtw', got {name!r} of type {type(name).__name__}")
     if name not in METRICS:
-        raise ValueError(f"expected metric to be one of {', '.join(map(repr, METRICS))}, got {name!r}")
+        near = _OTHER_NAMES.get(name.lower()) or _nearest(name.lower(), METRICS)
+        raise ValueError(
+            f"expected metric to be one of {', '.join(map(repr, METRICS))}, got {name!r}{_did_you_mean(near)}"
+        )
     metric = METRICS[name]
     known = metric.keywords()
     if unknown := [option for option in options if option not in known]:
-        raise TypeError(f"metric {name!r} takes the options {', '.join(known)}, got {', '.join(map(repr, unknown))}")
+        raise TypeError(
+            f"metric {name!r} takes the options {', '.join(known)}, got {', '.join(map(repr, unknown))}"
+            f"{_did_you_mean(_nearest(unknown[0], known)) or _others_with(unknown[0])}"
+        )
     return metric
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def _did_you_mean(name: str | None) -> str:
+    return f"; did you mean {name!r}?" if name else ""
+
+
+def _others_with(option: str) -> str:
+    """The metrics that take an option."""
+    names = [repr(name) for name, metric in METRICS.items() if option in metric.keywords()]
+    return f"; {option!r} is an option of metric {' and '.join(names)}" if names else ""

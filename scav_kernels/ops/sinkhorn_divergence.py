@@ -78,7 +78,7 @@ def _distance(
 ) -> Tensor:
     with nullcontext() if torch.compiler.is_compiling() else OneWarning("sinkhorn_divergence").counting():
         return divergence(
-            METRICS["sinkhorn"],
+            "sinkhorn",
             x,
             y,
             x_lengths,

@@ -56,7 +56,7 @@ def _distance(
     cost: str = "sqeuclidean",
     band: int | None = None,
 ) -> Tensor:
-    return divergence(METRICS["soft_dtw"], x, y, x_lengths, y_lengths, paired=paired, gamma=gamma, cost=cost, band=band)
+    return divergence("soft_dtw", x, y, x_lengths, y_lengths, paired=paired, gamma=gamma, cost=cost, band=band)
 
 
 METRICS["soft_dtw_divergence"] = Metric(soft_dtw_divergence, partial(_distance, paired=True), sums_along_path=True)

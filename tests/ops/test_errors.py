@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence
 
 import scav_kernels
 
-from .cases import CORE, Case
+from .cases import CORE, PUBLIC, Case
 from .inputs import Shape, answer, sequences
 
 # Any two batches of sequences that fit each other: x (3, 6, 4), y (3, 5, 4).
@@ -110,6 +111,64 @@ def test_not_a_tensor(case: Case) -> None:
         case.kernel(given.x, given.y, [6, 1, 3])
 
 
+def nested(layout: torch.layout) -> Callable[[Tensor], Tensor]:
+    return lambda x: torch.nested.nested_tensor([x[0], x[1, :3], x[2, :1]], layout=layout)
+
+
+# What people hold instead of a padded tensor, and the call that makes it one.
+OTHER_CONTAINERS: dict[str, tuple[Callable[[Tensor], object], list[str]]] = {
+    "list": (lambda x: list(x), ["a list of Tensor", "torch.nn.utils.rnn.pad_sequence(x, batch_first=True)", "len(s)"]),
+    "tuple": (lambda x: tuple(x), ["a tuple of Tensor", "torch.nn.utils.rnn.pad_sequence(x, batch_first=True)"]),
+    "arrays": (lambda x: [s.numpy() for s in x], ["a list of ndarray", "torch.as_tensor(s)", "pad_sequence"]),
+    "array": (lambda x: x.numpy(), ["ndarray", "torch.as_tensor(x)"]),
+    "numbers": (lambda x: x.tolist(), ["a list of list", "torch.as_tensor(x)"]),
+    "number": (lambda x: 1.0, ["float", "torch.as_tensor(x)"]),
+    "packed": (pack_sequence, ["PackedSequence", "torch.nn.utils.rnn.pad_packed_sequence(x, batch_first=True)"]),
+    "jagged": (nested(torch.jagged), ["a nested one", "torch.nested.to_padded_tensor(x, 0.0)", "x.unbind()"]),
+    "nested": (nested(torch.strided), ["a nested one", "torch.nested.to_padded_tensor(x, 0.0)", "x.unbind()"]),
+    "sparse": (lambda x: x.to_sparse(), ["dense", "torch.sparse_coo", "x.to_dense()"]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+@pytest.mark.parametrize("case", PUBLIC, ids=str)
+@pytest.mark.parametrize(("change", "fragments"), OTHER_CONTAINERS.values(), ids=list(OTHER_CONTAINERS))
+def test_other_containers_of_sequences(
+    change: Callable[[Tensor], object], fragments: list[str], case: Case, paired: bool
+) -> None:
+    given = sequences(SHAPE)
+    with refusal(TypeError, f"{case.metric}: expected x", *fragments):
+        case.kernel(change(given.x), given.y, paired=paired)
+    with refusal(TypeError, f"{case.metric}: expected y", *(part.replace("x", "y") for part in fragments[:1])):
+        case.kernel(given.x, change(given.y), paired=paired)
+
+
+@pytest.mark.parametrize("case", PUBLIC, ids=str)
+def test_masks_are_no_lengths(case: Case) -> None:
+    given = sequences(SHAPE)
+    mask = torch.arange(6) < given.x_lengths[:, None]
+    with refusal(TypeError, "x_lengths", "int64", "a bool mask of shape (3, 6)", "x_lengths.sum(-1)"):
+        case.kernel(given.x, given.y, mask, given.y_lengths)
+    assert torch.equal(case.kernel(given.x, given.y, mask.sum(-1), given.y_lengths), case.kernel(*given))
+
+
+@pytest.mark.parametrize("case", [case for case in PUBLIC if case.metric.endswith("_divergence")], ids=str)
+def test_a_divergence_speaks_of_itself(case: Case) -> None:
+    given = sequences(SHAPE)
+    for call, exception in (
+        (lambda: case.kernel(given.x[0], given.y), ValueError),
+        (lambda: case.kernel(given.x, given.y.double()), TypeError),
+        (lambda: case.kernel(given.x, given.y, given.x_lengths + 1), ValueError),
+        (lambda: case.kernel(given.x, given.y[:2], paired=True), ValueError),
+        (lambda: case.kernel(given.x, given.y, cost=1), TypeError),
+    ):
+        with pytest.raises(exception, match=f"^{case.metric}: ") as caught:
+            call()
+        parent = case.metric.removesuffix("_divergence")
+        assert parent not in str(caught.value).replace(case.metric, "")
+
+
 BAD_OPTIONS = [
     ("interpolated_euclidean", {"resample": "z"}, ValueError, ["resample", "'x'", "'y'", "'shorter'", "'z'"]),
     ("dtw", {"cost": "manhattan"}, ValueError, ["'euclidean'", "'sqeuclidean'", "'cosine'", "'manhattan'"]),
@@ -123,6 +182,9 @@ BAD_OPTIONS = [
     ("soft_dtw", {"gamma": float("inf")}, ValueError, ["gamma", "inf"]),
     ("soft_dtw", {"gamma": 1e-40}, ValueError, ["gamma", "the range of Float", "1e-40"]),
     ("soft_dtw", {"gamma": 1e37}, ValueError, ["gamma", "the range of Float", "1e+37"]),
+    ("soft_dtw", {"gamma": 10**400}, ValueError, ["gamma", "64 bits", "1329 bits"]),
+    ("soft_dtw", {"band": 2**70}, ValueError, ["band", "64 bits", "71 bits"]),
+    ("sinkhorn", {"max_iterations": -(10**5000)}, ValueError, ["max_iterations", "64 bits"]),
     ("sinkhorn", {"epsilon": 0.0}, ValueError, ["epsilon", "> 0", "got 0"]),
     ("sinkhorn", {"epsilon": -0.5}, ValueError, ["epsilon", "> 0", "-0.5"]),
     ("sinkhorn", {"epsilon": float("nan")}, ValueError, ["epsilon", "nan"]),
@@ -184,6 +246,37 @@ def test_option_of_another_metric(function: str) -> None:
 def test_unknown_metric(function: str) -> None:
     with refusal(ValueError, "'hamming'", *(f"'{case.metric}'" for case in CORE)):
         getattr(scav_kernels, function)(*sequences(SHAPE), metric="hamming")
+
+
+@pytest.mark.parametrize("function", ["cdist", "pairwise_distance"])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("dwt", "dtw"),
+        ("DTW", "dtw"),
+        ("wasserstein", "sinkhorn"),
+        ("Wasserstein", "sinkhorn"),
+        ("sinkhorn_divergance", "sinkhorn_divergence"),
+        ("soft-dtw", "soft_dtw"),
+        ("euclidean", "interpolated_euclidean"),
+    ],
+)
+def test_a_metric_of_almost_that_name(function: str, name: str, meant: str) -> None:
+    with refusal(ValueError, repr(name), f"did you mean {meant!r}?"):
+        getattr(scav_kernels, function)(*sequences(SHAPE), metric=name)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["dtw"], scav_kernels.dtw])
+def test_a_metric_is_named_by_a_str(name: object) -> None:
+    with refusal(TypeError, "metric", "a str", type(name).__name__):
+        scav_kernels.cdist(*sequences(SHAPE), metric=name)
+
+
+def test_an_option_of_almost_that_name() -> None:
+    with pytest.raises(TypeError, match=r"takes the options epsilon, .* got 'eps'; did you mean 'epsilon'\?"):
+        scav_kernels.cdist(*sequences(SHAPE), metric="sinkhorn", eps=1.0)
+    with pytest.raises(TypeError, match=r"got 'gamma'; 'gamma' is an option of metric 'soft_dtw' and "):
+        scav_kernels.cdist(*sequences(SHAPE), metric="dtw", gamma=1.0)
 
 
 @pytest.mark.parametrize("case", CORE, ids=str)

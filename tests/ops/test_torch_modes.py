@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import grad, vmap
 from torch.utils.data import DataLoader, Dataset
 
 import scav_kernels
@@ -139,6 +140,46 @@ def test_export(case: Case) -> None:
     other = given._replace(x=sequences(Shape(b1=5, n=9)).x, x_lengths=torch.tensor([9, 1, 4, 5, 2]))
     for inputs in (given, other):
         torch.testing.assert_close(program.module()(*inputs), network(*inputs))
+
+
+def exported(network: nn.Module, given: Sequences) -> Callable[..., Tensor]:
+    return torch.export.export(network, tuple(given)).module()
+
+
+def decomposed(network: nn.Module, given: Sequences) -> Callable[..., Tensor]:
+    return torch.export.export(network, tuple(given)).run_decompositions().module()
+
+
+def traced(network: nn.Module, given: Sequences) -> Callable[..., Tensor]:
+    with torch.no_grad():
+        return torch.jit.trace(network, tuple(given))
+
+
+# Both are torch's own.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`isinstance.treespec:FutureWarning")
+@pytest.mark.parametrize("record", [exported, decomposed, traced])
+@pytest.mark.parametrize("case", PUBLIC, ids=str)
+def test_gradients_of_a_model_recorded_without_them(
+    case: Case, record: Callable[[nn.Module, Sequences], Callable[..., Tensor]]
+) -> None:
+    given = sequences(Shape(b1=3, b2=4))
+    network = scav_kernels.nn.SequenceDistance(case.metric, **case.options)
+    found, expected = answer(record(network, given), given), answer(network, given)
+    assert torch.equal(found.x_grad, expected.x_grad)
+    assert torch.equal(found.y_grad, expected.y_grad)
+
+
+@pytest.mark.parametrize("case", PUBLIC, ids=str)
+def test_compiled_transforms(case: Case) -> None:
+    given = sequences(Shape(b1=3, b2=3, ragged=False))
+
+    def pair(x: Tensor, y: Tensor) -> Tensor:
+        return case.kernel(x[None], y[None]).sum()
+
+    for transformed in (vmap(pair), vmap(grad(pair, (0, 1))), grad(lambda x, y: case.kernel(x, y).sum())):
+        torch._dynamo.reset()
+        compiled = torch.compile(transformed, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(given.x, given.y), transformed(given.x, given.y))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
