@@ -20,6 +20,8 @@ def cdist(
 
     ``metric`` is the name of a distance of this package ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn") and
     ``options`` are that function's keyword arguments: ``cdist(x, y, metric="dtw", band=5)`` is ``dtw(x, y, band=5)``.
+    The default ``cost`` of "soft_dtw" and "soft_dtw_divergence" is "sqeuclidean"; that of "dtw", "sinkhorn" and
+    "sinkhorn_divergence" is "euclidean".
     """
     return find_metric(metric, options).all_pairs(x, y, x_lengths, y_lengths, **options)
 

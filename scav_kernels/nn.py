@@ -37,7 +37,8 @@ class SequenceDistance(_Metric):
 
     Args:
         metric: the name of a distance of this package.
-        **options: that function's keyword arguments.
+        **options: that function's keyword arguments. The default ``cost`` of "soft_dtw" and "soft_dtw_divergence" is
+            "sqeuclidean"; that of "dtw", "sinkhorn" and "sinkhorn_divergence" is "euclidean".
     """
 
     def __init__(self, metric: str = "interpolated_euclidean", **options: Any) -> None:
@@ -77,7 +78,7 @@ class SoftDTWLoss(_PairwiseLoss):
 
     Args:
         gamma: smoothing > 0, in the cost's unit.
-        cost: "sqeuclidean", "euclidean" or "cosine".
+        cost: "sqeuclidean", "euclidean" or "cosine". The default differs from ``SinkhornLoss``'s.
         band: Sakoe-Chiba radius in steps, or None.
         debias: ``soft_dtw_divergence`` instead of ``soft_dtw``; other libraries call it normalised.
         reduction: over the batch, "mean", "sum" or "none".
@@ -102,7 +103,7 @@ class SinkhornLoss(_PairwiseLoss):
         epsilon: regularisation > 0, absolute, in the cost's unit.
         max_iterations: iterations ≥ 1 at most.
         tolerance: L1 marginal error ≥ 0 below which a pair stops; 0 runs all iterations.
-        cost: "euclidean", "sqeuclidean" or "cosine".
+        cost: "euclidean", "sqeuclidean" or "cosine". The default differs from ``SoftDTWLoss``'s.
         debias: ``sinkhorn_divergence`` instead of ``sinkhorn``.
         reduction: over the batch, "mean", "sum" or "none".
     """

@@ -1,5 +1,6 @@
 #pragma once
-// Work split over torch's threads in the same way on every run, so that results are bit-identical.
+// Work split over torch's threads in the same way on every run with as many threads, so that their
+// results are bit-identical.
 
 #include <cstdint>
 #include <functional>

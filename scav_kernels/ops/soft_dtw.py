@@ -60,7 +60,8 @@ def soft_dtw(
         x_lengths: (B1,) int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes nothing.
         y_lengths: (B2,) int64 valid steps, 1 ≤ length ≤ M; None: all.
         gamma: smoothing > 0, in the cost's unit; DTW as gamma → 0.
-        cost: "sqeuclidean" ‖x_s − y_t‖₂², "euclidean" its root, or "cosine" 1 − cos(x_s, y_t).
+        cost: "sqeuclidean" ‖x_s − y_t‖₂², "euclidean" its root, or "cosine" 1 − cos(x_s, y_t). The default of
+            ``dtw`` and ``sinkhorn`` is "euclidean".
         band: Sakoe-Chiba radius in steps, ≥ 0, as in ``dtw``. None: no band.
 
     Returns:

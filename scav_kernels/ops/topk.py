@@ -76,7 +76,8 @@ def topk(
         candidates: items that a query is compared with at most, k ≤ candidates: those of the least lower bounds, of
             interpolated Euclidean alone. The answer is then approximate; the more candidates, the nearer to exact.
             None: exact.
-        options: of the metric.
+        options: of the metric. The default ``cost`` of "soft_dtw" and its divergence is "sqeuclidean"; that of "dtw",
+            "sinkhorn" and its divergence is "euclidean".
 
     Returns:
         distances (Q, k), float64 for float64 inputs and float32 for all others, and indices (Q, k) int64: a tuple of
