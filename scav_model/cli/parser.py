@@ -13,7 +13,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser
 
 from scav_model import config_files
-from scav_model.cli import places, tree
+from scav_model.cli import numbers, places, tree
 from scav_model.cli.models import train
 from scav_model.cli.process import FAILURE, INTERRUPTED, PROGRAM, interrupted
 from scav_model.cli.terminal import interruptible
@@ -157,6 +157,7 @@ def run(arguments: Sequence[str]) -> int:
         values["config"] = Config(**{entry.name: values.pop(entry.name) for entry in fields(Config)})
     try:
         with interruptible(f"{command}: interrupted{advice(function)}", INTERRUPTED):
+            numbers.check(values)
             places.check(values)
             function(**values)
     except KeyboardInterrupt as stop:

@@ -42,7 +42,7 @@ WANTED = {
     ),
     "manifest": ("a manifest, a file of JSON Lines", (LINES, FILE)),
     "batch": ("a file with a query a line", ANY_FILE[1]),
-    "output": ANY_FILE,
+    "output": ("the name of a file to write", (LINES, FILE)),
     "listing": ("a data set's list, a file", ANY_FILE[1]),
     "results": ("a results.json of scav probe temporal", ANY_FILE[1]),
 }

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from scav_model.cli import tree
 from scav_model.cli.models import train
@@ -60,6 +60,9 @@ def arranged(arguments: Sequence[str]) -> list[str]:
 
     A name may have hyphens for underscores, and one hyphen where it is one letter. Where a command takes ids, a word
     that begins with one hyphen and is no option is an id; after `--`, every word is one.
+
+    Raises:
+        ValueError: a path is empty.
     """
     count, function = command_of(arguments)
     if function is None:
@@ -88,8 +91,21 @@ def arranged(arguments: Sequence[str]) -> list[str]:
             pending = option
     if pending is not None:
         chosen.append(pending)
+    check_paths(function, chosen, rest)
     separator = ["--"] if any(word.startswith("-") for word in rest) else []
     return [*arguments[:count], *chosen, *separator, *rest]
+
+
+def check_paths(function: Function, chosen: Sequence[str], rest: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: a path is empty, which would be the current folder.
+    """
+    values = dict(option.removeprefix("--").split("=", 1) for option in chosen if "=" in option)
+    values |= dict(zip(positional(function), rest, strict=False))
+    for name, entry in parameters(function).items():
+        if values.get(name) == "" and Path in (entry.annotation, *get_args(entry.annotation)):
+            raise ValueError(f"expected {name} to be a path, got an empty one; . is the current folder")
 
 
 def as_option(word: str, function: Function, known: dict[str, bool]) -> str | None:

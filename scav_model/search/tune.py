@@ -44,11 +44,13 @@ def tune(
         query, in percent), `ms` (wall-clock time of a query).
 
     Raises:
-        SearchIndexError: an empty index, or one without the sides; k, queries or candidates below 1.
+        SearchIndexError: an empty index, or one without the sides; k, queries or candidates below 1, seed below 0.
     """
     for name, value in (("k", k), ("queries", queries), ("candidates", min(candidates, default=0))):
         if value < 1:
             raise SearchIndexError(f"expected {name} to be at least 1, got {value}")
+    if seed < 0:
+        raise SearchIndexError(f"expected seed to be at least 0, got {seed}")
     if not len(index):
         raise SearchIndexError(f"{index.folder} is empty; add clips before tuning")
     live = np.flatnonzero(index.live)
