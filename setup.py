@@ -33,7 +33,7 @@ def cuda_wanted() -> bool:
 
 def get_extension() -> Extension:
     sources = sorted(str(path.relative_to(ROOT)) for kind in ("*.cpp", "*.cu") for path in CSRC.rglob(kind))
-    cuda_sources = [source for source in sources if source.endswith((".cu", "_cuda.cpp"))]
+    cuda_sources = [source for source in sources if Path(source).is_relative_to("csrc/cuda")]
     with_cuda = cuda_wanted()
     cxx = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
     cxx += ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas"]

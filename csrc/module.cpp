@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "common/interrupt.h"
-#include "common/level.h"
-#include "common/library_gemm.h"
+#include "shared/interrupt.h"
+#include "cpu/level.h"
+#include "cpu/library_gemm.h"
 
 #define SCAV_TEXT_OF(...) #__VA_ARGS__
 #define SCAV_TEXT(...) SCAV_TEXT_OF(__VA_ARGS__)

@@ -13,16 +13,13 @@ from .table import Mutant
 
 # What every kernel's file includes, and what takes most of its compilation.
 HEADERS = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
-# Without the GPU's, and without what defines an op, which the extension has done.
-COMMON = sorted(
-    str(path.relative_to(CSRC))
-    for path in CSRC.glob("common/*.cpp")
-    if not path.name.endswith(("_cuda.cpp", "_op.cpp"))
-)
+SOURCES = sorted(path for folder in ("cpu", "shared") for path in (CSRC / folder).glob("*.cpp"))
+# Files without an op. The extension has defined the ops, and each op's library registers its own.
+COMMON = [str(path.relative_to(CSRC)) for path in SOURCES if "TORCH_LIBRARY" not in path.read_text(encoding="utf-8")]
 
 
 def file_of(op: str) -> str:
-    return f"{op}_cpu.cpp"
+    return f"cpu/{op}.cpp"
 
 
 class Workshop:
@@ -41,7 +38,7 @@ class Workshop:
         list(in_parallel(self.compile_unchanged, [*map(file_of, ops), *COMMON]))
 
     def compile_unchanged(self, file: str) -> None:
-        to = self.scratch / Path(file).with_suffix(".o").name
+        to = self.scratch / f"{file.replace('/', '_')}.o"
         self.objects[file] = self.compile(CSRC, file, to)
 
     def unchanged(self, op: str) -> Path:

@@ -14,13 +14,13 @@ class GpuMutant(Mutant):
     unseen: str | None = None
 
 
-PRODUCTS = "common/fused_products.h"
-FUSED = "common/fused.h"
-WARPING = "common/warping.h"
-TILES = "common/tiles_cuda.cpp"
-DTW = "dtw_kernels.cu"
-SOFT_DTW = "soft_dtw_kernels.cu"
-SINKHORN = "sinkhorn_slabs.cu"
+PRODUCTS = "cuda/fused_products.h"
+FUSED = "cuda/fused.h"
+WARPING = "cuda/warping.h"
+TILES = "cuda/tiles.cpp"
+DTW = "cuda/dtw_kernels.cu"
+SOFT_DTW = "cuda/soft_dtw_kernels.cu"
+SINKHORN = "cuda/sinkhorn_slabs.cu"
 
 GPU_MUTANTS = [
     GpuMutant(
@@ -189,11 +189,11 @@ GPU_MUTANTS = [
     GpuMutant(
         "row-kept-of-a-survey",
         "slabs",
-        "soft_dtw_scratch.h",
+        "cuda/soft_dtw_scratch.h",
         "a slab is swept again below the row that was left by another",
         "row(carry).copy_(above(costs));",
         "",
-        "soft_dtw_cuda.cpp",
+        "cuda/soft_dtw.cpp",
     ),
     GpuMutant(
         "slabs-backwards",
@@ -261,16 +261,16 @@ GPU_MUTANTS = [
     GpuMutant(
         "error-of-unfinished-pairs",
         "slabs",
-        "sinkhorn_scratch.h",
+        "cuda/sinkhorn_scratch.h",
         "the marginal error of pairs that the last iteration leaves is not measured",
         "options_.max_iterations + measure;",
         "options_.max_iterations;",
-        "sinkhorn_cuda.cpp",
+        "cuda/sinkhorn.cpp",
     ),
     GpuMutant(
         "strips-of-a-slab",
         "slabs",
-        "common/cut.h",
+        "cuda/cut.h",
         "slabs end within a strip",
         "extent.rows = (height + needs.unit - 1) / needs.unit * needs.unit;",
         "extent.rows = height;",
@@ -279,7 +279,7 @@ GPU_MUTANTS = [
     GpuMutant(
         "uncut",
         "slabs",
-        "common/cut.h",
+        "cuda/cut.h",
         "a pair that does not fit is not cut",
         "extent.rows > needs.unit && !fits()",
         "extent.rows < needs.unit && !fits()",
@@ -324,10 +324,10 @@ GPU_MUTANTS = [
     GpuMutant(
         "words-of-16-bit-inputs",
         "packed",
-        "soft_dtw_cuda.cpp",
+        "cuda/soft_dtw.cpp",
         "the weights of 16-bit inputs are not packed",
         "inputs.x_given.element_size() == 2",
         "inputs.x_given.element_size() == 1",
-        "soft_dtw_cuda.cpp",
+        "cuda/soft_dtw.cpp",
     ),
 ]

@@ -20,16 +20,16 @@ class Mutant:
         return text.replace(self.old, self.new)
 
 
-INTERPOLATED = "interpolated_euclidean_kernels.h"
-DTW = "dtw_kernels.h"
-SOFT_DTW = "soft_dtw_kernels.h"
-SINKHORN = "sinkhorn_kernels.h"
+INTERPOLATED = "cpu/interpolated_euclidean_kernels.h"
+DTW = "cpu/dtw_kernels.h"
+SOFT_DTW = "cpu/soft_dtw_kernels.h"
+SINKHORN = "cpu/sinkhorn_kernels.h"
 
 MUTANTS = [
     Mutant(
         "interpolation-corners",
         "interpolated_euclidean",
-        "interpolated_euclidean.h",
+        "cpu/interpolation.h",
         "steps are placed from their starts, not from their middles",
         "(static_cast<double>(t) + 0.5) * scale - 0.5",
         "static_cast<double>(t) * scale",
@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant(
         "interpolated-near-cells",
         "interpolated_euclidean",
-        "common/squares.h",
+        "cpu/squares.h",
         "nearly equal rows are not compared again by their difference",
         "if (any_negative<T, w>(slack)) {",
         "if (false) {",
@@ -117,7 +117,7 @@ MUTANTS = [
     Mutant(
         "band-low",
         "dtw",
-        "common/alignment.h",
+        "cpu/alignment.h",
         "the band's lower side is one step too wide",
         "from = -radius - std::max<int64_t>(n - m, 0)",
         "from = -radius - 1 - std::max<int64_t>(n - m, 0)",
@@ -125,7 +125,7 @@ MUTANTS = [
     Mutant(
         "band-first-row",
         "dtw",
-        "common/alignment.h",
+        "cpu/alignment.h",
         "the first row of the band is left out of every step",
         "std::clamp<int64_t>(t - highest, 0, rows)",
         "std::clamp<int64_t>(t - highest + 1, 0, rows)",
@@ -133,7 +133,7 @@ MUTANTS = [
     Mutant(
         "result-row",
         "dtw",
-        "common/alignment.h",
+        "cpu/alignment.h",
         "results are read at the last row of the longest x, not of the pair's own",
         "const T r = state[lanes.last_row[lane] *",
         "const T r = state[(lanes.rows - 1) *",
@@ -141,7 +141,7 @@ MUTANTS = [
     Mutant(
         "path-tie-of-sides",
         "dtw",
-        "dtw.h",
+        "cpu/dtw.h",
         "a path that may come from s - 1 or from t - 1 comes from t - 1",
         "up <= left ?",
         "up < left ?",
@@ -173,7 +173,7 @@ MUTANTS = [
     Mutant(
         "poison-of-y",
         "dtw",
-        "common/inputs.cpp",
+        "cpu/inputs.cpp",
         "NaN in a valid step of y does not reach its distances",
         "const scalar_t poison = x[i] + y[j];",
         "const scalar_t poison = x[i];",
@@ -181,7 +181,7 @@ MUTANTS = [
     Mutant(
         "band-high",
         "soft_dtw",
-        "common/alignment.h",
+        "cpu/alignment.h",
         "the band is not widened by what y is longer than x",
         "to = radius + std::max<int64_t>(m - n, 0)",
         "to = radius",
@@ -189,7 +189,7 @@ MUTANTS = [
     Mutant(
         "softmin-gamma",
         "soft_dtw",
-        "soft_dtw.h",
+        "cpu/soft_dtw.h",
         "the logarithm of the softmin is not multiplied by gamma",
         "gamma * vlog<T, W>(T(1) + sum)",
         "vlog<T, W>(T(1) + sum)",
@@ -221,7 +221,7 @@ MUTANTS = [
     Mutant(
         "last-panel",
         "soft_dtw",
-        "common/pairs.h",
+        "cpu/pairs.h",
         "costs of a last panel that is not full are not computed",
         "return (step1 + granularity() - 1) / granularity();",
         "return step1 / granularity();",
@@ -229,7 +229,7 @@ MUTANTS = [
     Mutant(
         "near-cells",
         "soft_dtw",
-        "common/tile.h",
+        "cpu/tile.h",
         "costs of nearly equal steps are not computed again from their difference",
         "recompute_near(s, column, out, kind == Cost::euclidean);",
         "",
@@ -237,7 +237,7 @@ MUTANTS = [
     Mutant(
         "cost-factor",
         "soft_dtw",
-        "common/tile.h",
+        "cpu/tile.h",
         "the gradient of a squared distance lacks its factor 2",
         "T(2) * given);",
         "given);",
@@ -245,7 +245,7 @@ MUTANTS = [
     Mutant(
         "cosine-across",
         "soft_dtw",
-        "common/inputs.cpp",
+        "cpu/inputs.cpp",
         "the gradient of a cosine keeps the part along the step that was normalised",
         "(out[k] - along * unit(k)) * scale",
         "out[k] * scale",
@@ -253,7 +253,7 @@ MUTANTS = [
     Mutant(
         "cosine-of-a-zero-step",
         "soft_dtw",
-        "common/inputs.cpp",
+        "cpu/inputs.cpp",
         "a step of no direction gets a gradient through its cosine",
         "if (norm < kSmallestNorm) {",
         "if (norm < 0) {",
@@ -261,7 +261,7 @@ MUTANTS = [
     Mutant(
         "cosine-beyond-float16",
         "soft_dtw",
-        "common/inputs.cpp",
+        "cpu/inputs.cpp",
         "the gradient of a step too short for float16 is infinite",
         "if (norm * largest < 1 &&",
         "if (norm < 0 &&",
@@ -269,7 +269,7 @@ MUTANTS = [
     Mutant(
         "x-of-a-vector",
         "soft_dtw",
-        "common/alignment.h",
+        "cpu/alignment.h",
         "x's that share a recursion all read the costs of the first",
         "load<T, W>(cost + v * block)",
         "load<T, W>(cost)",
@@ -277,7 +277,7 @@ MUTANTS = [
     Mutant(
         "x-order",
         "soft_dtw",
-        "common/pairs.h",
+        "cpu/pairs.h",
         "gradients of the x's are handed back in the order of their lengths",
         "T* to = dx + order[static_cast<size_t>(first + at)] * block;",
         "T* to = dx + (first + at) * block;",
@@ -285,7 +285,7 @@ MUTANTS = [
     Mutant(
         "gradient-along-y",
         "soft_dtw",
-        "common/packed.h",
+        "cpu/packed.h",
         "the gradient of y lacks the part along y itself",
         "gathered[k] + along * row[k]",
         "gathered[k]",
@@ -293,7 +293,7 @@ MUTANTS = [
     Mutant(
         "gradient-of-a-thread",
         "soft_dtw",
-        "common/pairs.h",
+        "cpu/pairs.h",
         "the first thread's share of the gradient of x is lost",
         "for (int64_t from = 0; from < parts; ++from)",
         "for (int64_t from = 1; from < parts; ++from)",
@@ -333,7 +333,7 @@ MUTANTS = [
     Mutant(
         "sums-of-rows",
         "sinkhorn",
-        "common/transpose.h",
+        "cpu/transpose.h",
         "the sums of rows leave out lanes",
         "halves[r] = parts[0] + parts[1];",
         "halves[r] = parts[0];",
@@ -373,7 +373,7 @@ MUTANTS = [
     Mutant(
         "near-gradients",
         "sinkhorn",
-        "common/tile.h",
+        "cpu/tile.h",
         "gradients of nearly equal steps are not taken from their difference",
         "adjoint_near(s, column, costs, weights, to);",
         "",
@@ -381,7 +381,7 @@ MUTANTS = [
     Mutant(
         "path-tie-of-the-diagonal",
         "dtw_from_cost",
-        "dtw.h",
+        "cpu/dtw.h",
         "a path that may come diagonally or from s - 1 comes from s - 1",
         "(diagonal <= up) & (diagonal <= left)",
         "(diagonal < up) & (diagonal <= left)",
@@ -389,7 +389,7 @@ MUTANTS = [
     Mutant(
         "row-stride",
         "dtw_from_cost",
-        "common/given.h",
+        "cpu/given.h",
         "rows of costs that are not contiguous are read as if they were",
         "costs.rows<T>(pair), costs.cost.stride(2),",
         "costs.rows<T>(pair), costs.steps_y(),",
@@ -397,7 +397,7 @@ MUTANTS = [
     Mutant(
         "forbidden-cells",
         "dtw_from_cost",
-        "common/given.h",
+        "cpu/given.h",
         "a forbidden cell costs nothing",
         "std::min(cells[s * stride + t], kUnreachable<T>)",
         "cells[s * stride + t] < kUnreachable<T> ? cells[s * stride + t] : T(0)",
@@ -405,7 +405,7 @@ MUTANTS = [
     Mutant(
         "last-pair",
         "dtw_from_cost",
-        "common/given.h",
+        "cpu/given.h",
         "the last pair of the last group is left out",
         "std::min(lanes, costs.pairs() - first)",
         "std::min(lanes, costs.pairs() - first - 1)",
@@ -413,7 +413,7 @@ MUTANTS = [
     Mutant(
         "pairs-of-a-thread",
         "dtw_from_cost",
-        "dtw_from_cost_cpu.cpp",
+        "cpu/dtw_from_cost.cpp",
         "pairs that do not divide evenly among the threads are left out of the gradient",
         "pair < costs.pairs() * (part + 1) / parts;",
         "pair < costs.pairs() * part / parts + costs.pairs() / parts;",
@@ -421,7 +421,7 @@ MUTANTS = [
     Mutant(
         "band-end-row",
         "soft_dtw_from_cost",
-        "common/alignment.h",
+        "cpu/alignment.h",
         "the last row of the band is left out of every step",
         "std::clamp<int64_t>(t - lowest + 1, 0, rows)",
         "std::clamp<int64_t>(t - lowest, 0, rows)",
@@ -437,7 +437,7 @@ MUTANTS = [
     Mutant(
         "poison-in-padding",
         "soft_dtw_from_cost",
-        "common/given_costs.cpp",
+        "cpu/given_costs.cpp",
         "NaN beyond the length of x spoils the pair",
         "T poison = 0;\n  for (int64_t s = 0; s < n;",
         "T poison = 0;\n  for (int64_t s = 0; s < costs.steps_x();",
@@ -445,7 +445,7 @@ MUTANTS = [
     Mutant(
         "gradient-stride",
         "soft_dtw_from_cost",
-        "common/given.h",
+        "cpu/given.h",
         "rows of the gradient lie as far apart as y is long",
         "to.cells + s * to.stride + step0",
         "to.cells + s * m + step0",
@@ -477,7 +477,7 @@ MUTANTS = [
     Mutant(
         "blocked-steps",
         "sinkhorn_from_cost",
-        "common/given_costs.cpp",
+        "cpu/given_costs.cpp",
         "a step of y with no way in is not noticed",
         "|= static_cast<char>(finite);",
         "|= static_cast<char>(true);",
@@ -485,7 +485,7 @@ MUTANTS = [
     Mutant(
         "early-panel",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "a panel is left as soon as one of its sums is above its limit",
         "lanes_in(all) == w",
         "lanes_in(all) > 0",
@@ -493,7 +493,7 @@ MUTANTS = [
     Mutant(
         "panel-limits",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "no sum has to exceed its limit for a panel to be left",
         "std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(limits[std::min(first + i, batch - 1)]));",
         "std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(0 * limits[std::min(first + i, batch - 1)]));",
@@ -501,7 +501,7 @@ MUTANTS = [
     Mutant(
         "nearest-beyond",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "lanes without an item are among the nearest",
         "std::min(kBoundLanes, count - p * kBoundLanes)",
         "kBoundLanes",
@@ -509,7 +509,7 @@ MUTANTS = [
     Mutant(
         "nearest-equal",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "of items as far as each other, those that come later are left out",
         "if (one.bound <= limit_)",
         "if (one.bound < limit_)",
@@ -517,7 +517,7 @@ MUTANTS = [
     Mutant(
         "nearest-cut",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "of more than k, any are kept",
         "std::nth_element(kept_.begin(), last, kept_.end());",
         "",
@@ -525,7 +525,7 @@ MUTANTS = [
     Mutant(
         "removed-lanes",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "a pair that one level removes is asked for again by the next",
         "alive[i][j] &= ~above;",
         "alive[i][j] |= above;",
@@ -533,7 +533,7 @@ MUTANTS = [
     Mutant(
         "skipped-pairs",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "pairs to be left out are not",
         "typename Block::Mask) == 0",
         "typename Block::Mask) != 0",
@@ -541,7 +541,7 @@ MUTANTS = [
     Mutant(
         "equal-to-the-limit",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "a pair whose distance equals its limit is left",
         "if (sum / static_cast<T>(m) > limit)",
         "if (sum / static_cast<T>(m) >= limit)",
@@ -549,7 +549,7 @@ MUTANTS = [
     Mutant(
         "rows-in-hand",
         "search",
-        "search_kernels.h",
+        "cpu/search_kernels.h",
         "a sequence's rows are taken for another's that is resampled to as many steps",
         "&source == source_ && b == b_ && m == m_",
         "&source == source_ && m == m_",
@@ -557,7 +557,7 @@ MUTANTS = [
     Mutant(
         "crowd-near",
         "search_crowd",
-        "search_crowd_kernels.h",
+        "cpu/search_crowd_kernels.h",
         "near steps are taken from the first row of the block",
         "sum_of_squares<T, true>(rows_.data() + i * dim_, column[lane], dim_)",
         "sum_of_squares<T, true>(rows_.data(), column[lane], dim_)",
@@ -565,7 +565,7 @@ MUTANTS = [
     Mutant(
         "crowd-block-of-rows",
         "search_crowd",
-        "search_crowd_kernels.h",
+        "cpu/search_crowd_kernels.h",
         "rows beyond the first block are those of the first",
         "resampled(x_, first_row + i, t, row)",
         "resampled(x_, i, t, row)",
@@ -573,7 +573,7 @@ MUTANTS = [
     Mutant(
         "crowd-panel",
         "search_crowd",
-        "search_crowd_kernels.h",
+        "cpu/search_crowd_kernels.h",
         "panels after the first of a block repeat it",
         "add(rows, first + j, std::min",
         "add(rows, first, std::min",
@@ -581,7 +581,7 @@ MUTANTS = [
     Mutant(
         "crowd-mean",
         "search_crowd",
-        "search_crowd_kernels.h",
+        "cpu/search_crowd_kernels.h",
         "sums are divided by the steps of x",
         "/ static_cast<T>(target_);",
         "/ static_cast<T>(x_.rows.lengths[0]);",
@@ -589,7 +589,7 @@ MUTANTS = [
     Mutant(
         "segment-edges",
         "search_summaries",
-        "search_summaries_kernels.h",
+        "cpu/search_summaries_kernels.h",
         "a segment ends one step late",
         "end = target * (s + 1) / segments;",
         "end = std::min(target * (s + 1) / segments + 1, target);",
@@ -597,7 +597,7 @@ MUTANTS = [
     Mutant(
         "segment-share",
         "search_summaries",
-        "search_summaries_kernels.h",
+        "cpu/search_summaries_kernels.h",
         "means of squares are scaled like means",
         "squared ? std::sqrt(share) : share",
         "share",
@@ -605,7 +605,7 @@ MUTANTS = [
     Mutant(
         "norm-of-nan",
         "search_summaries",
-        "search_summaries_kernels.h",
+        "cpu/search_summaries_kernels.h",
         "a step that is not a number has no norm",
         "square <= std::numeric_limits<T>::max() ?",
         "true ?",

@@ -22,12 +22,12 @@ FLAGS = "-std=c++20 -O1 -g1 -fPIC -fno-wrapv -Wall -Wextra -Werror -Wno-unknown-
 
 
 def sources() -> list[Path]:
-    device = [path for pattern in ("*.cu", "*_cuda.cpp") for path in CSRC.rglob(pattern)]
+    device = [path for pattern in ("*.cu", "*.cpp") for path in (CSRC / "cuda").glob(pattern)]
     return sorted(
         [
             *device,
-            CSRC / "common" / "checks.cpp",
-            CSRC / "common" / "interrupt.cpp",
+            CSRC / "shared" / "checks.cpp",
+            CSRC / "shared" / "interrupt.cpp",
             *Path(__file__).parent.glob("*.cpp"),
         ]
     )

@@ -2,11 +2,11 @@
 
 #include <torch/library.h>
 
-#include "common/inputs_cuda.h"
-#include "common/warping.h"
-#include "dtw_cuda.h"
-#include "sinkhorn_cuda.h"
-#include "soft_dtw_cuda.h"
+#include "cuda/inputs.h"
+#include "cuda/warping.h"
+#include "cuda/dtw.h"
+#include "cuda/sinkhorn.h"
+#include "cuda/soft_dtw.h"
 
 namespace {
 

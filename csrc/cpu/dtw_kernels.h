@@ -1,0 +1,234 @@
+// DTW on the CPU at one SIMD level (foreach_level.h): no include guard.
+
+#include "cpu/simd.h"
+#include "cpu/gemm.h"
+#include "cpu/transpose.h"
+#include "cpu/packed.h"
+#include "cpu/tile.h"
+#include "cpu/pairs.h"
+#include "cpu/alignment.h"
+#include "cpu/given.h"
+#include "cpu/dtw.h"
+
+namespace scav::SCAV_LEVEL {
+
+// Walks optimal paths backwards, lane by lane, through the stretches in which the steps were recorded.
+struct PathWalker {
+  struct Position {
+    int64_t s = -1, t = -1;
+    uint8_t* next = nullptr;
+  };
+  std::vector<Position> lanes;
+
+  // `codes`: the step into cell (s, t) of a lane at ((t - step0) * rows + s) * lanes + lane.
+  void walk(int64_t step0, int64_t rows, const uint8_t* codes) {
+    const auto width = static_cast<int64_t>(lanes.size());
+    for (int64_t lane = 0; lane < width; ++lane) {
+      Position& at = lanes[static_cast<size_t>(lane)];
+      while (at.next != nullptr && at.t >= step0) {
+        if (at.s == 0 && at.t == 0) {
+          *at.next = kPathEnd;
+          at.next = nullptr;
+          break;
+        }
+        uint8_t step = codes[((at.t - step0) * rows + at.s) * width + lane];
+        // Not left to the codes, which mean nothing where a cost is inf or NaN.
+        step = at.s == 0 ? kLeft : (at.t == 0 ? kUp : step);
+        *at.next++ = step;
+        at.s -= step != kLeft;
+        at.t -= step != kUp;
+      }
+    }
+  }
+};
+
+template <class T, int W, int V, bool banded, class Pairs>
+void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int64_t>& results, T* out, uint8_t* paths,
+               int64_t path_stride) {
+  constexpr int64_t width = W * V;
+  const int64_t rows = pairs.rows(), steps = pairs.steps(), grain = pairs.granularity();
+  const int64_t stride = grain * W, block = rows * stride;
+  Buffer<T> state(rows * width), costs(V * block);
+  std::fill_n(state.data(), rows * width, kUnreachable<T>);
+
+  auto on_step = [&](int64_t t) { take_results(lanes, t, state.data(), results, out); };
+  auto ignore = [](int64_t) {};
+  // Costs are made a few steps at a time, and consumed while they are in L1.
+  auto advance = [&](int64_t step0, int64_t step1, const auto& cell, const auto& after) {
+    for (int64_t t = step0; t < step1; t += grain) {
+      const int64_t end = std::min(t + grain, step1);
+      pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, block);
+      sweep<T, W, V, banded>(Stretch{t, end}, lanes, costs.data(), stride, block, state.data(), cell, after);
+    }
+  };
+  auto plain = [](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
+                   __attribute__((always_inline)) { return dtw_cell(cost, diagonal, up, left); };
+  if (paths == nullptr) {
+    advance(0, steps, plain, on_step);
+    return;
+  }
+
+  const Plan plan = plan_stretches(rows, steps, width, grain, 1, sizeof(T));
+  Buffer<T> saved(plan.stretches * rows * width);
+  Buffer<uint8_t> codes(std::min(plan.steps, steps) * rows * width);
+  auto record = [&](int64_t step0) {
+    return [&codes, step0, rows](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
+                                 Vec<T, W> left) __attribute__((always_inline)) {
+      typedef uint8_t Bytes __attribute__((vector_size(W)));
+      const Bytes step = __builtin_convertvector((dtw_step<T, W>(diagonal, up, left)), Bytes);
+      std::memcpy(codes.data() + ((t - step0) * rows + s) * width + v * W, &step, W);
+      return dtw_cell(cost, diagonal, up, left);
+    };
+  };
+  for (int64_t index = 0; index < plan.stretches; ++index) {
+    std::copy_n(state.data(), rows * width, saved.data() + index * rows * width);
+    const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
+    if (index + 1 < plan.stretches) {
+      advance(step0, step1, plain, on_step);
+    } else {
+      advance(step0, step1, record(step0), on_step);
+    }
+  }
+  PathWalker walker;
+  for (int64_t lane = 0; lane < width; ++lane) {
+    const int64_t result = results[static_cast<size_t>(lane)];
+    walker.lanes.push_back({lanes.last_row[static_cast<size_t>(lane)], lanes.last_step[static_cast<size_t>(lane)],
+                            result < 0 ? nullptr : paths + result * path_stride});
+  }
+  for (int64_t index = plan.stretches - 1; index >= 0; --index) {
+    const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
+    if (index + 1 < plan.stretches) {
+      std::copy_n(saved.data() + index * rows * width, rows * width, state.data());
+      advance(step0, step1, record(step0), ignore);
+    }
+    walker.walk(step0, rows, codes.data());
+  }
+}
+
+// Every pair of a PairBatch or GivenBatch. `paths` may be null: (results, path_stride) steps from the end of each path
+// to its start.
+template <class T, class Batch>
+void dtw_batch(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t* paths, int64_t path_stride) {
+  for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
+    const Lanes<T> ends(pairs, band);
+    with_lanes<T>(pairs, [&](auto w, auto v) {
+      if (band.has_value()) {
+        dtw_lanes<T, w, v, true>(pairs, ends, results, out, paths, path_stride);
+      } else {
+        dtw_lanes<T, w, v, false>(pairs, ends, results, out, paths, path_stride);
+      }
+    });
+  });
+}
+
+template <class T>
+void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, paths ? 1 : 0), false);
+  dtw_batch<T>(batch, band, out, paths, inputs.steps_x() + inputs.steps_y());
+}
+
+template <class T>
+void dtw_from_cost_forward(const GivenCosts& costs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, paths ? 1 : 0));
+  dtw_batch<T>(batch, band, out, paths, costs.steps_x() + costs.steps_y());
+}
+
+// One pair's part of the gradient: every cell of its path pulls its two rows together or apart.
+// `dx`, `dy` are the pair's rows, or null.
+template <class T>
+void dtw_pair_backward(const Inputs& inputs, const T* x, const T* y, int64_t n, int64_t m, T grad, const uint8_t* path,
+                       T* dx, T* dy) {
+  constexpr int w = kWidth<T>;
+  const int64_t dim = inputs.x.size(2), body = dim / w * w;
+  for (int64_t s = n - 1, t = m - 1; s >= 0 && t >= 0; ++path) {
+    const T *xs = x + s * dim, *yt = y + t * dim;
+    T* to_x = dx ? dx + s * dim : nullptr;
+    T* to_y = dy ? dy + t * dim : nullptr;
+    if (inputs.cost == Cost::cosine) {
+      for (int64_t k = 0; k < dim; ++k) {
+        if (to_x) {
+          to_x[k] -= grad * yt[k];
+        }
+        if (to_y) {
+          to_y[k] -= grad * xs[k];
+        }
+      }
+    } else {
+      T factor = 2 * grad;
+      if (inputs.cost == Cost::euclidean) {
+        Vec<T, w> partial{};
+        for (int64_t k = 0; k < body; k += w) {
+          const Vec<T, w> difference = load<T, w>(xs + k) - load<T, w>(yt + k);
+          partial += difference * difference;
+        }
+        T square = horizontal_sum<T, w>(partial);
+        for (int64_t k = body; k < dim; ++k) {
+          square += (xs[k] - yt[k]) * (xs[k] - yt[k]);
+        }
+        factor = square > 0 ? grad / std::sqrt(square) : T(0);
+      }
+      for (int64_t k = 0; k < dim; ++k) {
+        const T pull = factor * (xs[k] - yt[k]);
+        if (to_x) {
+          to_x[k] += pull;
+        }
+        if (to_y) {
+          to_y[k] -= pull;
+        }
+      }
+    }
+    if (*path >= kPathEnd) {
+      break;
+    }
+    s -= *path != kLeft;
+    t -= *path != kUp;
+  }
+}
+
+// dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
+template <class T>
+void dtw_backward(const Inputs& inputs, const T* grad, const T* out, const uint8_t* paths, T* dx, T* dy) {
+  const Sequences<T> x = inputs.sequences_x<T>(), y = inputs.sequences_y<T>();
+  const int64_t path_stride = x.steps + y.steps, x_block = x.steps * x.dim, y_block = y.steps * y.dim;
+  auto pair = [&](int64_t i, int64_t j, int64_t result, T* to_x, T* to_y) {
+    poll((x.lengths[i] + y.lengths[j]) * x.dim);
+    if (grad[result] != 0 && std::isfinite(out[result])) {
+      dtw_pair_backward<T>(inputs, x.row(i, 0), y.row(j, 0), x.lengths[i], y.lengths[j], grad[result],
+                           paths + result * path_stride, to_x, to_y);
+    }
+  };
+  // A thread owns a range of one side and visits all of the other: gradients of the two sides are two passes, which
+  // costs the path's distances twice, and needs neither locks nor copies.
+  const int64_t parts = thread_count();
+  // Of its range it takes as many at a time as stay in cache with their gradients, while the other side passes by.
+  const auto at_a_time = [](int64_t block) {
+    constexpr int64_t kBytes = int64_t(768) << 10;
+    return std::max<int64_t>(1, kBytes / (2 * block * static_cast<int64_t>(sizeof(T))));
+  };
+  const int64_t few_x = at_a_time(x_block), few_y = at_a_time(y_block);
+  run_parts(parts, [&](int64_t part) {
+    if (inputs.paired) {
+      for (int64_t i = x.batch * part / parts; i < x.batch * (part + 1) / parts; ++i) {
+        pair(i, i, i, dx ? dx + i * x_block : nullptr, dy ? dy + i * y_block : nullptr);
+      }
+      return;
+    }
+    const int64_t end_x = x.batch * (part + 1) / parts, end_y = y.batch * (part + 1) / parts;
+    for (int64_t first = x.batch * part / parts; dx != nullptr && first < end_x; first += few_x) {
+      for (int64_t j = 0; j < y.batch; ++j) {
+        for (int64_t i = first; i < std::min(first + few_x, end_x); ++i) {
+          pair(i, j, i * y.batch + j, dx + i * x_block, nullptr);
+        }
+      }
+    }
+    for (int64_t first = y.batch * part / parts; dy != nullptr && first < end_y; first += few_y) {
+      for (int64_t i = 0; i < x.batch; ++i) {
+        for (int64_t j = first; j < std::min(first + few_y, end_y); ++j) {
+          pair(i, j, i * y.batch + j, nullptr, dy + j * y_block);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace scav::SCAV_LEVEL

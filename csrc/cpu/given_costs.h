@@ -1,0 +1,56 @@
+#pragma once
+// Costs that the caller brings instead of sequences, checked once and brought into the form that the kernels read.
+
+#include <ATen/ATen.h>
+
+#include <optional>
+#include <vector>
+
+#include "shared/checks.h"
+
+namespace scav {
+
+struct GivenCosts {
+  at::Tensor cost;                  // (B1, B2, N, M) float32 or float64, steps of y adjacent
+  at::Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
+  // (B1, B2) NaN or -inf where a valid cell holds it: that is what the pair's distance becomes. Else 0.
+  at::Tensor poison;
+  at::Tensor given;  // as the caller passed them
+
+  int64_t batch_x() const { return cost.size(0); }
+  int64_t batch_y() const { return cost.size(1); }
+  int64_t steps_x() const { return cost.size(2); }
+  int64_t steps_y() const { return cost.size(3); }
+  int64_t pairs() const { return batch_x() * batch_y(); }
+  int64_t length_x(int64_t pair) const { return x_lengths.const_data_ptr<int64_t>()[pair / batch_y()]; }
+  int64_t length_y(int64_t pair) const { return y_lengths.const_data_ptr<int64_t>()[pair % batch_y()]; }
+  bool empty() const { return pairs() == 0; }
+
+  std::vector<int64_t> result_shape() const { return {batch_x(), batch_y()}; }
+  std::vector<int64_t> result_shape(int64_t tail) const { return {batch_x(), batch_y(), tail}; }
+  at::Tensor new_result() const { return at::empty(result_shape(), cost.options()); }
+  at::Tensor new_gradient() const { return at::zeros(cost.sizes(), cost.options()); }
+
+  template <class T>
+  const T* rows(int64_t pair) const {
+    return cost.const_data_ptr<T>() + pair / batch_y() * cost.stride(0) + pair % batch_y() * cost.stride(1);
+  }
+};
+
+GivenCosts check_costs(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
+                       const std::optional<at::Tensor>& y_lengths);
+
+// Also poisons, with inf, the pairs in which a step has no finite cost: no plan moves its mass.
+void poison_blocked_steps(GivenCosts& costs);
+
+// Distances of poisoned pairs become what poisons them.
+void spread_poison(const GivenCosts& costs, at::Tensor& result);
+
+// `grad` with zeros for poisoned pairs.
+at::Tensor without_poisoned(const GivenCosts& costs, const at::Tensor& grad);
+
+// `gradient` (B1, B2, N, M) in the caller's dtype, with NaN in the valid cells of pairs that NaN or -inf poisons and
+// whose `grad` is not zero.
+at::Tensor finish_gradient(const GivenCosts& costs, const at::Tensor& grad, at::Tensor gradient);
+
+}  // namespace scav

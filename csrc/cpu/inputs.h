@@ -1,0 +1,89 @@
+#pragma once
+// What every op receives, checked once and brought into the form that the kernels read.
+
+#include <ATen/ATen.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "shared/checks.h"
+
+namespace scav {
+
+// A padded batch of sequences as the kernels see it: (batch, steps, dim), contiguous, in the dtype of accumulation.
+template <class T>
+struct Sequences {
+  const T* data;
+  const int64_t* lengths;  // (batch,) valid steps
+  int64_t batch, steps, dim;
+  const T* norms;  // (batch, steps) squared Euclidean norms of the valid steps
+  const T*
+      poison;  // (batch,) 0, or the inf or NaN that a valid step holds: what all of the sequence's distances become
+
+  const T* row(int64_t b, int64_t step) const { return data + (b * steps + step) * dim; }
+  const T* norm(int64_t b, int64_t step) const { return norms + b * steps + step; }
+};
+
+struct Inputs {
+  at::Tensor x, y;                  // (B1, N, D), (B2, M, D): contiguous, float32 or float64; unit rows for cosine
+  at::Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
+  at::Tensor x_norms, y_norms, x_poison, y_poison;
+  at::Tensor x_given, y_given;  // as the caller passed them
+  Cost cost;
+  bool paired;
+  bool in_bfloat16;  // whether the rows of x and y are bfloat16 numbers, to be multiplied as such
+
+  int64_t batch_x() const { return x.size(0); }
+  int64_t batch_y() const { return y.size(0); }
+  int64_t steps_x() const { return x.size(1); }
+  int64_t steps_y() const { return y.size(1); }
+  // (B1, B2), or (B,) when paired, followed by `tail`.
+  std::vector<int64_t> result_shape(std::vector<int64_t> tail = {}) const;
+  at::Tensor new_result() const { return at::empty(result_shape(), x.options()); }
+  bool empty() const { return batch_x() == 0 || batch_y() == 0; }
+
+  template <class T>
+  Sequences<T> sequences_x() const {
+    return view<T>(x, x_lengths, x_norms, x_poison);
+  }
+  template <class T>
+  Sequences<T> sequences_y() const {
+    return view<T>(y, y_lengths, y_norms, y_poison);
+  }
+
+ private:
+  template <class T>
+  static Sequences<T> view(const at::Tensor& data, const at::Tensor& lengths, const at::Tensor& norms,
+                           const at::Tensor& poison) {
+    return {data.const_data_ptr<T>(),  lengths.const_data_ptr<int64_t>(), data.size(0), data.size(1), data.size(2),
+            norms.const_data_ptr<T>(), poison.const_data_ptr<T>()};
+  }
+};
+
+// Where the CPU multiplies bfloat16 and the user lets float32 products use it (float32_matmul_precision "medium"), rows
+// are rounded to bfloat16 here, and all that follows is that of the rounded rows. Not where the rows are `resampled`
+// before they are multiplied.
+Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
+                    const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
+                    const std::string& cost, bool paired, bool resampled = false);
+
+// Results of pairs that hold inf or NaN become that inf or NaN.
+void spread_poison(const Inputs& inputs, at::Tensor& result);
+
+// Which sequences receive NaN gradients: those of poisoned pairs whose gradient is not zero. Such pairs' gradients are
+// zero in `grad`, so that they touch nothing else.
+struct Spoilt {
+  at::Tensor grad;
+  std::vector<char> x, y;
+};
+Spoilt separate_poison(const Inputs& inputs, at::Tensor grad);
+
+// Gradients with respect to the rows that the kernels read become gradients with respect to the caller's tensors:
+// through the normalisation of the cosine, NaN for spoilt sequences, in the caller's dtype. One that is undefined, not
+// being needed, becomes an empty tensor.
+std::tuple<at::Tensor, at::Tensor> finish_gradients(const Inputs& inputs, at::Tensor dx, at::Tensor dy,
+                                                    const Spoilt& spoilt);
+
+}  // namespace scav

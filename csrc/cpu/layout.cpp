@@ -1,0 +1,73 @@
+#include "cpu/layout.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace scav {
+
+namespace {
+
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// The widest panel that computes no more empty columns than the narrowest would.
+int64_t panel_for(int64_t columns) {
+  const int64_t least = round_up(columns, kNarrowPanel);
+  if (least <= kPanel) {
+    return least;
+  }
+  return least % kPanel == 0 ? kPanel : (least % (kPanel / 2) == 0 ? kPanel / 2 : kNarrowPanel);
+}
+
+void append(Layout& layout, Group group) {
+  group.column = layout.columns;
+  group.columns = round_up(group.steps * group.lanes, group.panel);
+  layout.columns += group.columns;
+  layout.groups.push_back(group);
+}
+
+}  // namespace
+
+std::vector<int64_t> by_length(const int64_t* lengths, int64_t batch) {
+  std::vector<int64_t> order(static_cast<size_t>(batch));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] < lengths[b]; });
+  return order;
+}
+
+Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes) {
+  Layout layout;
+  layout.order = by_length(lengths, batch);
+  for (int64_t first = 0; first < batch; first += lanes) {
+    const int64_t count = std::min(lanes, batch - first);
+    const int64_t longest = lengths[layout.order[static_cast<size_t>(first + count - 1)]];
+    append(layout, {first, count, lanes, longest, panel_for(longest * lanes), 0, 0});
+  }
+  return layout;
+}
+
+Layout one_by_one(const int64_t* lengths, int64_t batch, bool narrow) {
+  Layout layout;
+  layout.order.resize(static_cast<size_t>(batch));
+  std::iota(layout.order.begin(), layout.order.end(), 0);
+  for (int64_t b = 0; b < batch; ++b) {
+    append(layout, {b, 1, 1, lengths[b], narrow ? kNarrowPanel : panel_for(lengths[b]), 0, 0});
+  }
+  return layout;
+}
+
+Plan plan_stretches(int64_t rows, int64_t steps, int64_t lanes, int64_t granularity, int64_t bytes_per_cell,
+                    int64_t bytes_per_state) {
+  // Below this, running the recursion a second time costs more than reading its cells back from the last-level cache.
+  constexpr int64_t kWhole = int64_t(8) << 20;
+  const int64_t whole = round_up(steps, granularity) * rows * lanes * bytes_per_cell;
+  if (whole <= kWhole || steps <= granularity) {
+    return {round_up(steps, granularity), 1, whole + rows * lanes * bytes_per_state};
+  }
+  const double balanced = std::sqrt(static_cast<double>(steps * bytes_per_state) / static_cast<double>(bytes_per_cell));
+  const int64_t length = round_up(static_cast<int64_t>(balanced), granularity);
+  const int64_t stretches = (steps + length - 1) / length;
+  return {length, stretches, rows * lanes * (length * bytes_per_cell + (stretches + 1) * bytes_per_state)};
+}
+
+}  // namespace scav

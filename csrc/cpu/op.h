@@ -1,0 +1,35 @@
+#pragma once
+// What every cpu/<distance>.cpp includes before its kernels: all ordinary headers that the kernels use (foreach_level.h
+// says why they come first).
+
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "cpu/buffer.h"
+#include "cpu/given_costs.h"
+#include "cpu/inputs.h"
+#include "cpu/layout.h"
+#include "cpu/library_gemm.h"
+#include "cpu/parallel.h"
+
+namespace scav {
+
+// A gradient that is not needed is an undefined tensor.
+template <class T>
+T* data_or_null(at::Tensor& tensor) {
+  return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
+}
+
+}  // namespace scav

@@ -1,0 +1,53 @@
+#include "cpu/parallel.h"
+
+#include <ATen/Parallel.h>
+#include <pthread.h>
+
+#include <atomic>
+#include <numeric>
+#include <thread>
+
+namespace scav {
+
+namespace {
+
+std::atomic<bool> just_forked{false};
+
+const int watch_forks = pthread_atfork(nullptr, nullptr, [] { just_forked = true; });
+
+}  // namespace
+
+void leave_threads_behind_after_fork() {
+  if (just_forked.exchange(false)) {
+    at::set_num_threads(1);
+  }
+}
+
+int64_t thread_count() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
+
+void run_parts(int64_t parts, const std::function<void(int64_t)>& part) {
+  const std::thread::id caller = std::this_thread::get_id();
+  PartsInParallel loop(parts);
+  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    loop.run(begin, end, std::this_thread::get_id() == caller, part);
+  });
+  loop.rethrow();
+}
+
+std::vector<int64_t> split_by_weight(const std::vector<double>& weights, int64_t parts) {
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  std::vector<int64_t> bounds{0};
+  double before = 0;
+  for (size_t index = 0; index < weights.size(); ++index) {
+    // A range ends where its share is nearest to complete.
+    while (static_cast<int64_t>(bounds.size()) < parts &&
+           before + weights[index] / 2 > total * static_cast<double>(bounds.size()) / static_cast<double>(parts)) {
+      bounds.push_back(static_cast<int64_t>(index));
+    }
+    before += weights[index];
+  }
+  bounds.resize(static_cast<size_t>(parts) + 1, static_cast<int64_t>(weights.size()));
+  return bounds;
+}
+
+}  // namespace scav

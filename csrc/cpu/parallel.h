@@ -1,0 +1,26 @@
+#pragma once
+// Work split over torch's threads in the same way on every run with as many threads, so that their
+// results are bit-identical.
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "shared/interrupt.h"
+
+namespace scav {
+
+// Threads that a parallel region started here would get: 1 inside another one.
+int64_t thread_count();
+
+// Every op calls this first. A forked child has none of its parent's threads, and GNU OpenMP would wait for them
+// forever: there, torch is set to one thread, as it does itself in the workers of a DataLoader.
+void leave_threads_behind_after_fork();
+
+// part(0) … part(parts - 1), spread over the threads. What one of them throws ends the others at their next poll().
+void run_parts(int64_t parts, const std::function<void(int64_t)>& part);
+
+// Contiguous ranges of about equal weight: range i is [bounds[i], bounds[i + 1]).
+std::vector<int64_t> split_by_weight(const std::vector<double>& weights, int64_t parts);
+
+}  // namespace scav

@@ -1,0 +1,67 @@
+// scav::sinkhorn and scav::sinkhorn_backward on a GPU; schemas in scav_kernels/ops/sinkhorn.py.
+
+#include "cuda/op.h"
+#include "shared/sinkhorn_result.h"
+#include "cuda/sinkhorn_scratch.h"
+
+namespace scav::device {
+namespace {
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
+                                                                    const std::optional<at::Tensor>& x_lengths,
+                                                                    const std::optional<at::Tensor>& y_lengths,
+                                                                    double epsilon, int64_t max_iterations,
+                                                                    double tolerance, std::string cost, bool paired,
+                                                                    bool save_potentials, bool return_convergence) {
+  const OnDevice on(x);
+  const DeviceInputs inputs =
+      check_device_inputs("sinkhorn", on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::products);
+  check_positive("sinkhorn", "epsilon", epsilon, inputs.dtype);
+  check_iterations("sinkhorn", max_iterations, tolerance);
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
+  SinkhornResult result(inputs.result_shape(), n, inputs.options(), save_potentials, return_convergence);
+  if (inputs.empty()) {
+    return std::move(result).tensors();
+  }
+  const SinkhornOptions options{epsilon, max_iterations, tolerance};
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn", [&] {
+    SinkhornScratch<scalar_t> scratch(on, n, m, sizeof(scalar_t), options, inputs.options());
+    for_each_tile<scalar_t>(inputs, on, Order::by_sequence, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
+      scratch.forward(slabs, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
+                      result.report<scalar_t>());
+    });
+  });
+  spread_poison(inputs, result.out);
+  return std::move(result).tensors();
+}
+
+std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                                     const std::optional<at::Tensor>& x_lengths,
+                                                     const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
+                                                     double epsilon, std::string cost, bool paired, bool need_x,
+                                                     bool need_y) {
+  const char* op = "sinkhorn_backward";
+  const OnDevice on(x);
+  const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
+  check_positive(op, "epsilon", epsilon, inputs.dtype);
+  check_saved(op, "f", f, inputs.result_shape({inputs.steps_x()}), inputs.dtype, x.device());
+  const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  const at::Tensor potentials = f.contiguous();
+  std::tuple<at::Tensor, at::Tensor> result;
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn_backward", [&] {
+    SinkhornPlan<scalar_t> plan(epsilon, potentials.const_data_ptr<scalar_t>(), inputs.options());
+    result = gradients<scalar_t>(inputs, on, Order::by_sequence, outer, need_x, need_y,
+                                 sinkhorn_plan_needs(inputs.steps_x(), inputs.steps_y(), sizeof(scalar_t)),
+                                 plan.adjoint(on.stream));
+  });
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("sinkhorn", &sinkhorn);
+  m.impl("sinkhorn_backward", &sinkhorn_backward);
+}
+
+}  // namespace scav::device

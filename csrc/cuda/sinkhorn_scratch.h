@@ -1,0 +1,99 @@
+#pragma once
+// What Sinkhorn keeps of a tile on a GPU, for costs of either origin.
+
+#include "cuda/op.h"
+#include "shared/interrupt.h"
+#include "cuda/sinkhorn.h"
+
+namespace scav::device {
+
+// Operations that a slab's launches count for, of those that poll() is told: they may wait for the device.
+inline constexpr int64_t kLaunches = int64_t(1) << 20;
+
+// `cell_bytes`: what a cell of costs takes of the scratch.
+template <class T>
+class SinkhornScratch {
+ public:
+  SinkhornScratch(const OnDevice& on, int64_t n, int64_t m, int64_t cell_bytes, const SinkhornOptions& options,
+                  const at::TensorOptions& tensors)
+      : n_(n),
+        m_(m),
+        options_(options),
+        place_(choose_kernel_place(n, m, sizeof(T), cell_bytes, on.scratch_bytes)),
+        stream_(on.stream),
+        memory_(tensors) {}
+
+  Needs needs() const { return sinkhorn_needs(place_, n_, m_, sizeof(T)); }
+
+  // `f` (results, N), zero on entry, or null.
+  void forward(const Slabs<T>& slabs, T* out, T* f, const SinkhornReport<T>& report) {
+    if (place_ == KernelPlace::none) {
+      return iterate(slabs, out, f, report);
+    }
+    const Costs<T>& costs = slabs.at(0);
+    launch_sinkhorn_forward<T>(costs, place_, options_,
+                               memory_.template of<T>(sinkhorn_scratch(place_, costs.count, n_, m_)), out, f, report,
+                               stream_);
+  }
+
+ private:
+  void iterate(const Slabs<T>& slabs, T* out, T* f, const SinkhornReport<T>& report) {
+    const Costs<T>& costs = slabs.at(0);
+    const int64_t size = SinkhornState<T>::size(costs.count, n_, m_);
+    const SinkhornState<T> state(memory_.template of<T>(size), costs.count, n_, m_);
+    launch_sinkhorn_start<T>(costs, state, report, stream_);
+    const bool measure = report.iterations != nullptr;
+    for (int64_t iteration = 0; iteration < options_.max_iterations + measure; ++iteration) {
+      poll(kLaunches * slabs.count);
+      slabs.each([&](const Costs<T>& slab) { launch_sinkhorn_slab<T>(slab, options_.epsilon, state, stream_); });
+      launch_sinkhorn_settle<T>(costs, iteration > 0 ? options_.tolerance : 0.0, iteration,
+                                iteration == options_.max_iterations, state, report, stream_);
+    }
+    launch_sinkhorn_finish<T>(costs, options_.epsilon, state, out, f, stream_);
+  }
+
+  int64_t n_, m_;
+  SinkhornOptions options_;
+  KernelPlace place_;
+  Stream stream_;
+  Scratch memory_;
+};
+
+// The plan, from potentials `f` (results, N).
+template <class T>
+class SinkhornPlan {
+ public:
+  SinkhornPlan(double epsilon, const T* f, const at::TensorOptions& tensors)
+      : epsilon_(epsilon), f_(f), memory_(tensors) {}
+
+  Adjoint<T> adjoint(Stream stream) {
+    const auto write = [this, stream](const Costs<T>& costs, const T* grads, const Weights<T>& to) {
+      if (costs.end - costs.begin == costs.steps_x) {
+        return launch_sinkhorn_backward<T>(costs, epsilon_, grads, f_, to, stream);
+      }
+      launch_sinkhorn_plan_rows<T>(costs, epsilon_, grads, potentials(costs), sums(costs), sums(costs) + costs.steps_y,
+                                   to, stream);
+    };
+    const auto survey = [this, stream](const Slabs<T>& slabs) {
+      slabs.each([&](const Costs<T>& costs) {
+        launch_sinkhorn_columns<T>(costs, epsilon_, potentials(costs), nullptr, sums(costs),
+                                   sums(costs) + costs.steps_y, stream);
+      });
+    };
+    return {write, survey};
+  }
+
+ private:
+  // Of a slab's pair.
+  const T* potentials(const Costs<T>& costs) const {
+    const int64_t result = costs.paired ? costs.first_x : costs.first_x * costs.batch_y + costs.first_y;
+    return f_ + result * costs.steps_x;
+  }
+  T* sums(const Costs<T>& costs) { return memory_.template of<T>(2 * costs.steps_y); }
+
+  double epsilon_;
+  const T* f_;
+  Scratch memory_;
+};
+
+}  // namespace scav::device

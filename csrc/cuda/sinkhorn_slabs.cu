@@ -1,0 +1,249 @@
+// Sinkhorn on a GPU for pairs whose costs and K do not fit the scratch: iterations in logarithms over slabs of rows, by
+// the whole device, a launch for each half of an iteration. In units of epsilon, as in sinkhorn_kernels.cu:
+//     F[i] = -log sum_j b exp(G[j] - S[i, j]),    G[j] = -log sum_i a exp(F[i] - S[i, j]).
+// A slab's rows of F are known once it has been read, and its share of the columns' sums with them: one visit of each
+// slab makes an iteration.
+
+#include "cuda/sinkhorn.h"
+
+namespace scav::device {
+
+namespace {
+
+constexpr int kThreads = 256, kWarps = kThreads / kWarp;
+
+// log sum_i exp(value[i]), as exp(peak) sum.
+template <class T>
+struct LogSum {
+  T peak = kMasked<T>, sum = 0;
+
+  SCAV_DEVICE void add(T other_peak, T other_sum) {
+    const T top = most(peak, other_peak);
+    sum = sum * exponential(peak - top) + other_sum * exponential(other_peak - top);
+    peak = top;
+  }
+};
+
+template <class T>
+SCAV_DEVICE T scaled_cost(const Pair<T>& pair, T scale, int i, int j) {
+  return scale * least(pair.cost(i, j), kUnreachable<T>);
+}
+
+// A block has a pair.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    sinkhorn_start(const __grid_constant__ Costs<T> costs, SinkhornState<T> state, SinkhornReport<T> report) {
+  const Pair<T> pair(costs, blockIdx.x);
+  for (int i = threadIdx.x; i < pair.n; i += kThreads) {
+    state.f[blockIdx.x * costs.steps_x + i] = 0;
+  }
+  for (int j = threadIdx.x; j < pair.m; j += kThreads) {
+    state.g[blockIdx.x * costs.steps_y + j] = 0;
+  }
+  // A pair that holds inf or NaN gets its value elsewhere.
+  if (threadIdx.x == 0) {
+    state.done[blockIdx.x] = pair.poisoned() ? T(1) : T(0);
+    if (pair.poisoned()) {
+      put(report, pair.result, 0, std::numeric_limits<T>::quiet_NaN());
+    }
+  }
+}
+
+// A warp has a row of a pair's slab.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    sinkhorn_rows(const __grid_constant__ Costs<T> costs, T scale, SinkhornState<T> state) {
+  const int64_t blocks = gridDim.x / costs.count, p = blockIdx.x / blocks;
+  const Pair<T> pair(costs, p);
+  const int lane = threadIdx.x % kWarp;
+  const int i = costs.begin + static_cast<int>(blockIdx.x % blocks) * kWarps + threadIdx.x / kWarp;
+  if (state.done[p] != T(0) || i >= least(pair.n, costs.end)) {
+    return;
+  }
+  const T* const g = state.g + p * costs.steps_y;
+  LogSum<T> own;
+  for (int j = lane; j < pair.m; j += kWarp) {
+    own.add(g[j] - scaled_cost(pair, scale, i, j), T(1));
+  }
+  const T peak = warp_most(own.peak), sum = warp_sum(own.sum * exponential(own.peak - peak));
+  if (lane == 0) {
+    const int64_t at = p * costs.steps_x + i;
+    const T next = logarithm(T(pair.m)) - peak - logarithm(sum), ratio = exponential(state.f[at] - next) - T(1);
+    state.f_next[at] = next;
+    state.errors[at] = ratio < T(0) ? -ratio : ratio;
+  }
+}
+
+// A block has 32 columns of a pair, its warps every eighth row of the slab: peak, sum (pairs, M) become those of
+// `f` - S, f (pairs, N), over the rows down to the slab's end. Pairs that are `done` (pairs,) or null are left.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    sinkhorn_columns(const __grid_constant__ Costs<T> costs, T scale, const T* f, const T* done, T* peak, T* sum) {
+  const int64_t blocks = gridDim.x / costs.count, p = blockIdx.x / blocks;
+  if (done != nullptr && done[p] != T(0)) {
+    return;
+  }
+  const Pair<T> pair(costs, p);
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int j = static_cast<int>(blockIdx.x % blocks) * kWarp + lane, end = least(pair.n, costs.end);
+  LogSum<T> own;
+  for (int i = costs.begin + warp; i < end && j < pair.m; i += kWarps) {
+    own.add(f[p * costs.steps_x + i] - scaled_cost(pair, scale, i, j), T(1));
+  }
+  T* const peaks = shared_memory<T>();
+  T* const sums = peaks + kThreads;
+  peaks[threadIdx.x] = own.peak;
+  sums[threadIdx.x] = own.sum;
+  __syncthreads();
+  if (warp == 0 && j < pair.m) {
+    const int64_t at = p * costs.steps_y + j;
+    LogSum<T> all;
+    if (costs.begin > 0) {
+      all.add(peak[at], sum[at]);
+    }
+    for (int part = 0; part < kWarps; ++part) {
+      all.add(peaks[part * kWarp + lane], sums[part * kWarp + lane]);
+    }
+    peak[at] = all.peak;
+    sum[at] = all.sum;
+  }
+}
+
+// A block has a pair. Stops it where sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`, and
+// leaves its potentials as they were, or where that is only to `measure`; also if costs overflow in units of epsilon:
+// no iteration helps.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    sinkhorn_settle(const __grid_constant__ Costs<T> costs, T tolerance, int64_t iteration, bool measure,
+                    SinkhornState<T> state, SinkhornReport<T> report) {
+  const int64_t p = blockIdx.x, first_x = p * costs.steps_x, first_y = p * costs.steps_y;
+  if (state.done[p] != T(0)) {
+    return;
+  }
+  const Pair<T> pair(costs, p);
+  T* const sums = shared_memory<T>();
+  T error = 0, infinite = 0;
+  for (int i = threadIdx.x; i < pair.n; i += kThreads) {
+    const T next = state.f_next[first_x + i];
+    error += state.errors[first_x + i];
+    infinite += next - next == T(0) ? T(0) : T(1);
+  }
+  error = block_sum(error, sums) / T(pair.n);
+  const bool converged = measure || error<tolerance, stuck = block_sum(infinite, sums)> T(0);
+  if (threadIdx.x == 0 && (converged || stuck)) {
+    state.done[p] = T(1);
+    put(report, pair.result, iteration + (converged ? 0 : 1), converged ? error : std::numeric_limits<T>::quiet_NaN());
+  }
+  for (int i = threadIdx.x; i < pair.n && !converged; i += kThreads) {
+    state.f[first_x + i] = state.f_next[first_x + i];
+  }
+  for (int j = threadIdx.x; j < pair.m && !converged && !stuck; j += kThreads) {
+    state.g[first_y + j] = logarithm(T(pair.n)) - state.peak[first_y + j] - logarithm(state.sum[first_y + j]);
+  }
+}
+
+// A block has a pair.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    sinkhorn_finish(const __grid_constant__ Costs<T> costs, T epsilon, SinkhornState<T> state, T* out, T* f) {
+  const Pair<T> pair(costs, blockIdx.x);
+  T* const sums = shared_memory<T>();
+  T rows = 0, columns = 0;
+  for (int i = threadIdx.x; i < pair.n; i += kThreads) {
+    const T own = state.f[blockIdx.x * costs.steps_x + i];
+    rows += own;
+    if (f != nullptr) {
+      f[pair.result * costs.steps_x + i] = own;
+    }
+  }
+  for (int j = threadIdx.x; j < pair.m; j += kThreads) {
+    columns += state.g[blockIdx.x * costs.steps_y + j];
+  }
+  const T value = block_sum(rows, sums) / T(pair.n) + block_sum(columns, sums) / T(pair.m);
+  if (threadIdx.x == 0) {
+    out[pair.result] = epsilon * value;
+  }
+}
+
+// Blocks and warps as in sinkhorn_columns, whose peaks and sums over all rows of `f` - S make the plan.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    sinkhorn_plan_rows(const __grid_constant__ Costs<T> costs, T scale, const T* grads, const T* f, const T* peak,
+                       const T* sum, Weights<T> to) {
+  const int64_t blocks = gridDim.x / costs.count, p = blockIdx.x / blocks;
+  const Pair<T> pair(costs, p);
+  const int j = static_cast<int>(blockIdx.x % blocks) * kWarp + threadIdx.x % kWarp, end = least(pair.n, costs.end);
+  const T grad = grads[pair.result];
+  if (grad == T(0) || j >= pair.m) {
+    return;
+  }
+  const int64_t at = p * costs.steps_y + j;
+  const T share = grad / (T(pair.m) * sum[at]);
+  for (int i = costs.begin + threadIdx.x / kWarp; i < end; i += kWarps) {
+    const T exponent = f[p * costs.steps_x + i] - scaled_cost(pair, scale, i, j) - peak[at];
+    pair.template put<1>(to, i, j, {share * exponential(exponent)});
+  }
+}
+
+template <class T>
+int64_t column_blocks(const Costs<T>& costs) {
+  return costs.count * ceil_div<int64_t>(costs.steps_y, kWarp);
+}
+
+}  // namespace
+
+template <class T>
+void launch_sinkhorn_start(const Costs<T>& costs, const SinkhornState<T>& state, const SinkhornReport<T>& report,
+                           Stream stream) {
+  launch("sinkhorn start", sinkhorn_start<T>, costs.count, kThreads, 0, stream, costs, state, report);
+}
+
+template <class T>
+void launch_sinkhorn_slab(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, Stream stream) {
+  const auto scale = static_cast<T>(1 / epsilon);
+  launch("sinkhorn rows", sinkhorn_rows<T>, costs.count * ceil_div<int64_t>(costs.end - costs.begin, kWarps), kThreads,
+         0, stream, costs, scale, state);
+  launch_sinkhorn_columns<T>(costs, epsilon, state.f_next, state.done, state.peak, state.sum, stream);
+}
+
+template <class T>
+void launch_sinkhorn_columns(const Costs<T>& costs, double epsilon, const T* f, const T* done, T* peak, T* sum,
+                             Stream stream) {
+  launch("sinkhorn columns", sinkhorn_columns<T>, column_blocks(costs), kThreads, 2 * kThreads * sizeof(T), stream,
+         costs, static_cast<T>(1 / epsilon), f, done, peak, sum);
+}
+
+template <class T>
+void launch_sinkhorn_settle(const Costs<T>& costs, double tolerance, int64_t iteration, bool measure,
+                            const SinkhornState<T>& state, const SinkhornReport<T>& report, Stream stream) {
+  launch("sinkhorn settle", sinkhorn_settle<T>, costs.count, kThreads, kWarps * sizeof(T), stream, costs,
+         static_cast<T>(tolerance), iteration, measure, state, report);
+}
+
+template <class T>
+void launch_sinkhorn_finish(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, T* out, T* f,
+                            Stream stream) {
+  launch("sinkhorn finish", sinkhorn_finish<T>, costs.count, kThreads, kWarps * sizeof(T), stream, costs,
+         static_cast<T>(epsilon), state, out, f);
+}
+
+template <class T>
+void launch_sinkhorn_plan_rows(const Costs<T>& costs, double epsilon, const T* grads, const T* f, const T* peak,
+                               const T* sum, const Weights<T>& to, Stream stream) {
+  launch("sinkhorn plan", sinkhorn_plan_rows<T>, column_blocks(costs), kThreads, 0, stream, costs,
+         static_cast<T>(1 / epsilon), grads, f, peak, sum, to);
+}
+
+#define SCAV_INSTANTIATE(T)                                                                                        \
+  template void launch_sinkhorn_start(const Costs<T>&, const SinkhornState<T>&, const SinkhornReport<T>&, Stream); \
+  template void launch_sinkhorn_slab(const Costs<T>&, double, const SinkhornState<T>&, Stream);                    \
+  template void launch_sinkhorn_columns(const Costs<T>&, double, const T*, const T*, T*, T*, Stream);              \
+  template void launch_sinkhorn_settle(const Costs<T>&, double, int64_t, bool, const SinkhornState<T>&,            \
+                                       const SinkhornReport<T>&, Stream);                                          \
+  template void launch_sinkhorn_finish(const Costs<T>&, double, const SinkhornState<T>&, T*, T*, Stream);          \
+  template void launch_sinkhorn_plan_rows(const Costs<T>&, double, const T*, const T*, const T*, const T*,         \
+                                          const Weights<T>&, Stream)
+SCAV_INSTANTIATE(float);
+SCAV_INSTANTIATE(double);
+
+}  // namespace scav::device

@@ -1,0 +1,89 @@
+// scav::soft_dtw and scav::soft_dtw_backward on a GPU; schemas in scav_kernels/ops/soft_dtw.py.
+
+#include "cuda/op.h"
+#include "cuda/soft_dtw_scratch.h"
+
+namespace scav::device {
+namespace {
+
+at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& x_lengths,
+                    const std::optional<at::Tensor>& y_lengths, double gamma, std::string cost,
+                    std::optional<int64_t> band, bool paired) {
+  const OnDevice on(x);
+  // What the shape decides can only be asked of what has one.
+  check_pairs("soft_dtw", x, y, x_lengths, y_lengths, paired);
+  const Sweep sweep = choose_forward(on, x, y, paired, 0);
+  const DeviceInputs inputs =
+      check_device_inputs("soft_dtw", on, x, y, x_lengths, y_lengths, cost, paired, rows_for(sweep));
+  check_positive("soft_dtw", "gamma", gamma, inputs.dtype);
+  check_band("soft_dtw", band);
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
+  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+  if (inputs.empty()) {
+    return out;
+  }
+  if (sweep == Sweep::fused) {
+    const FusedShape fused(n, m, inputs.dim(), on.shared_bytes);
+    Scratch carry(inputs.options());
+    for_each_fused_tile(
+        inputs, on, fused.carried(1) * int64_t(sizeof(float)), [&](const Costs<float>& costs, int64_t blocks) {
+          launch_soft_dtw_fused(costs, fused, gamma, band.value_or(-1), carry.of<float>(fused.carried(blocks)),
+                                out.mutable_data_ptr<float>(), on.stream);
+        });
+    spread_poison(inputs, out);
+    return out;
+  }
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw", [&] {
+    SoftDtwScratch<scalar_t> scratch(sweep, n, m, gamma, band, inputs.options());
+    for_each_tile<scalar_t>(
+        inputs, on, order_of(sweep), soft_dtw_needs(sweep, n, m, sizeof(scalar_t)),
+        [&](const Slabs<scalar_t>& slabs) { scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(), on.stream); });
+  });
+  spread_poison(inputs, out);
+  return out;
+}
+
+// `Word`: of the softmin's weights, see kKeptWords.
+template <class T, class Word>
+std::tuple<at::Tensor, at::Tensor> backward(const OnDevice& on, const DeviceInputs& inputs, const at::Tensor& grad,
+                                            double gamma, std::optional<int64_t> band, bool need_x, bool need_y) {
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y();
+  // The product, the softmin's weights, and the weight.
+  const int64_t cell_bytes = int64_t(sizeof(T)) + kKeptBytes<T, Word> + inputs.x.element_size();
+  const Sweep sweep = choose_backward(inputs, on, cell_bytes);
+  SoftDtwScratch<T, Word> scratch(sweep, n, m, gamma, band, inputs.options());
+  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+  return gradients<T>(inputs, on, order_of(sweep), grad, need_x, need_y,
+                      soft_dtw_adjoint_needs(sweep, n, m, sizeof(T), kKeptBytes<T, Word>),
+                      scratch.adjoint(out.mutable_data_ptr<T>(), on.stream));
+}
+
+std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
+                                                     const std::optional<at::Tensor>& x_lengths,
+                                                     const std::optional<at::Tensor>& y_lengths, double gamma,
+                                                     std::string cost, std::optional<int64_t> band, bool paired,
+                                                     bool need_x, bool need_y) {
+  const char* op = "soft_dtw_backward";
+  const OnDevice on(x);
+  const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
+  check_positive(op, "gamma", gamma, inputs.dtype);
+  check_band(op, band);
+  const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  if (inputs.x_given.element_size() == 2) {
+    return backward<float, PackedWeights>(on, inputs, outer, gamma, band, need_x, need_y);
+  }
+  std::tuple<at::Tensor, at::Tensor> result;
+  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw_backward", [&] {
+    result = backward<scalar_t, scalar_t>(on, inputs, outer, gamma, band, need_x, need_y);
+  });
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("soft_dtw", &soft_dtw);
+  m.impl("soft_dtw_backward", &soft_dtw_backward);
+}
+
+}  // namespace scav::device

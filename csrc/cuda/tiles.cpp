@@ -1,0 +1,315 @@
+// Tiles of pairs, their products by the library, and the two products of the adjoint.
+
+#include "cuda/inputs.h"
+#include "cuda/rows.h"
+#include "cuda/sweeps.h"
+
+namespace scav::device {
+
+namespace {
+
+CellKind kind_of(Cost cost) {
+  return cost == Cost::euclidean     ? CellKind::euclidean
+         : cost == Cost::sqeuclidean ? CellKind::sqeuclidean
+                                     : CellKind::cosine;
+}
+
+// out = a b, accumulated in out's dtype.
+void multiply(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+  const bool batched = a.dim() == 3;
+  if (a.scalar_type() == out.scalar_type()) {
+    batched ? at::bmm_out(out, a, b) : at::mm_out(out, a, b);
+    return;
+  }
+#if defined(SCAV_SIMT)
+  // A CPU has no products that widen.
+  const at::Tensor wide_a = a.to(out.scalar_type()), wide_b = b.to(out.scalar_type());
+  batched ? at::bmm_out(out, wide_a, wide_b) : at::mm_out(out, wide_a, wide_b);
+#else
+  batched ? at::bmm_out(out, a, b, out.scalar_type()) : at::mm_out(out, a, b, out.scalar_type());
+#endif
+}
+
+// Where a tile lies, and the rows of its slab as the products take them.
+template <class T>
+struct Tile {
+  Costs<T> costs;
+  int64_t x0, x1, y0, y1;
+  int64_t height;             // of a slab; the last may be lower
+  at::Tensor x_rows, y_rows;  // (x's height, D), (y's M, D) or (M y's, D); (pairs, height, D), (pairs, M, D) if paired
+
+  int64_t high() const { return x1 - x0; }
+  int64_t wide() const { return y1 - y0; }
+};
+
+template <class T>
+Costs<T> describe(const DeviceInputs& inputs) {
+  Costs<T> costs{};
+  costs.kind = kind_of(inputs.cost);
+  costs.batch_y = inputs.batch_y();
+  costs.paired = inputs.paired;
+  costs.steps_x = inputs.steps_x();
+  costs.steps_y = inputs.steps_y();
+  costs.end = static_cast<int>(inputs.steps_x());
+  costs.x_lengths = lengths_or_null(inputs.x_lengths);
+  costs.y_lengths = lengths_or_null(inputs.y_lengths);
+  costs.x_norms = inputs.x_norms.const_data_ptr<T>();
+  costs.y_norms = inputs.y_norms.const_data_ptr<T>();
+  costs.x_poison = inputs.x_poison.const_data_ptr<T>();
+  costs.y_poison = inputs.y_poison.const_data_ptr<T>();
+  costs.x = rows_of(inputs.x);
+  costs.y = rows_of(inputs.y);
+  return costs;
+}
+
+// Where row 0 would be, for kernels that count rows from there, of rows that begin `elements` after it.
+template <class T>
+T* row_zero(T* rows, int64_t elements) {
+  return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(rows) - static_cast<uintptr_t>(elements) * sizeof(T));
+}
+
+// Brings the products of a slab into `cells`.
+template <class T>
+void multiply_slab(const DeviceInputs& inputs, Order order, int64_t number, at::Tensor& cells, Tile<T>& tile) {
+  const int64_t m = inputs.steps_y(), dim = inputs.dim(), high = tile.high(), wide = tile.wide();
+  const int64_t begin = number * tile.height, rows = std::min(tile.height, inputs.steps_x() - begin);
+  const at::Tensor x = inputs.x.narrow(0, tile.x0, high).narrow(1, begin, rows);
+  at::Tensor products;
+  if (inputs.paired) {
+    tile.x_rows = x;
+    products = cells.narrow(0, 0, high * rows * m).view({high, rows, m});
+    multiply(products, x, tile.y_rows.transpose(1, 2));
+  } else {
+    // Of one pair only are there slabs.
+    tile.x_rows = x.view({high * rows, dim});
+    products = cells.narrow(0, 0, high * rows * wide * m).view({high * rows, wide * m});
+    multiply(products, tile.x_rows, tile.y_rows.t());
+  }
+  Costs<T>& costs = tile.costs;
+  costs.stride =
+      order == Order::by_step ? Strides{rows * m * wide, 1, m * wide, wide} : Strides{rows * m * wide, m, m * wide, 1};
+  costs.cells = row_zero(cells.const_data_ptr<T>(), begin * costs.stride.s);
+  costs.begin = static_cast<int>(begin);
+  costs.end = static_cast<int>(begin + rows);
+}
+
+template <class T, class F>
+void visit_tiles(const DeviceInputs& inputs, const OnDevice& on, Order order, const Needs& beside, const F& f) {
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y(), dim = inputs.dim();
+  const int64_t end_y = inputs.paired ? 1 : inputs.batch_y();
+  const auto bytes = [&](int64_t pairs, int64_t rows) {
+    return pairs * rows * m * int64_t(sizeof(T)) + beside.bytes(pairs, rows);
+  };
+  const Extent extent = within(on.scratch_bytes, {inputs.batch_x(), end_y, n}, {bytes, beside.unit});
+  at::Tensor cells = at::empty({extent.x * extent.y * extent.rows * m}, inputs.options());
+  Tile<T> tile{describe<T>(inputs), 0, 0, 0, 0, extent.rows, {}, {}};
+  Costs<T>& costs = tile.costs;
+  for (tile.y0 = 0; tile.y0 < end_y; tile.y0 = tile.y1) {
+    tile.y1 = std::min(tile.y0 + extent.y, end_y);
+    const int64_t wide = tile.wide();
+    if (!inputs.paired) {
+      const at::Tensor y = inputs.y.narrow(0, tile.y0, wide);
+      tile.y_rows = order == Order::by_step ? y.transpose(0, 1).reshape({m * wide, dim}) : y.view({wide * m, dim});
+    }
+    for (tile.x0 = 0; tile.x0 < inputs.batch_x(); tile.x0 = tile.x1) {
+      tile.x1 = std::min(tile.x0 + extent.x, inputs.batch_x());
+      if (inputs.paired) {
+        tile.y_rows = inputs.y.narrow(0, tile.x0, tile.high());
+      }
+      costs.count = tile.high() * wide;
+      costs.columns = wide;
+      costs.first_x = tile.x0;
+      costs.first_y = tile.y0;
+      int64_t there = -1;
+      const auto at = [&](int64_t number) -> const Costs<T>& {
+        if (number != there) {
+          multiply_slab(inputs, order, number, cells, tile);
+          there = number;
+        }
+        return costs;
+      };
+      f(tile, Slabs<T>{ceil_div(n, extent.rows), at});
+    }
+  }
+}
+
+// What the backward pass collects of one side: - sum w other, and sum w.
+struct Collected {
+  at::Tensor rows, along;
+
+  Collected(bool needed, const at::Tensor& side, const DeviceInputs& inputs) {
+    if (needed) {
+      rows = at::zeros(side.sizes(), inputs.options());
+      // The gradient of a cosine is across the row; what lies along it is removed when it is divided by its norm.
+      if (inputs.cost != Cost::cosine) {
+        along = at::zeros({side.size(0), side.size(1)}, inputs.options());
+      }
+    }
+  }
+};
+
+// What an adjoint does with slabs, f(costs) being for each of them, from the last.
+template <class T, class F>
+void survey_and_descend(const Adjoint<T>& adjoint, const Slabs<T>& slabs, const F& f) {
+  if (slabs.count > 1 && adjoint.survey) {
+    adjoint.survey(slabs);
+  }
+  for (int64_t number = slabs.count - 1; number >= 0; --number) {
+    f(slabs.at(number));
+  }
+}
+
+}  // namespace
+
+template <class T>
+void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, const Needs& beside,
+                   const std::function<void(const Slabs<T>&)>& f) {
+  visit_tiles<T>(inputs, on, order, beside, [&](const Tile<T>&, const Slabs<T>& slabs) { f(slabs); });
+}
+
+void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t block_bytes,
+                         const std::function<void(const Costs<float>&, int64_t blocks)>& f) {
+  const Extent groups = within(
+      on.scratch_bytes, {ceil_div<int64_t>(inputs.batch_x(), kFusedX), ceil_div<int64_t>(inputs.batch_y(), kFusedY), 1},
+      {[&](int64_t blocks, int64_t) { return blocks * block_bytes; }, 1});
+  Costs<float> costs = describe<float>(inputs);
+  for (costs.first_y = 0; costs.first_y < inputs.batch_y(); costs.first_y += costs.columns) {
+    costs.columns = std::min(groups.y * kFusedY, inputs.batch_y() - costs.first_y);
+    int64_t high = 0;
+    for (costs.first_x = 0; costs.first_x < inputs.batch_x(); costs.first_x += high) {
+      high = std::min(groups.x * kFusedX, inputs.batch_x() - costs.first_x);
+      costs.count = high * costs.columns;
+      f(costs, FusedShape::blocks(high, costs.columns));
+    }
+  }
+}
+
+template <class T>
+std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const OnDevice& on, Order order,
+                                             const at::Tensor& grad, bool need_x, bool need_y, const Needs& beside,
+                                             const Adjoint<T>& adjoint) {
+  const int64_t n = inputs.steps_x(), m = inputs.steps_y(), dim = inputs.dim();
+  const Spoilt spoilt = separate_poison(inputs, grad);
+  const at::Tensor grads = spoilt.grad.contiguous();
+  Collected to_x(need_x, inputs.x, inputs), to_y(need_y, inputs.y, inputs);
+  const int64_t bytes = inputs.x.element_size();
+  at::Tensor room;
+  const auto collect = [&](const Tile<T>& tile) {
+    const int64_t high = tile.high(), wide = tile.wide(), begin = tile.costs.begin, rows = tile.costs.end - begin;
+    at::Tensor w = room.narrow(0, 0, high * wide * rows * m).zero_();
+    at::Tensor near_x = at::zeros({high * n}, w.options().dtype(at::kByte));
+    at::Tensor near_y = at::zeros({(inputs.paired ? high : wide) * m}, near_x.options());
+    const int64_t above = begin * tile.costs.stride.s * w.element_size();
+    const Weights<T> weights{row_zero(static_cast<char*>(w.mutable_data_ptr()), above),
+                             w.scalar_type() == at::kBFloat16, tile.costs.stride, near_x.mutable_data_ptr<uint8_t>(),
+                             near_y.mutable_data_ptr<uint8_t>()};
+    adjoint.write(tile.costs, grads.const_data_ptr<T>(), weights);
+    if (inputs.cost != Cost::cosine) {
+      add_near<T>(tile.costs, weights, need_x ? to_x.rows.mutable_data_ptr<T>() : nullptr,
+                  need_y ? to_y.rows.mutable_data_ptr<T>() : nullptr, on.stream);
+    }
+    const int64_t first_y = inputs.paired ? tile.x0 : tile.y0, count_y = inputs.paired ? high : wide;
+    w = inputs.paired ? w.view({high, rows, m}) : w.view({high * rows, wide * m});
+    const int64_t along_x = inputs.paired ? 2 : 1, along_y = inputs.paired ? 1 : 0;
+    const auto of_tile = [&](const at::Tensor& side) { return side.narrow(0, tile.x0, high).narrow(1, begin, rows); };
+    if (need_x) {
+      at::Tensor share = at::empty(tile.x_rows.sizes(), inputs.options());
+      multiply(share, w, tile.y_rows);
+      of_tile(to_x.rows).sub_(share.view({high, rows, dim}));
+      if (to_x.along.defined()) {
+        of_tile(to_x.along).add_(at::sum(w, {along_x}, false, inputs.dtype).view({high, rows}));
+      }
+    }
+    if (need_y) {
+      const bool by_step = order == Order::by_step;
+      const auto in_sequences = [&](const at::Tensor& steps, std::vector<int64_t> tail) {
+        std::vector<int64_t> shape = by_step ? std::vector<int64_t>{m, count_y} : std::vector<int64_t>{count_y, m};
+        shape.insert(shape.end(), tail.begin(), tail.end());
+        return by_step ? steps.view(shape).transpose(0, 1) : steps.view(shape);
+      };
+      at::Tensor share = at::empty(tile.y_rows.sizes(), inputs.options());
+      multiply(share, w.transpose(-2, -1), tile.x_rows);
+      to_y.rows.narrow(0, first_y, count_y).sub_(in_sequences(share, {dim}));
+      if (to_y.along.defined()) {
+        to_y.along.narrow(0, first_y, count_y).add_(in_sequences(at::sum(w, {along_y}, false, inputs.dtype), {}));
+      }
+    }
+  };
+  const auto with_weights = [&](int64_t pairs, int64_t rows) {
+    return pairs * rows * m * bytes + beside.bytes(pairs, rows);
+  };
+  visit_tiles<T>(inputs, on, order, {with_weights, beside.unit}, [&](const Tile<T>& tile, const Slabs<T>& slabs) {
+    // The first tile is the largest.
+    if (!room.defined()) {
+      room = at::empty({tile.high() * tile.wide() * tile.height * m}, inputs.x.options());
+    }
+    survey_and_descend<T>(adjoint, slabs, [&](const Costs<T>&) { collect(tile); });
+  });
+  const bool unit = inputs.cost == Cost::cosine;
+  return {finish_gradient(inputs.x_given, inputs.x_lengths_given, unit, to_x.rows, to_x.along, spoilt.x, on.stream),
+          finish_gradient(inputs.y_given, inputs.y_lengths_given, unit, to_y.rows, to_y.along, spoilt.y, on.stream)};
+}
+
+template <class T>
+Costs<T> whole(const DeviceCosts& given) {
+  Costs<T> costs{};
+  costs.kind = CellKind::given;
+  costs.cells = given.cost.const_data_ptr<T>();
+  costs.stride = {given.cost.stride(0), given.cost.stride(1), given.cost.stride(2), given.cost.stride(3)};
+  costs.count = given.pairs();
+  costs.columns = costs.batch_y = given.cost.size(1);
+  costs.steps_x = given.steps_x();
+  costs.steps_y = given.steps_y();
+  costs.end = static_cast<int>(given.steps_x());
+  costs.x_lengths = lengths_or_null(given.x_lengths);
+  costs.y_lengths = lengths_or_null(given.y_lengths);
+  costs.poison = given.poison.const_data_ptr<T>();
+  return costs;
+}
+
+template <class T>
+void for_each_tile(const DeviceCosts& given, const OnDevice& on, const Needs& needs,
+                   const std::function<void(const Slabs<T>&)>& f) {
+  const int64_t n = given.steps_x();
+  const Extent extent = within(on.scratch_bytes, {given.pairs(), 1, n}, needs);
+  Costs<T> costs = whole<T>(given);
+  for (costs.first = 0; costs.first < given.pairs(); costs.first += costs.count) {
+    costs.count = std::min(extent.x, given.pairs() - costs.first);
+    const auto at = [&](int64_t number) -> const Costs<T>& {
+      const int64_t begin = number * extent.rows;
+      costs.begin = static_cast<int>(begin);
+      costs.end = static_cast<int>(std::min(begin + extent.rows, n));
+      return costs;
+    };
+    f(Slabs<T>{ceil_div(n, extent.rows), at});
+  }
+}
+
+template <class T>
+at::Tensor gradient(const DeviceCosts& given, const OnDevice& on, const at::Tensor& grad, const Needs& needs,
+                    const Adjoint<T>& adjoint) {
+  const int64_t n = given.steps_x(), m = given.steps_y(), wide = given.cost.size(1);
+  at::Tensor result = at::zeros(given.cost.sizes(), given.options());
+  const at::Tensor grads = grad.masked_fill(given.poison != 0, 0).contiguous();
+  const Weights<T> weights{result.mutable_data_ptr(), false, {wide * n * m, n * m, m, 1}, nullptr, nullptr};
+  for_each_tile<T>(given, on, needs, [&](const Slabs<T>& slabs) {
+    survey_and_descend<T>(adjoint, slabs,
+                          [&](const Costs<T>& costs) { adjoint.write(costs, grads.const_data_ptr<T>(), weights); });
+  });
+  spoil_costs<T>(whole<T>(given), grad.const_data_ptr<T>(), result.mutable_data_ptr<T>(), on.stream);
+  return result.to(given.given.scalar_type());
+}
+
+#define SCAV_INSTANTIATE(T)                                                                                         \
+  template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const Needs&,                            \
+                              const std::function<void(const Slabs<T>&)>&);                                         \
+  template std::tuple<at::Tensor, at::Tensor> gradients(                                                            \
+      const DeviceInputs&, const OnDevice&, Order, const at::Tensor&, bool, bool, const Needs&, const Adjoint<T>&); \
+  template Costs<T> whole(const DeviceCosts&);                                                                      \
+  template void for_each_tile(const DeviceCosts&, const OnDevice&, const Needs&,                                    \
+                              const std::function<void(const Slabs<T>&)>&);                                         \
+  template at::Tensor gradient(const DeviceCosts&, const OnDevice&, const at::Tensor&, const Needs&, const Adjoint<T>&)
+SCAV_INSTANTIATE(float);
+SCAV_INSTANTIATE(double);
+
+}  // namespace scav::device
