@@ -2,7 +2,7 @@
 
 #include "cpu/op.h"
 
-#define SCAV_KERNELS "cpu/dtw_kernels.h"
+#define SCAV_KERNELS "cpu/dtw.inl"
 #include "cpu/foreach_level.h"
 
 namespace scav {

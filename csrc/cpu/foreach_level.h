@@ -1,7 +1,7 @@
 // Compiles the file named by SCAV_KERNELS once per SIMD level, each time in a namespace of its own (SCAV_LEVEL), so
-// that one binary serves every CPU. That file, and whatever it includes after its first `namespace`, has no include
-// guard and defines everything inside `namespace scav::SCAV_LEVEL`; ordinary headers are included by the .cpp before
-// this one, so that no function shared between levels is ever compiled with a higher level's instructions.
+// that one binary serves every CPU. That file and those that it includes end in `.inl`: they have no include guard and
+// define everything inside `namespace scav::SCAV_LEVEL`. The .cpp includes ordinary headers before this one, so that no
+// function shared between levels is ever compiled with a higher level's instructions.
 //
 // Include at global scope, then pick an entry point with SCAV_AT_LEVEL(function<template arguments>).
 

@@ -2,7 +2,7 @@
 
 #include "cpu/op.h"
 
-#define SCAV_KERNELS "cpu/interpolated_euclidean_kernels.h"
+#define SCAV_KERNELS "cpu/interpolated_euclidean.inl"
 #include "cpu/foreach_level.h"
 
 namespace scav {

@@ -3,7 +3,7 @@
 
 #include "cpu/stored_inputs.h"
 
-#define SCAV_KERNELS "cpu/search_kernels.h"
+#define SCAV_KERNELS "cpu/search.inl"
 #include "cpu/foreach_level.h"
 
 namespace scav {

@@ -2,7 +2,7 @@
 
 #include "cpu/stored_inputs.h"
 
-#define SCAV_KERNELS "cpu/search_crowd_kernels.h"
+#define SCAV_KERNELS "cpu/search_crowd.inl"
 #include "cpu/foreach_level.h"
 
 namespace scav {

@@ -2,7 +2,7 @@
 
 #include "cpu/stored_inputs.h"
 
-#define SCAV_KERNELS "cpu/search_summaries_kernels.h"
+#define SCAV_KERNELS "cpu/search_summaries.inl"
 #include "cpu/foreach_level.h"
 
 namespace scav {

@@ -4,7 +4,7 @@
 #include "cpu/op.h"
 #include "shared/sinkhorn_result.h"
 
-#define SCAV_KERNELS "cpu/sinkhorn_kernels.h"
+#define SCAV_KERNELS "cpu/sinkhorn.inl"
 #include "cpu/foreach_level.h"
 
 namespace scav {

@@ -20,16 +20,16 @@ class Mutant:
         return text.replace(self.old, self.new)
 
 
-INTERPOLATED = "cpu/interpolated_euclidean_kernels.h"
-DTW = "cpu/dtw_kernels.h"
-SOFT_DTW = "cpu/soft_dtw_kernels.h"
-SINKHORN = "cpu/sinkhorn_kernels.h"
+INTERPOLATED = "cpu/interpolated_euclidean.inl"
+DTW = "cpu/dtw.inl"
+SOFT_DTW = "cpu/soft_dtw.inl"
+SINKHORN = "cpu/sinkhorn.inl"
 
 MUTANTS = [
     Mutant(
         "interpolation-corners",
         "interpolated_euclidean",
-        "cpu/interpolation.h",
+        "cpu/interpolation.inl",
         "steps are placed from their starts, not from their middles",
         "(static_cast<double>(t) + 0.5) * scale - 0.5",
         "static_cast<double>(t) * scale",
@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant(
         "interpolated-near-cells",
         "interpolated_euclidean",
-        "cpu/squares.h",
+        "cpu/squares.inl",
         "nearly equal rows are not compared again by their difference",
         "if (any_negative<T, w>(slack)) {",
         "if (false) {",
@@ -117,7 +117,7 @@ MUTANTS = [
     Mutant(
         "band-low",
         "dtw",
-        "cpu/alignment.h",
+        "cpu/alignment.inl",
         "the band's lower side is one step too wide",
         "from = -radius - std::max<int64_t>(n - m, 0)",
         "from = -radius - 1 - std::max<int64_t>(n - m, 0)",
@@ -125,7 +125,7 @@ MUTANTS = [
     Mutant(
         "band-first-row",
         "dtw",
-        "cpu/alignment.h",
+        "cpu/alignment.inl",
         "the first row of the band is left out of every step",
         "std::clamp<int64_t>(t - highest, 0, rows)",
         "std::clamp<int64_t>(t - highest + 1, 0, rows)",
@@ -133,7 +133,7 @@ MUTANTS = [
     Mutant(
         "result-row",
         "dtw",
-        "cpu/alignment.h",
+        "cpu/alignment.inl",
         "results are read at the last row of the longest x, not of the pair's own",
         "const T r = state[lanes.last_row[lane] *",
         "const T r = state[(lanes.rows - 1) *",
@@ -141,7 +141,7 @@ MUTANTS = [
     Mutant(
         "path-tie-of-sides",
         "dtw",
-        "cpu/dtw.h",
+        "cpu/dtw_cell.inl",
         "a path that may come from s - 1 or from t - 1 comes from t - 1",
         "up <= left ?",
         "up < left ?",
@@ -181,7 +181,7 @@ MUTANTS = [
     Mutant(
         "band-high",
         "soft_dtw",
-        "cpu/alignment.h",
+        "cpu/alignment.inl",
         "the band is not widened by what y is longer than x",
         "to = radius + std::max<int64_t>(m - n, 0)",
         "to = radius",
@@ -189,7 +189,7 @@ MUTANTS = [
     Mutant(
         "softmin-gamma",
         "soft_dtw",
-        "cpu/soft_dtw.h",
+        "cpu/soft_dtw_cell.inl",
         "the logarithm of the softmin is not multiplied by gamma",
         "gamma * vlog<T, W>(T(1) + sum)",
         "vlog<T, W>(T(1) + sum)",
@@ -221,7 +221,7 @@ MUTANTS = [
     Mutant(
         "last-panel",
         "soft_dtw",
-        "cpu/pairs.h",
+        "cpu/pairs.inl",
         "costs of a last panel that is not full are not computed",
         "return (step1 + granularity() - 1) / granularity();",
         "return step1 / granularity();",
@@ -229,7 +229,7 @@ MUTANTS = [
     Mutant(
         "near-cells",
         "soft_dtw",
-        "cpu/tile.h",
+        "cpu/tile.inl",
         "costs of nearly equal steps are not computed again from their difference",
         "recompute_near(s, column, out, kind == Cost::euclidean);",
         "",
@@ -237,7 +237,7 @@ MUTANTS = [
     Mutant(
         "cost-factor",
         "soft_dtw",
-        "cpu/tile.h",
+        "cpu/tile.inl",
         "the gradient of a squared distance lacks its factor 2",
         "T(2) * given);",
         "given);",
@@ -269,7 +269,7 @@ MUTANTS = [
     Mutant(
         "x-of-a-vector",
         "soft_dtw",
-        "cpu/alignment.h",
+        "cpu/alignment.inl",
         "x's that share a recursion all read the costs of the first",
         "load<T, W>(cost + v * block)",
         "load<T, W>(cost)",
@@ -277,7 +277,7 @@ MUTANTS = [
     Mutant(
         "x-order",
         "soft_dtw",
-        "cpu/pairs.h",
+        "cpu/pairs.inl",
         "gradients of the x's are handed back in the order of their lengths",
         "T* to = dx + order[static_cast<size_t>(first + at)] * block;",
         "T* to = dx + (first + at) * block;",
@@ -285,7 +285,7 @@ MUTANTS = [
     Mutant(
         "gradient-along-y",
         "soft_dtw",
-        "cpu/packed.h",
+        "cpu/packed.inl",
         "the gradient of y lacks the part along y itself",
         "gathered[k] + along * row[k]",
         "gathered[k]",
@@ -293,7 +293,7 @@ MUTANTS = [
     Mutant(
         "gradient-of-a-thread",
         "soft_dtw",
-        "cpu/pairs.h",
+        "cpu/pairs.inl",
         "the first thread's share of the gradient of x is lost",
         "for (int64_t from = 0; from < parts; ++from)",
         "for (int64_t from = 1; from < parts; ++from)",
@@ -333,7 +333,7 @@ MUTANTS = [
     Mutant(
         "sums-of-rows",
         "sinkhorn",
-        "cpu/transpose.h",
+        "cpu/transpose.inl",
         "the sums of rows leave out lanes",
         "halves[r] = parts[0] + parts[1];",
         "halves[r] = parts[0];",
@@ -373,7 +373,7 @@ MUTANTS = [
     Mutant(
         "near-gradients",
         "sinkhorn",
-        "cpu/tile.h",
+        "cpu/tile.inl",
         "gradients of nearly equal steps are not taken from their difference",
         "adjoint_near(s, column, costs, weights, to);",
         "",
@@ -381,7 +381,7 @@ MUTANTS = [
     Mutant(
         "path-tie-of-the-diagonal",
         "dtw_from_cost",
-        "cpu/dtw.h",
+        "cpu/dtw_cell.inl",
         "a path that may come diagonally or from s - 1 comes from s - 1",
         "(diagonal <= up) & (diagonal <= left)",
         "(diagonal < up) & (diagonal <= left)",
@@ -389,7 +389,7 @@ MUTANTS = [
     Mutant(
         "row-stride",
         "dtw_from_cost",
-        "cpu/given.h",
+        "cpu/given.inl",
         "rows of costs that are not contiguous are read as if they were",
         "costs.rows<T>(pair), costs.cost.stride(2),",
         "costs.rows<T>(pair), costs.steps_y(),",
@@ -397,7 +397,7 @@ MUTANTS = [
     Mutant(
         "forbidden-cells",
         "dtw_from_cost",
-        "cpu/given.h",
+        "cpu/given.inl",
         "a forbidden cell costs nothing",
         "std::min(cells[s * stride + t], kUnreachable<T>)",
         "cells[s * stride + t] < kUnreachable<T> ? cells[s * stride + t] : T(0)",
@@ -405,7 +405,7 @@ MUTANTS = [
     Mutant(
         "last-pair",
         "dtw_from_cost",
-        "cpu/given.h",
+        "cpu/given.inl",
         "the last pair of the last group is left out",
         "std::min(lanes, costs.pairs() - first)",
         "std::min(lanes, costs.pairs() - first - 1)",
@@ -421,7 +421,7 @@ MUTANTS = [
     Mutant(
         "band-end-row",
         "soft_dtw_from_cost",
-        "cpu/alignment.h",
+        "cpu/alignment.inl",
         "the last row of the band is left out of every step",
         "std::clamp<int64_t>(t - lowest + 1, 0, rows)",
         "std::clamp<int64_t>(t - lowest, 0, rows)",
@@ -445,7 +445,7 @@ MUTANTS = [
     Mutant(
         "gradient-stride",
         "soft_dtw_from_cost",
-        "cpu/given.h",
+        "cpu/given.inl",
         "rows of the gradient lie as far apart as y is long",
         "to.cells + s * to.stride + step0",
         "to.cells + s * m + step0",
@@ -485,7 +485,7 @@ MUTANTS = [
     Mutant(
         "early-panel",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "a panel is left as soon as one of its sums is above its limit",
         "lanes_in(all) == w",
         "lanes_in(all) > 0",
@@ -493,7 +493,7 @@ MUTANTS = [
     Mutant(
         "panel-limits",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "no sum has to exceed its limit for a panel to be left",
         "std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(limits[std::min(first + i, batch - 1)]));",
         "std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(0 * limits[std::min(first + i, batch - 1)]));",
@@ -501,7 +501,7 @@ MUTANTS = [
     Mutant(
         "nearest-beyond",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "lanes without an item are among the nearest",
         "std::min(kBoundLanes, count - p * kBoundLanes)",
         "kBoundLanes",
@@ -509,7 +509,7 @@ MUTANTS = [
     Mutant(
         "nearest-equal",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "of items as far as each other, those that come later are left out",
         "if (one.bound <= limit_)",
         "if (one.bound < limit_)",
@@ -517,7 +517,7 @@ MUTANTS = [
     Mutant(
         "nearest-cut",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "of more than k, any are kept",
         "std::nth_element(kept_.begin(), last, kept_.end());",
         "",
@@ -525,7 +525,7 @@ MUTANTS = [
     Mutant(
         "removed-lanes",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "a pair that one level removes is asked for again by the next",
         "alive[i][j] &= ~above;",
         "alive[i][j] |= above;",
@@ -533,7 +533,7 @@ MUTANTS = [
     Mutant(
         "skipped-pairs",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "pairs to be left out are not",
         "typename Block::Mask) == 0",
         "typename Block::Mask) != 0",
@@ -541,7 +541,7 @@ MUTANTS = [
     Mutant(
         "equal-to-the-limit",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "a pair whose distance equals its limit is left",
         "if (sum / static_cast<T>(m) > limit)",
         "if (sum / static_cast<T>(m) >= limit)",
@@ -549,7 +549,7 @@ MUTANTS = [
     Mutant(
         "rows-in-hand",
         "search",
-        "cpu/search_kernels.h",
+        "cpu/search.inl",
         "a sequence's rows are taken for another's that is resampled to as many steps",
         "&source == source_ && b == b_ && m == m_",
         "&source == source_ && m == m_",
@@ -557,7 +557,7 @@ MUTANTS = [
     Mutant(
         "crowd-near",
         "search_crowd",
-        "cpu/search_crowd_kernels.h",
+        "cpu/search_crowd.inl",
         "near steps are taken from the first row of the block",
         "sum_of_squares<T, true>(rows_.data() + i * dim_, column[lane], dim_)",
         "sum_of_squares<T, true>(rows_.data(), column[lane], dim_)",
@@ -565,7 +565,7 @@ MUTANTS = [
     Mutant(
         "crowd-block-of-rows",
         "search_crowd",
-        "cpu/search_crowd_kernels.h",
+        "cpu/search_crowd.inl",
         "rows beyond the first block are those of the first",
         "resampled(x_, first_row + i, t, row)",
         "resampled(x_, i, t, row)",
@@ -573,7 +573,7 @@ MUTANTS = [
     Mutant(
         "crowd-panel",
         "search_crowd",
-        "cpu/search_crowd_kernels.h",
+        "cpu/search_crowd.inl",
         "panels after the first of a block repeat it",
         "add(rows, first + j, std::min",
         "add(rows, first, std::min",
@@ -581,7 +581,7 @@ MUTANTS = [
     Mutant(
         "crowd-mean",
         "search_crowd",
-        "cpu/search_crowd_kernels.h",
+        "cpu/search_crowd.inl",
         "sums are divided by the steps of x",
         "/ static_cast<T>(target_);",
         "/ static_cast<T>(x_.rows.lengths[0]);",
@@ -589,7 +589,7 @@ MUTANTS = [
     Mutant(
         "segment-edges",
         "search_summaries",
-        "cpu/search_summaries_kernels.h",
+        "cpu/search_summaries.inl",
         "a segment ends one step late",
         "end = target * (s + 1) / segments;",
         "end = std::min(target * (s + 1) / segments + 1, target);",
@@ -597,7 +597,7 @@ MUTANTS = [
     Mutant(
         "segment-share",
         "search_summaries",
-        "cpu/search_summaries_kernels.h",
+        "cpu/search_summaries.inl",
         "means of squares are scaled like means",
         "squared ? std::sqrt(share) : share",
         "share",
@@ -605,7 +605,7 @@ MUTANTS = [
     Mutant(
         "norm-of-nan",
         "search_summaries",
-        "cpu/search_summaries_kernels.h",
+        "cpu/search_summaries.inl",
         "a step that is not a number has no norm",
         "square <= std::numeric_limits<T>::max() ?",
         "true ?",

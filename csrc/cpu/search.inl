@@ -1,8 +1,8 @@
 // Bounds of a search, and distances of listed pairs, on the CPU at one SIMD level (foreach_level.h): no include guard.
 
-#include "cpu/simd.h"
-#include "cpu/interpolation.h"
-#include "cpu/stored.h"
+#include "cpu/simd.inl"
+#include "cpu/interpolation.inl"
+#include "cpu/stored.inl"
 
 namespace scav::SCAV_LEVEL {
 

@@ -1,14 +1,14 @@
 // DTW on the CPU at one SIMD level (foreach_level.h): no include guard.
 
-#include "cpu/simd.h"
-#include "cpu/gemm.h"
-#include "cpu/transpose.h"
-#include "cpu/packed.h"
-#include "cpu/tile.h"
-#include "cpu/pairs.h"
-#include "cpu/alignment.h"
-#include "cpu/given.h"
-#include "cpu/dtw.h"
+#include "cpu/simd.inl"
+#include "cpu/gemm.inl"
+#include "cpu/transpose.inl"
+#include "cpu/packed.inl"
+#include "cpu/tile.inl"
+#include "cpu/pairs.inl"
+#include "cpu/alignment.inl"
+#include "cpu/given.inl"
+#include "cpu/dtw_cell.inl"
 
 namespace scav::SCAV_LEVEL {
 

@@ -5,11 +5,11 @@
 // else in registers. A thread owns a range of steps, so that gradients of targets need no lock; what it adds to a
 // source's row that an earlier thread may add to as well is its own until all are done.
 
-#include "cpu/simd.h"
-#include "cpu/gemm.h"
-#include "cpu/squares.h"
-#include "cpu/transpose.h"
-#include "cpu/interpolation.h"
+#include "cpu/simd.inl"
+#include "cpu/gemm.inl"
+#include "cpu/squares.inl"
+#include "cpu/transpose.inl"
+#include "cpu/interpolation.inl"
 
 namespace scav::SCAV_LEVEL {
 

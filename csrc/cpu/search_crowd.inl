@@ -1,12 +1,12 @@
 // Interpolated Euclidean distances of many pairs of a search at once, on the CPU at one SIMD level (foreach_level.h):
 // no include guard.
 
-#include "cpu/simd.h"
-#include "cpu/gemm.h"
-#include "cpu/squares.h"
-#include "cpu/transpose.h"
-#include "cpu/interpolation.h"
-#include "cpu/stored.h"
+#include "cpu/simd.inl"
+#include "cpu/gemm.inl"
+#include "cpu/squares.inl"
+#include "cpu/transpose.inl"
+#include "cpu/interpolation.inl"
+#include "cpu/stored.inl"
 
 namespace scav::SCAV_LEVEL {
 

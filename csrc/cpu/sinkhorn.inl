@@ -7,14 +7,14 @@
 // multiplications: u = 1 / (K b v), v = 1 / (K' a u). When u or v grows, it is absorbed into F and G by an iteration in
 // logarithms, which is also how every iteration runs where a pair's K is larger than the scratch that a thread may use.
 
-#include "cpu/simd.h"
-#include "cpu/gemm.h"
-#include "cpu/transpose.h"
-#include "cpu/packed.h"
-#include "cpu/tile.h"
-#include "cpu/pairs.h"
-#include "cpu/alignment.h"
-#include "cpu/given.h"
+#include "cpu/simd.inl"
+#include "cpu/gemm.inl"
+#include "cpu/transpose.inl"
+#include "cpu/packed.inl"
+#include "cpu/tile.inl"
+#include "cpu/pairs.inl"
+#include "cpu/alignment.inl"
+#include "cpu/given.inl"
 
 namespace scav::SCAV_LEVEL {
 

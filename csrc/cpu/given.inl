@@ -1,4 +1,4 @@
-// Costs that the caller gave, as pairs for a recursion: in place of the products of tile.h.
+// Costs that the caller gave, as pairs for a recursion: in place of the products of tile.inl.
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
