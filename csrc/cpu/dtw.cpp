@@ -1,4 +1,4 @@
-// scav::dtw and scav::dtw_backward on the CPU; schemas in scav_kernels/ops/dtw.py.
+// scav::dtw and scav::dtw_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
 #include "cpu/op.h"
 
@@ -53,11 +53,78 @@ std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at
   return finish_gradients(inputs, dx, dy, spoilt);
 }
 
+std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
+                                                 const std::optional<at::Tensor>& y_lengths,
+                                                 std::optional<int64_t> band, bool save_path) {
+  const GivenCosts costs = check_costs("dtw_from_cost", cost, x_lengths, y_lengths);
+  check_band("dtw_from_cost", band);
+  at::Tensor out = costs.new_result();
+  // What follows a path's end is its end mark again, so that equal calls return equal tensors.
+  at::Tensor path = at::full(
+      save_path ? costs.result_shape(costs.steps_x() + costs.steps_y()) : std::vector<int64_t>{0}, 3, at::kByte);
+  if (costs.empty()) {
+    return {out, path};
+  }
+  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "dtw_from_cost", [&] {
+    SCAV_AT_LEVEL(dtw_from_cost_forward<scalar_t>)
+    (costs, band, out.mutable_data_ptr<scalar_t>(), save_path ? path.mutable_data_ptr<uint8_t>() : nullptr);
+  });
+  spread_poison(costs, out);
+  return {out, path};
+}
+
+// One pair's part of the gradient: `grad` for each cell of its path.
+template <class T>
+void add_along_path(const GivenCosts& costs, int64_t pair, T grad, const uint8_t* path, T* cells) {
+  int64_t s = costs.length_x(pair) - 1, t = costs.length_y(pair) - 1;
+  for (; s >= 0 && t >= 0; ++path) {
+    cells[s * costs.steps_y() + t] = grad;
+    if (*path >= baseline::kPathEnd) {
+      break;
+    }
+    s -= *path != baseline::kLeft;
+    t -= *path != baseline::kUp;
+  }
+}
+
+at::Tensor dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
+                                  const std::optional<at::Tensor>& x_lengths,
+                                  const std::optional<at::Tensor>& y_lengths, const at::Tensor& out,
+                                  const at::Tensor& path) {
+  const char* op = "dtw_from_cost_backward";
+  const GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
+  const int64_t path_stride = costs.steps_x() + costs.steps_y();
+  check_saved(op, "path", path, costs.result_shape(path_stride), at::kByte, at::kCPU);
+  check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type(), at::kCPU);
+  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
+  // A pair that no path gets through has no gradient.
+  const at::Tensor inner = outer.masked_fill(out.isfinite().logical_not(), 0), paths = path.contiguous();
+  at::Tensor gradient = costs.new_gradient();
+  AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "dtw_from_cost_backward", [&] {
+    const scalar_t* grads = inner.const_data_ptr<scalar_t>();
+    scalar_t* cells = gradient.mutable_data_ptr<scalar_t>();
+    const uint8_t* steps = paths.const_data_ptr<uint8_t>();
+    const int64_t parts = thread_count();
+    run_parts(parts, [&](int64_t part) {
+      for (int64_t pair = costs.pairs() * part / parts; pair < costs.pairs() * (part + 1) / parts; ++pair) {
+        poll(path_stride);
+        if (grads[pair] != 0) {
+          add_along_path(costs, pair, grads[pair], steps + pair * path_stride,
+                         cells + pair * costs.steps_x() * costs.steps_y());
+        }
+      }
+    });
+  });
+  return finish_gradient(costs, outer, std::move(gradient));
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(scav, CPU, m) {
   m.impl("dtw", &dtw);
   m.impl("dtw_backward", &dtw_backward);
+  m.impl("dtw_from_cost", &dtw_from_cost);
+  m.impl("dtw_from_cost_backward", &dtw_from_cost_backward);
 }
 
 }  // namespace scav

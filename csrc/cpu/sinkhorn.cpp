@@ -1,4 +1,4 @@
-// scav::sinkhorn and scav::sinkhorn_backward on the CPU; schemas in scav_kernels/ops/sinkhorn.py.
+// scav::sinkhorn and scav::sinkhorn_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
 #include "cpu/op.h"
 #include "shared/sinkhorn_result.h"
@@ -55,11 +55,56 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, con
   return finish_gradients(inputs, dx, dy, spoilt);
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
+    const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
+    double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool return_convergence) {
+  GivenCosts costs = check_costs("sinkhorn_from_cost", cost, x_lengths, y_lengths);
+  check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
+  check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
+  poison_blocked_steps(costs);
+  SinkhornResult result(costs.result_shape(), costs.steps_x(), costs.cost.options(), save_potentials,
+                        return_convergence);
+  if (costs.empty()) {
+    return std::move(result).tensors();
+  }
+  AT_DISPATCH_FLOATING_TYPES(result.out.scalar_type(), "sinkhorn_from_cost", [&] {
+    SCAV_AT_LEVEL(sinkhorn_from_cost_forward<scalar_t>)
+    (costs, SinkhornOptions{epsilon, max_iterations, tolerance}, result.out.mutable_data_ptr<scalar_t>(),
+     result.potentials<scalar_t>(), result.report<scalar_t>());
+  });
+  spread_poison(costs, result.out);
+  return std::move(result).tensors();
+}
+
+at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
+                                       const std::optional<at::Tensor>& x_lengths,
+                                       const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
+                                       double epsilon) {
+  const char* op = "sinkhorn_from_cost_backward";
+  GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
+  check_positive(op, "epsilon", epsilon, costs.cost.scalar_type());
+  check_saved(op, "f", f, costs.result_shape(costs.steps_x()), costs.cost.scalar_type(), at::kCPU);
+  poison_blocked_steps(costs);
+  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
+  at::Tensor gradient = costs.new_gradient();
+  if (!costs.empty()) {
+    const at::Tensor inner = without_poisoned(costs, outer), potentials = f.contiguous();
+    AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "sinkhorn_from_cost_backward", [&] {
+      SCAV_AT_LEVEL(sinkhorn_from_cost_backward<scalar_t>)
+      (costs, epsilon, inner.const_data_ptr<scalar_t>(), potentials.const_data_ptr<scalar_t>(),
+       gradient.mutable_data_ptr<scalar_t>());
+    });
+  }
+  return finish_gradient(costs, outer, std::move(gradient));
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(scav, CPU, m) {
   m.impl("sinkhorn", &sinkhorn);
   m.impl("sinkhorn_backward", &sinkhorn_backward);
+  m.impl("sinkhorn_from_cost", &sinkhorn_from_cost);
+  m.impl("sinkhorn_from_cost_backward", &sinkhorn_from_cost_backward);
 }
 
 }  // namespace scav

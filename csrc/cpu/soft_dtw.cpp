@@ -1,4 +1,4 @@
-// scav::soft_dtw and scav::soft_dtw_backward on the CPU; schemas in scav_kernels/ops/soft_dtw.py.
+// scav::soft_dtw and scav::soft_dtw_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
 #include "cpu/op.h"
 
@@ -47,11 +47,49 @@ std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, con
   return finish_gradients(inputs, dx, dy, spoilt);
 }
 
+at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
+                              const std::optional<at::Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
+  const GivenCosts costs = check_costs("soft_dtw_from_cost", cost, x_lengths, y_lengths);
+  check_positive("soft_dtw_from_cost", "gamma", gamma, costs.cost.scalar_type());
+  check_band("soft_dtw_from_cost", band);
+  at::Tensor out = costs.new_result();
+  if (costs.empty()) {
+    return out;
+  }
+  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "soft_dtw_from_cost", [&] {
+    SCAV_AT_LEVEL(soft_dtw_from_cost_forward<scalar_t>)(costs, gamma, band, out.mutable_data_ptr<scalar_t>());
+  });
+  spread_poison(costs, out);
+  return out;
+}
+
+at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
+                                       const std::optional<at::Tensor>& x_lengths,
+                                       const std::optional<at::Tensor>& y_lengths, double gamma,
+                                       std::optional<int64_t> band) {
+  const char* op = "soft_dtw_from_cost_backward";
+  const GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
+  check_positive(op, "gamma", gamma, costs.cost.scalar_type());
+  check_band(op, band);
+  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
+  const at::Tensor inner = without_poisoned(costs, outer);
+  at::Tensor gradient = costs.new_gradient();
+  if (!costs.empty()) {
+    AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "soft_dtw_from_cost_backward", [&] {
+      SCAV_AT_LEVEL(soft_dtw_from_cost_backward<scalar_t>)
+      (costs, gamma, band, inner.const_data_ptr<scalar_t>(), gradient.mutable_data_ptr<scalar_t>());
+    });
+  }
+  return finish_gradient(costs, outer, std::move(gradient));
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(scav, CPU, m) {
   m.impl("soft_dtw", &soft_dtw);
   m.impl("soft_dtw_backward", &soft_dtw_backward);
+  m.impl("soft_dtw_from_cost", &soft_dtw_from_cost);
+  m.impl("soft_dtw_from_cost_backward", &soft_dtw_from_cost_backward);
 }
 
 }  // namespace scav

@@ -19,7 +19,7 @@ COMMON = [str(path.relative_to(CSRC)) for path in SOURCES if "TORCH_LIBRARY" not
 
 
 def file_of(op: str) -> str:
-    return f"cpu/{op}.cpp"
+    return f"cpu/{op.removesuffix('_from_cost')}.cpp"
 
 
 class Workshop:
@@ -35,7 +35,7 @@ class Workshop:
 
     def prepare(self, ops: Sequence[str], in_parallel: Callable[..., Iterable[None]]) -> None:
         """What all of these ops' libraries are linked from."""
-        list(in_parallel(self.compile_unchanged, [*map(file_of, ops), *COMMON]))
+        list(in_parallel(self.compile_unchanged, [*dict.fromkeys(map(file_of, ops)), *COMMON]))
 
     def compile_unchanged(self, file: str) -> None:
         to = self.scratch / f"{file.replace('/', '_')}.o"

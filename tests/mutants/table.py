@@ -413,7 +413,7 @@ MUTANTS = [
     Mutant(
         "pairs-of-a-thread",
         "dtw_from_cost",
-        "cpu/dtw_from_cost.cpp",
+        "cpu/dtw.cpp",
         "pairs that do not divide evenly among the threads are left out of the gradient",
         "pair < costs.pairs() * (part + 1) / parts;",
         "pair < costs.pairs() * part / parts + costs.pairs() / parts;",
