@@ -41,7 +41,7 @@ sanitize: $(VENV)/.installed
 	$(abspath $(BIN))/python -m pytest $(CURDIR)/tests/ops --numprocesses auto \
 	-k "not memory and not large and not reference and not registration and not simd"
 
-# Kernels made wrong on purpose, each of which the tests must catch; rewrites docs/mutants.md.
+# Build kernels with one deliberate fault each, fail if the tests miss one, and write docs/engineering/mutants.md.
 mutants: build
 	$(BIN)/python -m tests.mutants
 

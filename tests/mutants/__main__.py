@@ -52,8 +52,8 @@ def check(chosen: Sequence[Mutant], workshop: Workshop | GpuWorkshop, failing: F
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help="of a mutant; all of them unless given")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the file to write, docs/mutants.md unless given")
+    parser.add_argument("names", nargs="*", metavar="name", help="mutants to build; default: all")
+    parser.add_argument("--page", type=Path, default=PAGE, help="file to write; default: docs/engineering/mutants.md")
     arguments = parser.parse_args()
     names = arguments.names
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]

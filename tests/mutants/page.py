@@ -1,4 +1,4 @@
-"""docs/mutants.md: what is wrong with each mutant, and which tests catch it."""
+"""Write docs/engineering/mutants.md: the fault of each mutant and the tests that catch it."""
 
 import re
 from collections.abc import Sequence
@@ -8,28 +8,29 @@ from .gpu_table import GPU_MUTANTS, GpuMutant
 from .table import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "mutants.md"
+PAGE = ROOT / "docs" / "engineering" / "mutants.md"
 TITLE = """# Mutants
 
-Kernels made wrong on purpose, one at a time (`tests/mutants/table.py`), and the tests of `tests/ops/` that fail then:
-the first three in the order of `make mutants`, which writes this page and fails if a mutant survives.
+A mutant is a kernel with one deliberate fault (`tests/mutants/table.py`). `make mutants` builds each mutant, runs the
+tests of `tests/ops/` on it and writes this page. It fails if no test catches a mutant. "Caught by" lists the first
+three tests that fail, in the order in which they run.
 
-| op | mutant | what is wrong | caught by |
+| op | mutant | fault | caught by |
 |---|---|---|---|
 """
 GPU_TITLE = """
 ## CUDA sources
 
-The same of the kernels for GPUs (`tests/mutants/gpu_table.py`), run on the CPU by the shim: the fused sweep, slabs of
-pairs that are cut, and packed weights of soft-DTW. [What the shim is](kernels.md#how-they-are-tested-without-a-gpu).
+Mutants of the GPU kernels (`tests/mutants/gpu_table.py`): the fused sweep, pairs that are cut into slabs, and the
+packed weights of soft-DTW. [A shim](kernels.md#how-they-are-tested-without-a-gpu) runs their CUDA sources on a CPU.
 
-| part | mutant | what is wrong | caught by |
+| part | mutant | fault | caught by |
 |---|---|---|---|
 """
 
 
 def page(caught: dict[str, list[str]]) -> str:
-    """`caught` holds the names of mutants, and of the functions that catch each."""
+    """Return the page; `caught` maps each mutant's name to the test functions that catch it."""
 
     def rows(mutants: Sequence[Mutant]) -> str:
         lines = []
@@ -45,7 +46,7 @@ def page(caught: dict[str, list[str]]) -> str:
 
 
 def caught_by_the_page() -> dict[str, list[str]]:
-    """What `page` was given when it was written last."""
+    """Return the `caught` that the page on disk was written from."""
     lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
     rows = (line.split(" | ") for line in lines if line.startswith("| `"))
     return {row[1]: re.findall(r"`(.*?)`", row[-1]) for row in rows}

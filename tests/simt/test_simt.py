@@ -132,7 +132,7 @@ def test_against_the_reference(library: Path, module: str) -> None:
 
 
 def test_choices(library: Path) -> None:
-    """Which way a shape takes, as docs/kernels.md says."""
+    """The kernel chosen for each shape is the one that docs/engineering/kernels.md names."""
     h200, a100, rtx = (132, 227 << 10), (108, 163 << 10), (128, 99 << 10)
     values, paths = 0, 4
     # B1, B2, N, M, D, paired, 16 bits, bytes saved of a column; multiprocessors, shared memory of a block
