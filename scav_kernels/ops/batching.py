@@ -20,7 +20,7 @@ from scav_kernels.ops.common import accumulation_dtype, find_op
 
 # The all-pairs entries of one call become pairs of a paired call where the smaller of their two batches has so few
 # sequences: this repeats every sequence, up to so many times. Larger entries keep a call of their own busy.
-_MOST_REPEATS = 4
+_MOST_REPEATS = 2
 
 
 class _Layout(NamedTuple):

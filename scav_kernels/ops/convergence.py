@@ -63,7 +63,7 @@ def can_look(*inputs: Tensor) -> bool:
     where the call is traced or mapped."""
     return (
         not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch._C._is_tracing()
         and all(tensor.device.type == "cpu" for tensor in inputs)
         and torch._C._functorch.peek_interpreter_stack() is None
         and not is_in_torch_dispatch_mode()
