@@ -18,9 +18,9 @@ from torch import Tensor
 
 from scav_kernels.ops.common import accumulation_dtype, find_op
 
-# The all-pairs entries of one call become pairs of a paired call where the smaller of their two batches has so few
-# sequences: this repeats every sequence, up to so many times. Larger entries keep a call of their own busy.
-_MOST_REPEATS = 2
+# All-pairs entries of at most so many pairs share one paired call, which repeats each sequence for each of its pairs.
+# Larger entries take less time in a call of their own, because the pairs of a sequence share its loads.
+_MOST_PAIRS = 8
 
 
 class _Layout(NamedTuple):
@@ -117,7 +117,7 @@ class _Rule:
             dx, _ = self._together(v, self._with(values, need_y=False), mapped)
             _, dy = self._together(v, self._with(values, need_x=False), mapped)
             return dx, dy
-        if "paired" in options and min(b1, b2) <= _MOST_REPEATS:
+        if "paired" in options and b1 * b2 <= _MOST_PAIRS:
             x, y = options["x"], options["y"]
             if gradients:
                 # What is summed is rounded once, after the sum.
