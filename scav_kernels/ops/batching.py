@@ -67,7 +67,11 @@ def _pair_by_pair(v: int, b1: int, b2: int, dtype: torch.dtype) -> _Layout:
         return value.unsqueeze(dim).expand(v, b1, b2, *value.shape[2:]).flatten(0, 2)
 
     return _Layout(
-        {"x": lambda value: repeat(value, 2), "y": lambda value: repeat(value, 1), "pair": lambda v: v.flatten(0, 2)},
+        {
+            "x": lambda value: repeat(value, 2),
+            "y": lambda value: repeat(value, 1),
+            "pair": lambda value: value.flatten(0, 2),
+        },
         {
             "x": lambda value: entries(value).sum(2).to(dtype),
             "y": lambda value: entries(value).sum(1).to(dtype),
@@ -95,7 +99,7 @@ class _Rule:
         except (IndexError, TypeError, ValueError):
             # Raises the error again, in terms of the entry that it is about.
             results = self._one_by_one(info.batch_size, values, mapped)
-        # (0,) stands for a result that was not asked for, or for one of no pairs.
+        # (0,) stands for a result that was not asked for.
         out_dims = tuple(None if result.shape == (0,) else 0 for result in results)
         return (results, out_dims) if len(results) > 1 else (results[0], out_dims[0])
 
@@ -135,8 +139,11 @@ class _Rule:
             for value, kind, is_mapped in zip(values, self._kinds, mapped, strict=True)
         ]
         results = _as_tuple(self._op(*arguments))
+        # (0,) stands for a result that was not asked for, but is the shape of distances in a paired call of no pairs.
+        paired = dict(zip(self._names, arguments, strict=True)).get("paired", False)
+        no_pairs = paired and arguments[0].shape[0] == 0
         return tuple(
-            result if result.shape == (0,) else layout.unfold[kind](result)
+            layout.unfold[kind](result) if no_pairs or result.shape != (0,) else result
             for result, kind in zip(results, self._result_kinds, strict=True)
         )
 

@@ -101,6 +101,20 @@ def test_vmap_of_batches_of_every_size(case: Case, chosen: tuple[bool, ...], b1:
     torch.testing.assert_close(vmap(gradients, in_dims(chosen))(*given), loop(gradients, chosen, given))
 
 
+@pytest.mark.parametrize(("b1", "b2"), [(0, 2), (2, 0), (0, 0)])
+@pytest.mark.parametrize("case", PUBLIC, ids=str)
+def test_vmap_of_empty_batches(case: Case, b1: int, b2: int) -> None:
+    x, y = torch.zeros(ENTRIES, b1, 5, 3), torch.zeros(ENTRIES, b2, 4, 3)
+    for paired in {False, b1 == b2}:
+
+        def distance(x: Tensor, y: Tensor, paired: bool = paired) -> Tensor:
+            return case.kernel(x, y, paired=paired)
+
+        assert vmap(distance)(x, y).shape == ((ENTRIES, b1) if paired else (ENTRIES, b1, b2))
+        found = vmap(grad(lambda x, y: distance(x, y).sum(), (0, 1)))(x, y)
+        assert [gradient.shape for gradient in found] == [x.shape, y.shape]
+
+
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_grad_vjp_and_jacrev(case: Case, paired: bool) -> None:
