@@ -19,7 +19,7 @@ from scav_kernels.ops.sinkhorn_from_cost import sinkhorn_from_cost
 from scav_kernels.ops.soft_dtw import soft_dtw, soft_dtw_alignment
 from scav_kernels.ops.soft_dtw_divergence import soft_dtw_divergence
 from scav_kernels.ops.soft_dtw_from_cost import soft_dtw_from_cost
-from scav_kernels.ops.topk import topk
+from scav_kernels.search.topk import topk
 from scav_kernels.search.index import Reader, SearchIndex, Summaries, summarise
 from scav_kernels.search.report import SearchReport
 

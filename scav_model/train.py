@@ -1,4 +1,4 @@
-"""`train(config, features)`, and `python -m scav_model.train`, also under torchrun: the same as `scav train`."""
+"""Train a model: `train(config, features)`; `python -m scav_model.train`, also under torchrun, is `scav train`."""
 
 import sys
 

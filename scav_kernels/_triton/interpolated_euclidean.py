@@ -33,7 +33,7 @@ from torch import Tensor
 from scav_kernels._triton import interpolated_euclidean_kernels as kernels
 from scav_kernels._triton import packing, paired_kernels, rows_kernels, squared_sums
 from scav_kernels._triton.packing import Chunk, Packed, Pass, Side, passes, side, whole
-from scav_kernels.ops.common import accumulation_dtype
+from scav_kernels.dtypes import accumulation_dtype
 
 # Programs that keep a large GPU busy: two to each of its multiprocessors.
 PROGRAMS = 264

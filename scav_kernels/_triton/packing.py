@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from scav_kernels._triton import rows_kernels
-from scav_kernels.ops.common import accumulation_dtype
+from scav_kernels.dtypes import accumulation_dtype
 
 SCRATCH = 256 * 2**20  # bytes
 # Offsets within a tile of weights, 128 rows of so many, fit 32 bits.

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.common import accumulation_dtype, find_op
+from scav_kernels.dtypes import accumulation_dtype
+from scav_kernels.ops.common import find_op
 
 # All-pairs entries of at most so many pairs share one paired call, which repeats each sequence for each of its pairs.
 # Larger entries take less time in a call of their own, because the pairs of a sequence share its loads.

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from scav_kernels import _C
+from scav_kernels.dtypes import accumulation_dtype
 
 LIBRARY = torch.library.Library("scav", "FRAGMENT")
 
@@ -137,10 +138,6 @@ def ground_cost(x: Tensor, y: Tensor, cost: str) -> Tensor:
         raise ValueError(f"expected cost 'euclidean', 'sqeuclidean' or 'cosine', got {cost!r}")
     distance = torch.cdist(x[None], y[None], compute_mode="donot_use_mm_for_euclid_dist")[0]
     return distance if cost == "euclidean" else distance.square()
-
-
-def accumulation_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def register_fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

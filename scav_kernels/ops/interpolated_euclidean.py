@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scav_kernels.dtypes import accumulation_dtype
 from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
 from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.common import (
-    accumulation_dtype,
     check_options,
     check_tensors,
     new_gradients,

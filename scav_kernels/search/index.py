@@ -6,7 +6,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.common import accumulation_dtype, check_tensors
+from scav_kernels.dtypes import accumulation_dtype
+from scav_kernels.ops.common import check_tensors
 from scav_kernels.search.kernels import largest_norms, segment_means, to_panels
 from scav_kernels.search.summaries import DENSE, LISTED, coarser_means, in_coordinates, principal_directions
 

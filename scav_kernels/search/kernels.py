@@ -6,7 +6,7 @@ None has a gradient. On CUDA they are made of PyTorch's own operations.
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.common import accumulation_dtype
+from scav_kernels.dtypes import accumulation_dtype
 from scav_kernels.ops.registry import METRICS
 from scav_kernels.search.summaries import ragged_segment_means
 

@@ -55,8 +55,8 @@ def train(
     """
     from scav_model import parallel
     from scav_model.data import open_features
-    from scav_model.train import CHECKPOINT
-    from scav_model.train import train as run
+    from scav_model.training import CHECKPOINT
+    from scav_model.training import train as run
 
     held_out = None if eval_features is None else open_features(eval_features)
     result = run(config, open_features(train_features), held_out, out=out, resume=resume, overwrite=overwrite)

@@ -14,8 +14,8 @@ from jsonargparse import ArgumentParser
 
 from scav_model import config_files
 from scav_model.cli import numbers, places, tree
+from scav_model.cli.exits import FAILURE, INTERRUPTED, PROGRAM, interrupted
 from scav_model.cli.models import train
-from scav_model.cli.process import FAILURE, INTERRUPTED, PROGRAM, interrupted
 from scav_model.cli.terminal import interruptible
 from scav_model.cli.tree import Commands, Group, leaves
 from scav_model.cli.words import arranged, command_of, options, positional, takes_texts

@@ -11,17 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
+from scav_model.cli.exits import FAILURE, INTERRUPTED, PROGRAM, TERMINATED, UNREAD, Terminated, interrupted
 from scav_model.escapes import json_escapes
 from scav_model.extras import explain
 
-PROGRAM = "scav"
-FAILURE, INTERRUPTED, UNREAD, TERMINATED = 1, 130, 141, 143
 # Name of the error handler of the outputs.
 ESCAPES = "scav_escapes"
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the command ends as it does after Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,13 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if stop is not None:
         raise stop
     return code
-
-
-def interrupted(command: str, stop: KeyboardInterrupt, advice: str = "") -> int:
-    """Say in one line that a command was stopped; return the exit code."""
-    terminated = isinstance(stop, Terminated)
-    print(f"{command}: {'terminated' if terminated else 'interrupted'}{advice}", file=sys.stderr)
-    return TERMINATED if terminated else INTERRUPTED
 
 
 def _run(arguments: list[str]) -> int:

@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scav_model.data.decode import DEFAULT_LIMITS, DecodeError, Limits, decode
+from scav_model.data.encoder import Array, AudioEncoder, VisualEncoder
 from scav_model.data.manifest import Clip
 from scav_model.data.pictures import Picture
 from scav_model.data.store.layout import Entry, Header, Skipped
 from scav_model.data.store.writer import SHARD_BYTES, StoreWriter
 from scav_model.data.workers import WorkerDied, WorkerError, ordered_map
-from scav_model.encoders.encoder import Array, AudioEncoder, VisualEncoder
 
 LIBRARIES = ("scav-kernels", "torch", "torchaudio", "av")
 

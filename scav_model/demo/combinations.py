@@ -27,7 +27,7 @@ from scav_model.model import AudioVisualModel
 from scav_model.objective_config import SOURCES, NegativesConfig, TasksConfig
 from scav_model.objectives import Encode
 from scav_model.retrieval import encode, evaluate
-from scav_model.train import CHECKPOINT, TrainResult, train
+from scav_model.training import CHECKPOINT, TrainResult, train
 
 RESULT = "result.json"
 FEWEST_CLIPS = 12

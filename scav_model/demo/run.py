@@ -46,7 +46,7 @@ from scav_model.distances import retrieval_distance
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from scav_model.files import remove_partial, working_in
 from scav_model.retrieval import encode, evaluate
-from scav_model.train import CHECKPOINT, train
+from scav_model.training import CHECKPOINT, train
 
 STAMP = "demo.json"
 ROWS = "rows.json"

@@ -1,6 +1,7 @@
 """What turns decoded frames and sound into steps: CLIP, BEATs, and front ends that need no download."""
 
-from scav_model.encoders.encoder import AudioEncoder, EncoderError, VisualEncoder
+from scav_model.data.encoder import AudioEncoder, VisualEncoder
+from scav_model.encoders.encoder import EncoderError
 from scav_model.encoders.specs import EncoderOptions, audio_encoder, both_encoders, visual_encoder
 
 __all__ = [

@@ -22,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.data.encoder import Array
 from scav_model.devices import to_device
-from scav_model.encoders.encoder import Array, EncoderError, choose_precision
+from scav_model.encoders.encoder import EncoderError, choose_precision
 from scav_model.encoders.weights import looks_untrained, read_checkpoint, weights_sha256
 from scav_model.files import file_sha256, write_whole
 

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scav_model.data.encoder import Array
 from scav_model.data.pictures import Picture
 from scav_model.devices import to_device
-from scav_model.encoders.encoder import Array, EncoderError, choose_precision, unchanged
+from scav_model.encoders.encoder import EncoderError, choose_precision, unchanged
 from scav_model.encoders.weights import looks_untrained, read_checkpoint, weights_sha256
 from scav_model.files import file_sha256
 

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scav_model.data.encoder import Array
 from scav_model.data.frontends import FramePatchConfig, FramePatches, LogMel, LogMelConfig
 from scav_model.data.pictures import Picture, Square
-from scav_model.encoders.encoder import Array
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scav_model.data.encoder import AudioEncoder, VisualEncoder
 from scav_model.devices import parse_device
 from scav_model.encoders.beats import BeatsEncoder
 from scav_model.encoders.clip import SPEC, ClipEncoder
-from scav_model.encoders.encoder import AudioEncoder, EncoderError, VisualEncoder
+from scav_model.encoders.encoder import EncoderError
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 
 

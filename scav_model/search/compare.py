@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import scav_kernels
-from scav_kernels.ops.topk import TopK
+from scav_kernels.search.topk import TopK
 from scav_model.data.store.layout import DTYPES
 from scav_model.distances import POOLED_COSINE, Sequences
 from scav_model.search.bounds import has_bounds

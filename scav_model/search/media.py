@@ -11,9 +11,10 @@ from torch import Tensor
 
 from scav_model.data import Features, collate
 from scav_model.data.decode import DecodeError, decode_frames, decode_sound, media_seconds
+from scav_model.data.encoder import AudioEncoder, VisualEncoder
 from scav_model.data.frontends import FramePatchConfig, LogMelConfig
 from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
-from scav_model.encoders.encoder import AudioEncoder, EncoderError, VisualEncoder
+from scav_model.encoders.encoder import EncoderError
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from scav_model.model import AudioVisualModel
 from scav_model.search.build import bad_clips, check_features, describe_features, front_end_differences

@@ -127,7 +127,7 @@ def test_blocks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, held: int) -> 
     d, dl = clips(150, 12, 40, seed=3)
     expected = topk(q, d, 7, ql, dl)
     monkeypatch.setattr(aligned, "_HELD", held)
-    monkeypatch.setattr("scav_kernels.ops.topk._QUERIES", 2)
+    monkeypatch.setattr("scav_kernels.search.topk._QUERIES", 2)
     monkeypatch.setattr("scav_kernels.search.index._CONVERTED", 37 * d[0].numel())
     for prune in ("auto", "none"):
         found = topk(q, d, 7, ql, dl, prune=prune)

@@ -8,7 +8,7 @@ import torch
 from scav_model.config import Config, LossConfig, ModelConfig, OptimConfig, RetrievalConfig
 from scav_model.data import FeatureSet
 from scav_model.probe.subject import Subject
-from scav_model.train import CHECKPOINT, train
+from scav_model.training import CHECKPOINT, train
 
 
 def make_features(clips: int, seed: int) -> FeatureSet:
