@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import reprlib
 from collections.abc import Collection
 from typing import Any, BinaryIO, NoReturn
+
+from scav_model.text import shown
 
 MAX_DEPTH = 32
 # A file of zeros takes no space on the disk, and all of it in memory.
@@ -64,8 +65,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {shown(twice)} comes twice")
+        raise ValueError(f"the key {shown(twice)} comes twice in one object; leave one")
     return values
+
+
+# Made once: a list of clips has a text per line.
+_LENIENT = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a text that a user wrote, such as a line of a list: where it is no JSON, the error says so.
+
+    Raises:
+        ValueError: not JSON, or a key that comes twice in an object; the message says where.
+    """
+    try:
+        return _LENIENT.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
+    except json.JSONDecodeError as error:
+        where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"not valid JSON: {error.msg} at {where}") from error
+    except RecursionError as error:
+        raise ValueError("not valid JSON for a list of clips: nested too deep") from error
 
 
 def _refuse(text: str) -> NoReturn:
@@ -83,11 +103,6 @@ def _integer(text: str) -> int:
     if len(text) > 20 or abs(int(text)) > MAX_INTEGER:
         raise ValueError(f"expected integers of at most 2^60, got {shown(text)}")
     return int(text)
-
-
-def shown(value: Any) -> str:
-    """A value for an error: on one line, and short."""
-    return reprlib.repr(value)
 
 
 def is_writable(text: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from scav_model.data.pictures import Picture
 from scav_model.data.store.layout import Entry, Header, Skipped
 from scav_model.data.store.writer import SHARD_BYTES, StoreWriter
 from scav_model.data.workers import WorkerDied, WorkerError, ordered_map
+from scav_model.text import printable, say
 
 LIBRARIES = ("scav-kernels", "torch", "torchaudio", "av")
 
@@ -296,18 +296,11 @@ class _Run:
     def _skip(self, skipped: Skipped) -> None:
         self.skipped.append(skipped)
         self.writer.skip(skipped)
-        tqdm.write(f"skipped {_line(skipped)}")
+        say(f"skipped {_line(skipped)}")
 
 
 def _line(skipped: Skipped) -> str:
     return printable(f"{skipped.id} ({skipped.path}): {skipped.reason}")
-
-
-def printable(text: str) -> str:
-    """One line that standard output can encode; other characters, and those that move the cursor, become escapes."""
-    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _check_share(bad: int, total: int, skipped: list[Skipped], limit: float, out: Path) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from scav_model.data.ids import label_problem, name_problem
-from scav_model.data.text_files import ManifestError, line_problem, parse_json, read_text
+from scav_model.data.text_files import ManifestError, line_problem, read_text
 from scav_model.files import write_whole
+from scav_model.strict_json import parse_json
 from scav_model.text import shown
 
 __all__ = ["BadLine", "Clip", "ManifestError", "read_manifest", "read_manifest_lenient", "write_manifest"]

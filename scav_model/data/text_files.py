@@ -1,11 +1,9 @@
-"""Reading lists of clips: their bytes, their encoding, their JSON."""
+"""Reading lists of clips: their bytes and their encoding."""
 
 from __future__ import annotations
 
 import codecs
-import json
 from pathlib import Path
-from typing import Any
 
 HEAD_BYTES = 4096  # Bytes looked at to tell a text from a binary file.
 # UTF-32 first: its little-endian mark begins like that of UTF-16.
@@ -59,31 +57,3 @@ def line_problem(line: str) -> str | None:
         if character == "\0":
             return "expected text, got a NUL byte; save the file as UTF-8"
     return None
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: not JSON, or a key that comes twice in an object; the message says where.
-    """
-    try:
-        return DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
-    except json.JSONDecodeError as error:
-        where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"not valid JSON: {error.msg} at {where}") from error
-    except RecursionError as error:
-        raise ValueError("not valid JSON for a list of clips: nested too deep") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in entries:
-            raise ValueError(f"the key {key!r} comes twice in one object; leave one")
-        entries[key] = value
-    return entries
-
-
-# Made once: a manifest has a line per clip.
-DECODER = json.JSONDecoder(object_pairs_hook=_object)

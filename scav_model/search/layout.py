@@ -21,8 +21,9 @@ from safetensors.torch import load
 from scav_model.config import Option
 from scav_model.data.store.layout import DTYPES
 from scav_model.files import open_inside, write_whole
-from scav_model.strict_json import Fields, read_json_file, shown
+from scav_model.strict_json import Fields, read_json_file
 from scav_model.tensors import load_expected
+from scav_model.text import shown
 
 FORMAT = 2
 HEADER, LOCK = "index.json", ".lock"

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from scav_model.escapes import printable_json
 from scav_model.search.align import Alignment, align
 from scav_model.search.index import SearchIndex
 from scav_model.search.search import Answer, Hit
-from scav_model.text import printable
+from scav_model.text import printable, printable_json
 
 
 def alignments(index: SearchIndex, answer: Answer, most: int | None = None) -> list[list[Alignment]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -35,7 +34,8 @@ from scav_model.search.layout import (
     read_file,
     write_file,
 )
-from scav_model.strict_json import shown
+from scav_model.tensors import read_head
+from scav_model.text import shown
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,8 @@ def _bytes(steps: Tensor) -> memoryview:
 
 
 def _begins(content: bytes, sides: Sequence[str]) -> dict[str, int]:
-    length = int.from_bytes(content[:8], "little")
-    described = json.loads(content[8 : 8 + length])
-    return {side: 8 + length + int(described[side]["data_offsets"][0]) for side in sides}
+    described, start = read_head(content)
+    return {side: start + int(described[side]["data_offsets"][0]) for side in sides}
 
 
 def check_media(media: Any) -> None:

@@ -32,7 +32,7 @@ from scav_model.data.importers.clip import (
     text_of,
 )
 from scav_model.data.importers.npy import open_npy
-from scav_model.data.text_files import parse_json
+from scav_model.strict_json import parse_json
 from scav_model.text import printable
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from scav_model.data.store.layout import ITEM_BYTES, Header, StoreError
-from scav_model.strict_json import read_json, shown
+from scav_model.strict_json import read_json
 from scav_model.tensors import load_expected, read_head
+from scav_model.text import shown
 
 Ints = NDArray[np.int64]
 # No clip has more steps.

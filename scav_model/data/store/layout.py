@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from scav_model.files import open_inside, write_whole
-from scav_model.strict_json import MAX_BYTES, Fields, read_json_file, shown
+from scav_model.strict_json import MAX_BYTES, Fields, read_json_file
+from scav_model.text import shown
 
 FORMAT = 3
 # Stores of format 2 have no checksums but those of their shards.

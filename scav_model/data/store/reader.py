@@ -29,8 +29,8 @@ from scav_model.data.store.layout import (
     StoreError,
 )
 from scav_model.files import open_inside
-from scav_model.strict_json import shown
 from scav_model.tensors import read_head
+from scav_model.text import shown
 
 # Shards mapped at a time: each holds a file open, of which systems often allow a process 1024.
 MAPPED = 512
