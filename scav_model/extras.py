@@ -25,8 +25,8 @@ EXTRAS = {
     "torchvision": "encoders",
     "h5py": "importers",
     "webdataset": "importers",
-    "datasets": "mteb",
-    "mteb": "mteb",
+    "datasets": "model,mteb",
+    "mteb": "model,mteb",
     "faiss": "search",
     "ray": "ray",
 }
@@ -37,26 +37,32 @@ class MissingPackageError(ImportError):
 
 
 @contextmanager
-def needed_by(user: str) -> Iterator[None]:
-    """Explains the error of an import in its block: `user` is who needs the package, the subject of the message.
+def needed_by(user: str, package: str | None = None, instead: str = "") -> Iterator[None]:
+    """Explain the error of an import in its block.
+
+    Args:
+        user: who needs the package, the subject of the message.
+        package: one of `EXTRAS`, to name where another is missing that it needs itself; None explains no such error.
+        instead: how to do without, the end of the message.
 
     Raises:
-        MissingPackageError: a package of `EXTRAS` is missing.
+        MissingPackageError: a package of `EXTRAS`, or one that `package` needs, is missing.
     """
     try:
         yield
     except ImportError as error:
-        explained = explain(error, user)
+        explained = explain(error, user, package, instead)
         if explained is error:
             raise
         raise explained from error
 
 
-def explain(error: ImportError, user: str) -> ImportError:
+def explain(error: ImportError, user: str, package: str | None = None, instead: str = "") -> ImportError:
     """Return the error that names the extra to install; `error` itself where it is explained, or of no extra."""
-    package = (error.name or "").partition(".")[0]
-    if isinstance(error, MissingPackageError) or package not in EXTRAS:
+    missing = (error.name or "").partition(".")[0]
+    if missing not in EXTRAS and package is not None:
+        missing = package
+    if isinstance(error, MissingPackageError) or missing not in EXTRAS:
         return error
-    return MissingPackageError(
-        f"{user} needs {package} ({error}); pip install 'scav-kernels[{EXTRAS[package]}]'", name=error.name
-    )
+    advice = f"pip install 'scav-kernels[{EXTRAS[missing]}]'" + (f", or {instead}" if instead else "")
+    return MissingPackageError(f"{user} needs {missing} ({error}); {advice}", name=error.name)

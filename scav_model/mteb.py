@@ -25,14 +25,13 @@ from scav_model.data.workers import ordered_map
 from scav_model.distances import Distance, Sequences, pooled, retrieval_distance
 from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
 from scav_model.encoders.weights import weights_sha256
+from scav_model.extras import needed_by
 from scav_model.probe.ways import Ways
 
-try:
+with needed_by("scav_model.mteb", "mteb"):
     from datasets import Audio, Dataset, Video
     from mteb.models.model_meta import ModelMeta, ScoringFunction
     from mteb.types import PromptType
-except ImportError as error:
-    raise ImportError(f"mteb is missing ({error}); pip install 'scav-kernels[model,mteb]'") from error
 
 SIDES = ("video", "audio")
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
+from scav_model.extras import needed_by
+
 LOCAL = "local"
 # Ray's own ways that nobody asked for: it reports its use, and hides the GPUs of what asks for none.
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -28,13 +30,8 @@ class ClusterError(RuntimeError):
 def import_ray() -> Any:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
+    with needed_by("work on several machines", "ray", "leave --ray out to work on this machine alone"):
         import ray
-    except ImportError as error:
-        raise ImportError(
-            f"work on several machines needs Ray ({error}); pip install 'scav-kernels[ray]'; "
-            "without --ray all is done on this machine"
-        ) from error
     return ray
 
 

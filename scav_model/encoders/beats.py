@@ -26,6 +26,7 @@ from scav_model.data.encoder import Array
 from scav_model.devices import to_device
 from scav_model.encoders.encoder import EncoderError, choose_precision
 from scav_model.encoders.weights import looks_untrained, read_checkpoint, weights_sha256
+from scav_model.extras import needed_by
 from scav_model.files import file_sha256, write_whole
 
 FREQUENCY = ("mean", "keep")
@@ -180,14 +181,9 @@ def speechbrain_beats() -> Any:
     SpeechBrain leaves stand-ins for its moved modules among the loaded ones, which warn, and import what need not be
     installed, as soon as anything looks at them, such as a debugger that lists modules. They are taken out.
     """
-    try:
+    with needed_by("BEATs", "speechbrain", "extract with --audio log_mel, which does not need it"):
         from speechbrain.lobes.models import beats
         from speechbrain.utils.importutils import LazyModule
-    except ImportError as error:
-        raise ImportError(
-            f"BEATs needs speechbrain ({error}); pip install 'scav-kernels[encoders]', "
-            "or extract with --audio log_mel, which does not"
-        ) from error
     for name, module in list(sys.modules.items()):
         # Not by isinstance, which looks at them.
         if issubclass(type(module), LazyModule):

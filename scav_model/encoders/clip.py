@@ -19,6 +19,7 @@ from scav_model.data.pictures import Picture
 from scav_model.devices import to_device
 from scav_model.encoders.encoder import EncoderError, choose_precision, unchanged
 from scav_model.encoders.weights import looks_untrained, read_checkpoint, weights_sha256
+from scav_model.extras import needed_by
 from scav_model.files import file_sha256
 
 FEATURES = ("pooled", "cls+patches")
@@ -27,13 +28,8 @@ SPEC = "clip:MODEL:WEIGHTS (a tag of open_clip or a file), clip:FOLDER, or clip:
 
 
 def import_open_clip() -> Any:
-    try:
+    with needed_by("CLIP", "open_clip", "extract with --visual patches, which does not need it"):
         import open_clip
-    except ImportError as error:
-        raise ImportError(
-            f"CLIP needs open_clip_torch and torchvision ({error}); pip install 'scav-kernels[encoders]', "
-            "or extract with --visual patches, which needs neither"
-        ) from error
     return open_clip
 
 

@@ -47,12 +47,8 @@ class WeightsAndBiases:
     """A run of a project of Weights & Biases, known by the folder, so that a resumed run goes on in it."""
 
     def __init__(self, project: str, folder: Path, config: Config) -> None:
-        try:
+        with needed_by("the setting wandb", "wandb", "leave the setting out"):
             import wandb
-        except ImportError as error:
-            raise ImportError(
-                'wandb names a project, but the package is missing; pip install "scav-kernels[wandb]", or leave it out'
-            ) from error
         name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
         self.run = wandb.init(
             project=project, id=name, name=folder.name, dir=str(folder), config=to_dict(config), resume="allow"

@@ -23,6 +23,7 @@ from scav_model.data.importers.clip import (
     split_name,
     text_of,
 )
+from scav_model.extras import needed_by
 from scav_model.text import printable
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
@@ -33,10 +34,8 @@ FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6:
 
 def read_hdf5(source: Path, config: ImportConfig, passed_over: Counter[str]) -> Generator[ImportedClip]:
     """Yield the clips of a file, or of those below a folder."""
-    try:
+    with needed_by("HDF5", "h5py"):
         import h5py
-    except ImportError as error:
-        raise ImportError(f"HDF5 needs h5py ({error}); pip install 'scav-kernels[importers]'") from error
     for path in files_of(source, SUFFIXES, passed_over):
         name = file_name(path, source)
         try:
