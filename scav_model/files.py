@@ -7,10 +7,12 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from scav_model.text import shown
 
 # Held by the process that writes to a folder.
 LOCK = ".lock"
@@ -96,6 +98,12 @@ def write_figure(path: Path, figure: Any) -> None:
         figure.savefig(file, format="png", dpi=150)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it lies in; one that exists stays as it is."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable: until then a renamed file may have its old name after a crash."""
     if os.name != "posix":
@@ -136,7 +144,7 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
         ValueError: the name leads out of the folder, or is that of a link, a folder, a pipe or a device.
     """
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ValueError(f"expected the plain name of a file in {folder}, got {name[:80]!r}")
+        raise ValueError(f"expected the plain name of a file in {folder}, got {shown(name)}")
     path = folder / name
     # Looked at first, for opening a device may do something.
     if not stat.S_ISREG(path.lstat().st_mode):
@@ -161,8 +169,7 @@ def working_in(folder: Path, work: str) -> Iterator[None]:
     Raises:
         FolderInUseError: another process holds the folder.
     """
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / LOCK
     descriptor = _lock_file(path)
     if descriptor is None:
@@ -179,10 +186,21 @@ def working_in(folder: Path, work: str) -> Iterator[None]:
             os.close(descriptor)
 
 
+def is_partial(path: Path) -> bool:
+    """Return whether a file is what a process was writing, or left when it was killed."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
+
+
 def remove_partial(folder: Path) -> None:
     """Removes what killed processes left of files that they were writing; nobody may be writing there."""
-    for partial in folder.glob(f".*{PARTIAL}"):
-        partial.unlink(missing_ok=True)
+    remove_unlisted(folder, (), ())
+
+
+def remove_unlisted(folder: Path, prefixes: tuple[str, ...], listed: Collection[str]) -> None:
+    """Remove what killed processes left: partial files, and files with these prefixes that are not listed."""
+    for path in folder.iterdir():
+        if is_partial(path) or (path.name.startswith(prefixes) and path.name not in listed):
+            path.unlink(missing_ok=True)
 
 
 def _lock_file(path: Path) -> int | None:

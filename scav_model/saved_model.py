@@ -16,7 +16,7 @@ from scav_model.checkpoint_file import load
 from scav_model.config import Config, from_dict, to_dict
 from scav_model.encoders.weights import weights_sha256
 from scav_model.extras import needed_by
-from scav_model.files import replacing, write_text, writing
+from scav_model.files import make_folder, replacing, write_text
 
 with needed_by("reading models"):
     from safetensors import safe_open
@@ -112,8 +112,7 @@ def write_folder(folder: Path, config: Config, weights: Mapping[str, Tensor]) ->
         WEIGHTS_SHA256: weights_sha256(weights),
         CONFIG_SHA256: settings_sha256(settings),
     }
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with replacing(folder / WEIGHTS) as file:
         file.write(save(dict(weights), metadata=metadata))
     write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")

@@ -294,14 +294,14 @@ def manifest_folder(media: Path, *, out: Path, split: str = "test") -> None:
 def _write(listing: "Listing", out: Path) -> None:
     from scav_model.data.ids import ids_sha256, write_ids
     from scav_model.data.manifest import write_manifest
-    from scav_model.files import write_whole
+    from scav_model.files import make_folder, write_whole
     from scav_model.text import say
 
     ids = [clip.id for clip in listing.clips]
     missing = out.with_name(f"{out.stem}.missing.txt")
     if not ids:
         raise ValueError(f"{listing.summary()}: no manifest written; is it the right folder of media files?")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_manifest(out, listing.clips)
     write_ids(out.with_name(f"{out.stem}.ids.txt"), ids)
     write_whole(missing, "".join(f"{name}\n" for name in listing.missing).encode())

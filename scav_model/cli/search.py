@@ -289,7 +289,7 @@ def search(
     """
     from scav_model.cluster.search import search_workers
     from scav_model.devices import to_device
-    from scav_model.files import write_text
+    from scav_model.files import make_folder, write_text
     from scav_model.search import SearchIndex
     from scav_model.search import search as find
     from scav_model.search.page import as_html
@@ -301,7 +301,7 @@ def search(
     check_metric(opened, metric)
     asked = _queries(opened, query, batch, features, side, checkpoint, {"video": visual, "audio": audio}, device)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
     with search_workers(ray, opened, workers, gpus_per_worker) as made:
         answer = find(opened, asked, k, mode=mode, candidates=candidates, workers=made)
     for note in answer.notes:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from scav_model.files import replacing
+from scav_model.files import make_folder, replacing
 from scav_model.text import shown
 
 
@@ -90,7 +90,7 @@ class FeatureSet:
             "video_lengths": self.video_lengths,
             "audio_lengths": self.audio_lengths,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing(path) as file:
             file.write(save(tensors, metadata={"ids": json.dumps(self.ids)}))
 

@@ -24,6 +24,11 @@ def name_problem(key: str, value: object) -> str | None:
     return None
 
 
+def are_names(values: Sequence[str]) -> bool:
+    """Return whether a store can hold all of these texts as ids: `name_problem` of many, at once."""
+    return all(values) and "".join(values).isprintable()
+
+
 def label_problem(value: object) -> str | None:
     """Return why a store cannot hold `value` as a label, or None if it can."""
     if not isinstance(value, str):

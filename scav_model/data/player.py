@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from scav_model.data.batches import Batch
-from scav_model.data.decode import DecodeError, Media, decode
+from scav_model.data.decode import DEFAULT_LIMITS, DecodeError, Limits, Media, decode
 from scav_model.data.excerpts import Excerpts, cut_features, play
 from scav_model.data.frontends import FramePatchConfig, FramePatches, LogMel, LogMelConfig
 from scav_model.data.manifest import Clip, read_manifest
@@ -91,8 +91,17 @@ class Player:
         return {name: found.get(name) or self.decoded[name] for name in ids}
 
 
-def plain_player(manifest: Path | str, frame_rate: float, threads: int | None = None) -> Player:
-    """With the front ends that need no download; frame_rate is in frames per second."""
+def plain_player(
+    manifest: Path | str, frame_rate: float, threads: int | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Player:
+    """Return a player with the front ends that need no download.
+
+    Args:
+        manifest: Where the clips' media files are.
+        frame_rate: Frames per second.
+        threads: As `Player` takes it.
+        limits: Bounds on what a clip may decode to.
+    """
     frames, audio = FramePatchConfig(), LogMelConfig()
 
     def read(clip: Clip) -> Media:
@@ -104,11 +113,12 @@ def plain_player(manifest: Path | str, frame_rate: float, threads: int | None = 
             sample_rate=audio.sample_rate,
             start=clip.start,
             duration=clip.duration,
+            limits=limits,
         )
 
     return Player(manifest, read, FramePatches(frames), LogMel(audio), threads)
 
 
-def cutter(manifest: Path | str | None, frame_rate: float) -> Cut:
-    """A player of the manifest's clips, or, without one, the approximation on stored features."""
-    return cut_features if manifest is None else plain_player(manifest, frame_rate)
+def cutter(manifest: Path | str | None, frame_rate: float, limits: Limits = DEFAULT_LIMITS) -> Cut:
+    """Return a player of the manifest's clips, or, without one, the approximation on stored features."""
+    return cut_features if manifest is None else plain_player(manifest, frame_rate, limits=limits)

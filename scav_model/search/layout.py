@@ -26,7 +26,7 @@ from scav_model.tensors import load_expected
 from scav_model.text import shown
 
 FORMAT = 2
-HEADER, LOCK = "index.json", ".lock"
+HEADER = "index.json"
 # Of the other files, all of which are in the index's folder.
 NAMES = re.compile(r"(shard|deleted|directions)-[0-9]+(\.[a-z]+)+")
 SIDES = ("video", "audio")

@@ -20,6 +20,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.data.ids import are_names
 from scav_model.data.store.layout import DTYPES
 from scav_model.search import flat
 from scav_model.search.layout import (
@@ -211,7 +212,7 @@ class ShardReader:
     def ids(self) -> list[str]:
         if self._ids is None:
             found = self._lines("ids")
-            if not all(found) or not "".join(found).isprintable():
+            if not are_names(found):
                 raise self._damaged("expected ids of printable characters")
             self._ids = found
         return self._ids

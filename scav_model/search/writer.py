@@ -19,14 +19,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.data.ids import name_problem
 from scav_model.data.store.layout import DTYPES
-from scav_model.files import lock
+from scav_model.files import LOCK, is_partial, lock, make_folder, remove_unlisted
 from scav_model.search.bounds import has_bounds, make_bounds, principal_directions
 from scav_model.search.flat import import_faiss
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import (
-    HEADER,
-    LOCK,
     SHARD_BYTES,
     Header,
     SearchIndexError,
@@ -70,7 +69,7 @@ class IndexWriter:
         """Make an empty index in a new or empty folder."""
         folder = Path(folder)
         import_faiss()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # Before the lock is made, so that a mistyped folder stays as it is; and after, in case of others.
         _check_empty(folder)
         held = _lock(folder)
@@ -91,8 +90,8 @@ class IndexWriter:
         """
         if clip.id in self.ids:
             raise SearchIndexError(f"{clip.id!r} is in the index already; delete it first, or give another id")
-        if not clip.id or not clip.id.isprintable():
-            raise SearchIndexError(f"expected an id of printable characters, got {clip.id!r}")
+        if problem := name_problem("id", clip.id):
+            raise SearchIndexError(problem)
         try:
             check_media(clip.media)
             orjson.dumps(clip.media)
@@ -227,11 +226,8 @@ class IndexWriter:
 
     def _clear(self) -> None:
         """Take away what the header does not list."""
-        listed = {HEADER, LOCK, *(file.name for file in self.header.files())}
-        for path in self.folder.iterdir():
-            ours = path.name.startswith(("shard-", "deleted-", "directions-")) or path.name.endswith(".partial")
-            if ours and path.name not in listed:
-                path.unlink()
+        listed = {file.name for file in self.header.files()}
+        remove_unlisted(self.folder, ("shard-", "deleted-", "directions-"), listed)
 
     def close(self) -> None:
         os.close(self._lock)
@@ -250,7 +246,7 @@ class IndexWriter:
 
 
 def _check_empty(folder: Path) -> None:
-    others = [path.name for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(".partial")]
+    others = [path.name for path in folder.iterdir() if path.name != LOCK and not is_partial(path)]
     if others:
         raise SearchIndexError(f"{folder} is not empty, it holds {others[0]}; choose another folder")
 

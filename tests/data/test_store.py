@@ -1,6 +1,8 @@
 """The feature store: what is written is read, whatever happens in between."""
 
+import errno
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -204,7 +206,7 @@ def test_bad_clips_are_refused_and_unusable_ones_named(tmp_path: Path) -> None:
         good, video, audio = clips()[0]
         with pytest.raises(StoreError, match=r"video of 'clip-0': expected \(steps, 4\), got \(3, 5\)"):
             writer.add(good, torch.zeros(3, 5), audio)
-        with pytest.raises(StoreError, match="printable characters, got 'a"):
+        with pytest.raises(StoreError, match=r"printable characters .*, got 'a"):
             writer.add(Entry("a\nb", "train", 1.0), video, audio)
         assert writer.add(good, video * torch.nan, audio) == "video features are not finite in float16"
         assert writer.add(good, video, audio + 1e6) == "audio features are not finite in float16"
@@ -250,3 +252,33 @@ def test_two_hundred_thousand_lines_are_a_handful_of_arrays() -> None:
     again = Columns.of_index(columns.to_index(b"m"), b"m")
     assert again is not None
     assert again.ids == columns.ids
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", "skipped.jsonl", "header.json", "shard-00000.safetensors"])
+def test_a_full_disk_names_the_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = StoreWriter(tmp_path / "store", header())
+    writer.add(*clips()[0])
+    writer.skip(Skipped("other", "other.mp4", "no sound"))
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if name in Path(f"/proc/self/fd/{descriptor}").readlink().name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="the disk is full; make room, then repeat") as caught:
+        writer.commit()
+    assert caught.value.filename == str(tmp_path / "store" / name)
+    monkeypatch.setattr(os, "fsync", sync)
+    # What a full disk interrupted may be done again.
+    with writer:
+        pass
+    assert FeatureStore.open(tmp_path / "store").ids == ["clip-0"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file") as caught:
+        StoreWriter(tmp_path / "file" / "store", header())
+    assert str(tmp_path / "file") in str(caught.value.filename)

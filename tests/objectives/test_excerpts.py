@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scav_model.data import Batch, collate, open_features
-from scav_model.data.decode import Media
+from scav_model.data.decode import Limits, Media
 from scav_model.data.excerpts import Excerpts, cut_features, play
 from scav_model.data.extract import ExtractionConfig, extract
 from scav_model.data.manifest import Clip, read_manifest, write_manifest
@@ -219,6 +219,9 @@ def test_clips_that_cannot_be_played_are_named(clip_file, tmp_path):
     known = numbered([20], [20])
     known.ids = ["clip"]
     with pytest.raises(ValueError, match="the features have 1 and 1 numbers per step"):
+        player(known, part, part)
+    player = plain_player(manifest, 12.5, threads=1, limits=Limits(max_seconds=1e-3))
+    with pytest.raises(ValueError, match=r"clip 'clip' cannot be played, .*max_seconds"):
         player(known, part, part)
     clip_file.write_bytes(b"no film")
     player = plain_player(manifest, 12.5, threads=1)

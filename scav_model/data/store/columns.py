@@ -14,6 +14,7 @@ import orjson
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from scav_model.data.ids import are_names, name_problem
 from scav_model.data.store.layout import ITEM_BYTES, Header, StoreError
 from scav_model.strict_json import read_json
 from scav_model.tensors import load_expected, read_head
@@ -175,7 +176,7 @@ class Columns:
         for seconds in (self.seconds, self.start):
             if not (seconds.min() >= 0 and math.isfinite(seconds.max())):
                 raise StoreError(f"expected seconds of 0 or more, got {seconds.min()} to {seconds.max()}")
-        if not (all(self.ids) and "".join(self.ids).isprintable()):
+        if not are_names(self.ids):
             raise StoreError("expected ids of printable characters")
 
 
@@ -200,8 +201,8 @@ def _check_line(clip: Any) -> None:
         if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
             raise ValueError(f"expected {name} to be 0 or more, got {shown(seconds)}")
     name, label, path = clip["id"], clip["label"], clip.get("path", "")
-    if type(name) is not str or not name or not name.isprintable():
-        raise ValueError(f"expected an id of printable characters, got {shown(name)}")
+    if problem := name_problem("id", name):
+        raise ValueError(problem)
     if type(clip["split"]) is not str or type(clip["shard"]) is not str or not (label is None or type(label) is str):
         raise ValueError("expected shard, split and label to be text")
     if type(path) is not str or "\0" in path:

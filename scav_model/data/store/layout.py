@@ -18,12 +18,11 @@ from scav_model.text import shown
 FORMAT = 3
 # Stores of format 2 have no checksums but those of their shards.
 READABLE = (2, FORMAT)
-HEADER, MANIFEST, SKIPPED, INDEX, LOCK = (
+HEADER, MANIFEST, SKIPPED, INDEX = (
     "header.json",
     "manifest.jsonl",
     "skipped.jsonl",
     "index.safetensors",
-    ".lock",
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ITEM_BYTES = {name: dtype.itemsize for name, dtype in DTYPES.items()}

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.data.ids import name_problem
 from scav_model.data.store.layout import (
     DTYPES,
     EMPTY_SHA256,
     HEADER,
     INDEX,
-    LOCK,
     MANIFEST,
     SKIPPED,
     Entry,
@@ -30,7 +30,7 @@ from scav_model.data.store.layout import (
     shard_name,
 )
 from scav_model.data.store.reader import manifest_columns, read_columns, read_list, read_skipped
-from scav_model.files import lock, write_whole
+from scav_model.files import LOCK, is_partial, lock, make_folder, remove_partial, remove_unlisted, write_whole, writing
 from scav_model.strict_json import is_writable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class StoreWriter:
             raise StoreError(f"expected shard_bytes to be at least 1, got {shard_bytes}")
         self.folder, self.shard_bytes = Path(folder), shard_bytes
         self._dtype = DTYPES[header.dtype]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.done: set[str] = set()
         self.skipped: set[str] = set()
         held = lock(self.folder / LOCK)
@@ -86,10 +86,10 @@ class StoreWriter:
         if not os.path.lexists(self.folder / HEADER):
             if others := [path.name for path in self.folder.iterdir() if not _is_beginning(path)]:
                 raise StoreError(f"{self.folder} is no feature store and holds {others[0]}; choose another folder")
-            for path in self.folder.glob(".*.partial"):
-                path.unlink()
+            remove_partial(self.folder)
             for name in (MANIFEST, SKIPPED):
-                (self.folder / name).write_bytes(b"")
+                with writing(self.folder / name):
+                    (self.folder / name).write_bytes(b"")
             header.write(self.folder)
             return header
         found = Header.read(self.folder)
@@ -106,20 +106,19 @@ class StoreWriter:
 
     def _clear(self, header: Header) -> None:
         """Take away what a killed process left beyond the header."""
-        listed = {shard.name for shard in header.shards}
-        for path in self.folder.iterdir():
-            if path.name.endswith(".partial") or (path.name.startswith("shard-") and path.name not in listed):
-                path.unlink()
+        remove_unlisted(self.folder, ("shard-",), {shard.name for shard in header.shards})
         for name, valid in _lists(header):
-            if (self.folder / name).stat().st_size > valid:
-                os.truncate(self.folder / name, valid)
+            path = self.folder / name
+            if path.stat().st_size > valid:
+                with writing(path):
+                    os.truncate(path, valid)
 
     def add(self, entry: Entry, video: Tensor, audio: Tensor) -> str | None:
         """Take a clip's video (N, Dv) and audio (M, Da), float32. Returns why it was not taken, None if it was."""
         if entry.id in self.done:
             raise StoreError(f"{entry.id!r} is in the store already; ids must be unique")
-        if not entry.id.isprintable() or not entry.id:
-            raise StoreError(f"expected an id of printable characters, got {entry.id!r}")
+        if problem := name_problem("id", entry.id):
+            raise StoreError(problem)
         stored = []
         for side, steps, dim in (
             ("video", video, self.header.video["dim"]),
@@ -150,7 +149,8 @@ class StoreWriter:
         self._hashes[SKIPPED] = hashlib.sha256()
         self.header.skipped_bytes, self.header.skipped_sha256 = 0, EMPTY_SHA256
         self.header.write(self.folder)
-        os.truncate(self.folder / SKIPPED, 0)
+        with writing(self.folder / SKIPPED):
+            os.truncate(self.folder / SKIPPED, 0)
 
     def commit(self) -> None:
         """Bring what was taken to the disk: shard, lists, and last the header, which makes them count.
@@ -210,7 +210,8 @@ class StoreWriter:
     def _append(self, name: str, valid: int, lines: list[bytes]) -> Hash:
         """Put lines after the first `valid` bytes of a list, on the disk; the hash of all that is valid then."""
         content = b"".join(line + b"\n" for line in lines)
-        with (self.folder / name).open("r+b") as file:
+        path = self.folder / name
+        with writing(path), path.open("r+b") as file:
             file.truncate(valid)
             file.seek(valid)
             file.write(content)
@@ -262,4 +263,4 @@ def _is_beginning(path: Path) -> bool:
     """Whether a file is what a process leaves that was killed before it wrote the first header."""
     if path.name in (MANIFEST, SKIPPED):
         return path.stat().st_size == 0
-    return path.name == LOCK or path.name.endswith(".partial")
+    return path.name == LOCK or is_partial(path)
