@@ -4,13 +4,6 @@
 
 namespace scav::SCAV_LEVEL {
 
-// What an unreachable cell holds: large, and still finite after any sum of costs.
-template <class T>
-inline constexpr T kUnreachable = std::numeric_limits<T>::max() / 16;
-// What every reached cell is below, even where negative costs follow an unreachable one.
-template <class T>
-inline constexpr T kReached = kUnreachable<T> / 2;
-
 // Per-lane ends and bands of a set of pairs. A Sakoe-Chiba band of radius r lets t - s lie in
 // [-r - max(n - m, 0), r + max(m - n, 0)], as tslearn.metrics builds it for lengths n and m.
 template <class T>

@@ -1,6 +1,7 @@
 // scav::dtw and scav::dtw_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
 #include "cpu/op.h"
+#include "shared/dtw.h"
 
 #define SCAV_KERNELS "cpu/dtw.inl"
 #include "cpu/foreach_level.h"
@@ -15,9 +16,9 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
   const Inputs inputs = check_inputs("dtw", x, y, x_lengths, y_lengths, cost, paired);
   check_band("dtw", band);
   at::Tensor out = inputs.new_result();
-  // What follows a path's end is its end mark again, so that equal calls return equal tensors.
-  at::Tensor path = at::full(
-      save_path ? inputs.result_shape({inputs.steps_x() + inputs.steps_y()}) : std::vector<int64_t>{0}, 3, at::kByte);
+  at::Tensor path =
+      at::full(save_path ? inputs.result_shape({inputs.steps_x() + inputs.steps_y()}) : std::vector<int64_t>{0},
+               kPathEnd, at::kByte);
   if (inputs.empty()) {
     return {out, path};
   }
@@ -59,9 +60,8 @@ std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const s
   const GivenCosts costs = check_costs("dtw_from_cost", cost, x_lengths, y_lengths);
   check_band("dtw_from_cost", band);
   at::Tensor out = costs.new_result();
-  // What follows a path's end is its end mark again, so that equal calls return equal tensors.
   at::Tensor path = at::full(
-      save_path ? costs.result_shape(costs.steps_x() + costs.steps_y()) : std::vector<int64_t>{0}, 3, at::kByte);
+      save_path ? costs.result_shape(costs.steps_x() + costs.steps_y()) : std::vector<int64_t>{0}, kPathEnd, at::kByte);
   if (costs.empty()) {
     return {out, path};
   }
@@ -79,11 +79,11 @@ void add_along_path(const GivenCosts& costs, int64_t pair, T grad, const uint8_t
   int64_t s = costs.length_x(pair) - 1, t = costs.length_y(pair) - 1;
   for (; s >= 0 && t >= 0; ++path) {
     cells[s * costs.steps_y() + t] = grad;
-    if (*path >= baseline::kPathEnd) {
+    if (*path >= kPathEnd) {
       break;
     }
-    s -= *path != baseline::kLeft;
-    t -= *path != baseline::kUp;
+    s -= *path != kLeft;
+    t -= *path != kUp;
   }
 }
 

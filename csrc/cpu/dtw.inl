@@ -1,4 +1,4 @@
-// DTW on the CPU at one SIMD level (foreach_level.h): no include guard.
+// DTW on the CPU, at one SIMD level: r[s, t] = c[s, t] + min(r[s-1, t-1], r[s-1, t], r[s, t-1]).
 
 #include "cpu/simd.inl"
 #include "cpu/gemm.inl"
@@ -8,9 +8,22 @@
 #include "cpu/pairs.inl"
 #include "cpu/alignment.inl"
 #include "cpu/given.inl"
-#include "cpu/dtw_cell.inl"
 
 namespace scav::SCAV_LEVEL {
+
+template <class V>
+SCAV_INLINE V dtw_cell(V cost, V diagonal, V up, V left) {
+  return cost + vmin(vmin(diagonal, up), left);
+}
+
+// The code of the step (shared/dtw.h), lane by lane.
+template <class T, int W>
+SCAV_INLINE Vec<IntOf<T>, W> dtw_step(Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) {
+  using I = Vec<IntOf<T>, W>;
+  const I straight = (diagonal <= up) & (diagonal <= left);
+  const I side = up <= left ? I{} + IntOf<T>(kUp) : I{} + IntOf<T>(kLeft);
+  return straight ? I{} + IntOf<T>(kDiagonal) : side;
+}
 
 // Walks optimal paths backwards, lane by lane, through the stretches in which the steps were recorded.
 struct PathWalker {

@@ -71,9 +71,4 @@ void gemm(int64_t m, int64_t n, int64_t k, int64_t stride_a, int64_t stride_b, i
   }
 }
 
-// |x|^2 + |y|^2 - 2 <x, y> keeps few digits where it is smaller than this share of |x|^2 + |y|^2. Such cells are rare,
-// and are computed again from the difference of the rows, forward and backward.
-template <class T>
-inline constexpr T kNear = T(1) / 256;
-
 }  // namespace scav::SCAV_LEVEL

@@ -9,7 +9,7 @@
 
 #include "cpu/library_gemm.h"
 #include "cpu/parallel.h"
-#include "shared/smallest_norm.h"
+#include "shared/constants.h"
 
 namespace scav {
 

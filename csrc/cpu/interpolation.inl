@@ -1,5 +1,5 @@
 // Linear interpolation of n steps at m places, as torch.nn.functional.interpolate(mode="linear", align_corners=False).
-// Included once per SIMD level or device: no include guard.
+// Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
 

@@ -23,6 +23,7 @@
 #include "cpu/layout.h"
 #include "cpu/library_gemm.h"
 #include "cpu/parallel.h"
+#include "shared/constants.h"
 
 namespace scav {
 

@@ -26,10 +26,6 @@ int64_t sinkhorn_rows(const Source& tile) {
   return std::clamp<int64_t>(cells / tile.columns(), 1, tile.rows());
 }
 
-// Below every potential and exponent that occurs, and still finite after a sum: its exponentials are 0.
-template <class T>
-inline constexpr T kMasked = -std::numeric_limits<T>::max() / 16;
-
 // Adds the shares of rows [first, end) to sum_i exp(F[i] - S[i, j]) = sums[j] * exp(peaks[j]), for a row of `width`
 // columns. Start from sums of 0 and masked peaks.
 template <class T>
@@ -56,8 +52,7 @@ template <class T, class Source>
 class SinkhornPair {
   static constexpr int w = kWidth<T>;
   using V = Vec<T, w>;
-  // u and v are absorbed beyond this. Cells of K that underflowed are then still below rounding.
-  static constexpr T kLargest = sizeof(T) == 4 ? T(1e8) : T(1e60);
+  static constexpr T kLargest = kLargestScaling<T>;
 
  public:
   SinkhornPair(const Source& tile, double epsilon)

@@ -14,6 +14,8 @@
 #include <string>
 #include <utility>
 
+#include "shared/constants.h"
+
 #define SCAV_DEVICE __device__ __forceinline__
 
 namespace scav::device {
@@ -22,16 +24,6 @@ using Stream = cudaStream_t;
 
 inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
-
-// What an unreachable cell holds: large, and still finite after any sum of costs. What every reached cell is below.
-template <class T>
-inline constexpr T kUnreachable = std::numeric_limits<T>::max() / 16;
-template <class T>
-inline constexpr T kReached = kUnreachable<T> / 2;
-// Squared distances below this share of |x|^2 + |y|^2 have lost digits in |x|^2 + |y|^2 - 2 <x, y>, and are computed
-// again from the difference of the rows, forward and backward.
-template <class T>
-inline constexpr T kNear = T(1) / 256;
 
 template <class I>
 constexpr I ceil_div(I value, I by) {

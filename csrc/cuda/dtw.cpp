@@ -2,6 +2,7 @@
 
 #include "cuda/op.h"
 #include "cuda/dtw_scratch.h"
+#include "shared/dtw.h"
 
 namespace scav::device {
 namespace {
@@ -30,8 +31,7 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
   check_band("dtw", band);
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
   at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
-  // What follows a path's end is its end mark again, so that equal calls return equal tensors.
-  at::Tensor path = at::full(save_path ? inputs.result_shape({n + m}) : std::vector<int64_t>{0}, 3,
+  at::Tensor path = at::full(save_path ? inputs.result_shape({n + m}) : std::vector<int64_t>{0}, kPathEnd,
                              inputs.options().dtype(at::kByte));
   if (inputs.empty()) {
     return {out, path};
@@ -83,9 +83,8 @@ std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const s
   check_band("dtw_from_cost", band);
   const int64_t n = costs.steps_x(), m = costs.steps_y();
   at::Tensor out = at::empty(costs.result_shape(), costs.options());
-  // What follows a path's end is its end mark again, so that equal calls return equal tensors.
-  at::Tensor path =
-      at::full(save_path ? costs.result_shape({n + m}) : std::vector<int64_t>{0}, 3, costs.options().dtype(at::kByte));
+  at::Tensor path = at::full(save_path ? costs.result_shape({n + m}) : std::vector<int64_t>{0}, kPathEnd,
+                             costs.options().dtype(at::kByte));
   uint8_t* const paths = save_path ? path.mutable_data_ptr<uint8_t>() : nullptr;
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "dtw_from_cost", [&] {
     DtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, costs.options(), paths);

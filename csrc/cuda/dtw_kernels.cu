@@ -5,13 +5,11 @@
 #include <type_traits>
 
 #include "cuda/fused.h"
+#include "shared/dtw.h"
 
 namespace scav::device {
 
 namespace {
-
-// The step that leads to a cell on an optimal path. Ties take the diagonal, then s - 1, then t - 1.
-constexpr int kDiagonal = 0, kUp = 1, kLeft = 2, kPathEnd = 3;
 
 // Two bits for each of K cells.
 template <int K>

@@ -1,7 +1,7 @@
 // Rows of features, and given costs, around the reducers on a GPU.
 
 #include "cuda/rows.h"
-#include "shared/smallest_norm.h"
+#include "shared/constants.h"
 
 namespace scav::device {
 

@@ -7,10 +7,6 @@
 
 namespace scav::device {
 
-// Below every potential and exponent that occurs, and still finite after a sum: its exponentials are 0.
-template <class T>
-inline constexpr T kMasked = -std::numeric_limits<T>::max() / 16;
-
 // Where a pair's K is held: spread over the registers of a block that covers 32 x 32, 64 x 64 or 128 x 128 steps, or in
 // memory, from where the caches serve it, or nowhere.
 enum class KernelPlace { registers_32, registers_64, registers_128, memory, none };

@@ -12,10 +12,6 @@ namespace scav::device {
 
 namespace {
 
-// u and v are absorbed beyond this. Cells of K that underflowed are then still below rounding.
-template <class T>
-inline constexpr T kLargest = sizeof(T) == 4 ? T(1e8) : T(1e60);
-
 // Threads and, of shared memory, elements for sums over the block.
 inline constexpr int kMemoryThreads = 256, kMostBlockWarps = kMemoryThreads / kWarp;
 
@@ -329,7 +325,7 @@ class Sinkhorn {
     error_ = block_sum(error, sums_) / T(n_);
   }
 
-  SCAV_DEVICE static bool within_range(T value) { return value < kLargest<T> && value > 1 / kLargest<T>; }
+  SCAV_DEVICE static bool within_range(T value) { return value < kLargestScaling<T> && value > 1 / kLargestScaling<T>; }
 
   // F + log u, G + log v
   SCAV_DEVICE void absorb() {

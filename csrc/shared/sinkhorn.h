@@ -1,9 +1,18 @@
 #pragma once
-// Options of Sinkhorn's iterations.
+// Options, report and constants of Sinkhorn's iterations, on every device.
 
 #include <cstdint>
+#include <limits>
 
 namespace scav {
+
+// Below every potential and exponent that occurs, and still finite after a sum: its exponentials are 0.
+template <class T>
+inline constexpr T kMasked = -std::numeric_limits<T>::max() / 16;
+
+// u and v are absorbed beyond this. Cells of K that underflowed are then still below rounding.
+template <class T>
+inline constexpr T kLargestScaling = sizeof(T) == 4 ? T(1e8) : T(1e60);
 
 struct SinkhornOptions {
   double epsilon;
