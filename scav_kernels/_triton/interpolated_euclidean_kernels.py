@@ -19,7 +19,7 @@ import triton.language as tl
 
 from scav_kernels._triton.rows_kernels import resampled, rounded_to_tf32, takes
 
-# Where ‖x‖² + ‖y‖² − 2⟨x, y⟩ is smaller than this share of the norms, start from x − y: kNear of csrc/shared/constants.h.
+# Where ‖x‖² + ‖y‖² − 2⟨x, y⟩ is below this share of the norms, start from x − y: kNear of csrc/shared/constants.h.
 NEAR = tl.constexpr(1 / 256)
 # Row tiles that run side by side, so that their targets stay in L2.
 BAND = tl.constexpr(16)
