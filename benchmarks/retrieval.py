@@ -31,8 +31,8 @@ from scav_model import checkpoint, retrieval
 from scav_model.config import Config
 from scav_model.data import open_features
 from scav_model.distances import Distance, Sequences, retrieval_distance
+from scav_model.experiments.probes.subject import Subject
 from scav_model.probe.efficiency import run_efficiency
-from scav_model.probe.subject import Subject
 from scav_model.probe.ways import Found, Ways, means, share_found
 
 SYSTEMS = {"interpolated_euclidean": "scav_euclidean", "dtw": "scav_dtw", "sinkhorn": "scav_wasserstein"}

@@ -29,7 +29,7 @@ def combinations(
         resume: Keep what an earlier run with these settings left in the folder and go on from there.
         threads: CPU threads to train with; null takes as many as PyTorch does.
     """
-    from scav_model.demo.combinations import run_combinations
+    from scav_model.experiments.demo.combinations import run_combinations
 
     run_combinations(
         features=features,

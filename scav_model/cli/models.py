@@ -29,7 +29,7 @@ def demo(
         resume: Keep what an earlier, interrupted run left in the folder and go on from there.
         threads: CPU threads to train with and processes to render and decode with; null is one per core.
     """
-    from scav_model.demo.run import run_demo
+    from scav_model.experiments.demo.run import run_demo
 
     run_demo(out=out, seeds=seeds, quick=quick, seed=seed, resume=resume, threads=threads)
 
@@ -151,7 +151,7 @@ def reproduce(
         seed: Seed of the weights, of the order of the clips and of dropout.
         resume: Keep what an earlier, interrupted run left in the folder and go on from there.
     """
-    from scav_model.reproduce import reproduce as run
+    from scav_model.experiments.reproduce import reproduce as run
 
     run(
         dataset,

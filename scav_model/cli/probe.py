@@ -43,7 +43,7 @@ def temporal(
         out: Folder for results.json (written after every cell), table.md and recall.png.
         metrics: Distances to search by: pooled_cosine, or metrics of scav_kernels.cdist.
         options: Keyword arguments by metric, {soft_dtw: {gamma: 0.1}}; without any, a metric takes the checkpoint's.
-        transformations: What is done to the clips' time; scav_model.probe.transforms defines each.
+        transformations: What is done to the clips' time; scav_model.experiments.probes.transforms defines each.
         strengths: How much of it, from 0 (nothing) to 1; 0 is always among them.
         side: Modality whose clips are transformed, all of them; the other stays as it is.
         where: Transform the features that the encoder reads, or the encoded steps.
@@ -54,8 +54,8 @@ def temporal(
         resume: Keep the finished cells of an earlier run with the same settings; metrics, strengths may be added.
         overwrite: Start anew although the folder holds results.
     """
-    from scav_model.probe.subject import Subject
-    from scav_model.probe.temporal import run_temporal
+    from scav_model.experiments.probes.subject import Subject
+    from scav_model.experiments.probes.temporal import run_temporal
 
     run_temporal(
         Subject.load(checkpoint, features, clips, batch_size, device),
@@ -111,8 +111,8 @@ def ablation(
         resume: Keep the finished cells of an earlier run with the same settings; metrics, lengths may be added.
         overwrite: Start anew although the folder holds results.
     """
-    from scav_model.probe.ablation import run_ablation
-    from scav_model.probe.subject import Subject
+    from scav_model.experiments.probes.ablation import run_ablation
+    from scav_model.experiments.probes.subject import Subject
 
     run_ablation(
         Subject.load(checkpoint, features, clips, batch_size, device),
@@ -160,8 +160,8 @@ def efficiency(
         device: Device to run on, as torch names it: cpu, cuda, cuda:1.
         overwrite: Start anew although the folder holds results.
     """
+    from scav_model.experiments.probes.subject import Subject
     from scav_model.probe.efficiency import run_efficiency
-    from scav_model.probe.subject import Subject
 
     run_efficiency(
         Subject.load(checkpoint, features, clips, batch_size, device),
@@ -187,7 +187,7 @@ def compare(
         metric: Distance to show all models by; null takes each model's own, as it was trained or is set to search.
         out: File of the picture (PNG).
     """
-    from scav_model.probe.compare import run_compare
+    from scav_model.experiments.probes.compare import run_compare
 
     run_compare(results, metric, out)
     print(f"{out} written")

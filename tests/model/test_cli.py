@@ -144,13 +144,13 @@ def test_train_then_evaluate(capsys, feature_files, tmp_path):
 
 
 def test_demo_takes_what_run_demo_takes():
-    run_demo = pytest.importorskip("scav_model.demo.run").run_demo
+    run_demo = pytest.importorskip("scav_model.experiments.demo.run").run_demo
     assert inspect.signature(run_demo, eval_str=True) == inspect.signature(demo)
 
 
 def test_demo_passes_its_options_on(monkeypatch):
     seen = {}
-    run_module = pytest.importorskip("scav_model.demo.run")
+    run_module = pytest.importorskip("scav_model.experiments.demo.run")
     monkeypatch.setattr(run_module, "run_demo", lambda **options: seen.update(options))
     assert main(["demo", "--quick", "--seeds=3"]) == 0
     assert (seen["quick"], seen["seeds"], seen["resume"]) == (True, 3, False)
@@ -160,7 +160,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
     def interrupted(**options):
         raise KeyboardInterrupt
 
-    run_module = pytest.importorskip("scav_model.demo.run")
+    run_module = pytest.importorskip("scav_model.experiments.demo.run")
     monkeypatch.setattr(run_module, "run_demo", interrupted)
     code, _, err = run(capsys, "demo")
     assert (code, err) == (130, "scav demo: interrupted; --resume keeps what is finished\n")

@@ -20,9 +20,9 @@ from scav_model.config import Config, LossConfig, ModelConfig, to_dict  # noqa: 
 from scav_model.data.extract import ExtractionConfig, extract  # noqa: E402
 from scav_model.data.frontends import FramePatchConfig, LogMelConfig  # noqa: E402
 from scav_model.data.manifest import Clip  # noqa: E402
-from scav_model.demo.render import render  # noqa: E402
-from scav_model.demo.scene import SceneConfig, make_scene  # noqa: E402
 from scav_model.encoders import audio_encoder, visual_encoder  # noqa: E402
+from scav_model.experiments.demo.render import render  # noqa: E402
+from scav_model.experiments.demo.scene import SceneConfig, make_scene  # noqa: E402
 from scav_model.model import AudioVisualModel  # noqa: E402
 from scav_model.mteb import MeanEncoder, SequenceSearch  # noqa: E402
 

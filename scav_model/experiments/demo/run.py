@@ -1,0 +1,206 @@
+"""The demo: render, decode, extract, then train and search with each system, and show the table.
+
+Below `out`, one folder per seed:
+
+    seed-<k>/demo.json          settings that everything below was made with
+    seed-<k>/clips/             mp4 files
+    seed-<k>/manifest.jsonl
+    seed-<k>/features/          the feature store
+    seed-<k>/test.ids.txt       clips that the scores are of
+    seed-<k>/<model>/           checkpoint.pt, rows.json
+    results.json, retrieval.png, alignment.png
+
+Each stage reads only what the one before left on disk, and each file appears whole, so an interrupted demo can go on.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scav_kernels._version import __version__
+from scav_model.checkpoint import load_model
+from scav_model.data import FeatureStore
+from scav_model.data.decode import decode
+from scav_model.data.extract import ExtractionConfig, extract
+from scav_model.data.frontends import FramePatchConfig, LogMel, LogMelConfig
+from scav_model.data.ids import write_ids
+from scav_model.data.manifest import Clip, read_manifest, write_manifest
+from scav_model.data.pictures import Square
+from scav_model.data.store.layout import HEADER, Header
+from scav_model.data.workers import parallel_map
+from scav_model.distances import retrieval_distance
+from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
+from scav_model.experiments.demo.plots import plot_alignment, plot_retrieval
+from scav_model.experiments.demo.render import render
+from scav_model.experiments.demo.results import KEYS, MEASURES, Row, average, table, write_json
+from scav_model.experiments.demo.scene import SceneConfig, make_scene
+from scav_model.experiments.demo.systems import FULL, QUICK, SYSTEMS, DemoSize, System
+from scav_model.files import remove_partial, working_in
+from scav_model.retrieval import encode, evaluate
+from scav_model.training import CHECKPOINT, train
+
+STAMP = "demo.json"
+ROWS = "rows.json"
+FRAMES, SPECTRA = FramePatchConfig(), LogMelConfig()
+FRAME_RATE = 12.5  # frames/s: four seconds have the paper's 50 video steps, as they have its 62 audio steps
+
+
+def run_demo(
+    out: Path = Path("runs/demo"),
+    seeds: int = 1,
+    quick: bool = False,
+    seed: int = 0,
+    resume: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Everything, from rendering to the table; writes results.json, retrieval.png and alignment.png in `out`.
+
+    Args:
+        out: folder of the demo.
+        seeds: number of repetitions, each with its own clips and weights, from `seed` upwards.
+        quick: smaller data and models, to see that everything runs; the recalls mean little.
+        seed: of the first repetition.
+        resume: keep the stages that an earlier run with these settings has finished.
+        threads: CPU threads and worker processes; None takes as many threads as PyTorch does.
+    """
+    if seeds < 1:
+        raise ValueError(f"expected at least 1 seed, got {seeds}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"expected at least 1 thread, got {threads}")
+    size = QUICK if quick else FULL
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        # One worker would be this process and a hand-over.
+        workers = 0 if torch.get_num_threads() == 1 else torch.get_num_threads()
+        with working_in(Path(out), "runs a demo"):
+            _run(Path(out), range(seed, seed + seeds), size, resume, workers)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(out: Path, seeds: Sequence[int], size: DemoSize, resume: bool, workers: int) -> None:
+    started = time.perf_counter()
+    runs = []
+    for seed in seeds:
+        folder = out / f"seed-{seed}"
+        _prepare(folder, {"version": __version__, "seed": seed, **asdict(size)}, resume)
+        if len(seeds) > 1:
+            print(f"seed {seed}", flush=True)
+        manifest = _render_clips(folder, seed, size, workers)
+        features = _extract_features(folder, manifest, workers)
+        runs.append([row for system in SYSTEMS for row in _train_and_search(folder, features, system, size, seed)])
+    labels = {system.name: system.label for system in SYSTEMS}
+    write_json(out / "results.json", average(runs)[0])
+    plot_retrieval(runs, labels, out / "retrieval.png")
+    _plot_first_pair(out / f"seed-{seeds[0]}", out / "alignment.png")
+    print(table(runs, labels))
+    minutes = (time.perf_counter() - started) / 60
+    print(f"{minutes:.1f} min; {out}/results.json, retrieval.png and alignment.png written")
+
+
+def _prepare(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    """An empty folder for these settings or, to resume, the one that holds their unfinished run."""
+    stamp = folder / STAMP
+    settings = json.loads(json.dumps(settings))
+    if folder.exists() and any(folder.iterdir()):
+        if not stamp.exists():
+            raise FileExistsError(f"{folder} exists and is not the demo's; choose another folder")
+        found = json.loads(stamp.read_text(encoding="utf-8"))
+        if resume:
+            differing = [
+                f"{name}: there {found.get(name)}, now {value}"
+                for name, value in settings.items()
+                if found.get(name) != value
+            ]
+            if differing:
+                raise ValueError(
+                    f"{folder} holds a demo with other settings ({'; '.join(differing)}); "
+                    "repeat them, choose another folder, or start anew without resuming"
+                )
+            return
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(stamp, settings)
+
+
+def _render_clips(folder: Path, seed: int, size: DemoSize, workers: int) -> Path:
+    clips = [
+        Clip(f"{split}-{index:05d}", folder / "clips" / split / f"{index:05d}.mp4", split)
+        for split, count in (("train", size.train_clips), ("test", size.test_clips))
+        for index in range(count)
+    ]
+    for split in ("train", "test"):
+        (folder / "clips" / split).mkdir(parents=True, exist_ok=True)
+        remove_partial(folder / "clips" / split)
+    missing = [clip for clip in clips if not clip.path.exists()]
+    if missing:
+        work = functools.partial(_render_clip, seed=seed, scene=size.scene)
+        for _ in parallel_map(work, missing, workers=workers, description="clips"):
+            pass
+    manifest = folder / "manifest.jsonl"
+    write_manifest(manifest, clips)
+    return manifest
+
+
+def _render_clip(clip: Clip, seed: int, scene: SceneConfig) -> None:
+    render(make_scene(seed, clip.split, int(clip.path.stem), scene), clip.path)
+
+
+def _extract_features(folder: Path, manifest: Path, workers: int) -> Path:
+    features = folder / "features"
+    clips = read_manifest(manifest)
+    if not ((features / HEADER).exists() and Header.read(features).clips == len(clips)):
+        config = ExtractionConfig(frame_rate=FRAME_RATE, workers=workers, max_bad_share=0.0)
+        extract(clips, features, FramePatchEncoder(FRAMES), LogMelEncoder(SPECTRA), config)
+    write_ids(folder / "test.ids.txt", FeatureStore.open(features).select("test").ids)
+    return features
+
+
+def _train_and_search(folder: Path, features: Path, system: System, size: DemoSize, seed: int) -> list[Row]:
+    rows_file = folder / system.name / ROWS
+    if rows_file.exists():
+        rows: list[Row] = json.loads(rows_file.read_text(encoding="utf-8"))
+        return rows
+    print(f"{system.label}: training", flush=True)
+    config = system.config(size, seed)
+    out = folder / system.name
+    store = FeatureStore.open(features)
+    trained = train(config, store.select("train"), out=out, resume=(out / CHECKPOINT).exists())
+    video, audio = encode(trained.model, store.select("test"))
+    found = evaluate(video, audio, retrieval_distance(config), hybrid_k=config.retrieval.hybrid_k)
+    rows = [{"model": system.name, "train_seconds": trained.seconds, **row} for row in found]
+    rows = [{key: row[key] for key in (*KEYS, *MEASURES)} for row in rows]
+    write_json(rows_file, rows)
+    return rows
+
+
+def _plot_first_pair(folder: Path, path: Path) -> None:
+    """The first held-out clip, as SCAV-DTW sees it."""
+    system = next(system for system in SYSTEMS if system.name == "scav_dtw")
+    model, _ = load_model(folder / system.name / CHECKPOINT)
+    first = FeatureStore.open(folder / "features").select("test").subset([0])
+    video, audio = encode(model, first)
+    clip = next(clip for clip in read_manifest(folder / "manifest.jsonl") if clip.id == first.ids[0])
+    picture = Square(FRAMES.frame_size)
+    media = decode(clip.path, frame_rate=FRAME_RATE, picture=picture, sample_rate=SPECTRA.sample_rate)
+    mels = LogMel(SPECTRA)(media.audio)
+    plot_alignment(
+        video.steps[0],
+        audio.steps[0],
+        media.frames,
+        mels.view(-1, SPECTRA.mels),
+        frame_rate=FRAME_RATE,
+        seconds=len(mels) / SPECTRA.step_rate,
+        title=f"{system.label}: {clip.id}, its video against its own sound",
+        path=path,
+    )

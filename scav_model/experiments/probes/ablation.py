@@ -1,0 +1,189 @@
+"""Recall by distance × sequence length × resolution × interpolation direction, of one model and without training.
+
+Every cell but the one of whole clips at full resolution searches at other settings than the model was trained with:
+it says what becomes of this model there, not what a model trained there would reach. Changed *features* go through the
+encoder; changed *encoded* steps come out of it, as an index that stores fewer steps would hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scav_model.config import Option
+from scav_model.distances import Distance, Sequences
+from scav_model.experiments.probes.change import SIDES, WHERE, Change, Sides, Where, changed
+from scav_model.experiments.probes.plots import plot_ablation
+from scav_model.experiments.probes.results import Results, Row, both_ways, markdown
+from scav_model.experiments.probes.subject import Subject, distances, search
+from scav_model.files import working_in, write_text
+
+INTERPOLATED = "interpolated_euclidean"
+KEYS = ("where", "length", "factor", "metric", "resample")
+Direction: TypeAlias = Literal["x", "y", "shorter"]
+DIRECTIONS = ("x", "y", "shorter")
+Reduction: TypeAlias = Literal["average", "subsample"]
+REDUCTIONS = ("average", "subsample")
+
+
+def shorten(steps: Tensor, length: float) -> Tensor:
+    """The first max(1, round(length·T)) of T steps: (T, D) to (T', D)."""
+    return steps[: shortened(len(steps), length)]
+
+
+def shortened(steps: int, length: float) -> int:
+    return max(1, round(length * steps))
+
+
+def coarsen(steps: Tensor, factor: int, reduction: Reduction) -> Tensor:
+    """Each `factor` steps in a row become one, what is left at the end another: (T, D) to (⌈T/factor⌉, D).
+
+    `average` takes their mean, `subsample` the first of them.
+    """
+    if factor == 1 or reduction == "subsample":
+        return steps[::factor]
+    return torch.stack([group.mean(0) for group in steps.split(factor)])
+
+
+def coarsened(steps: int, factor: int) -> int:
+    return -(-steps // factor)
+
+
+def shortening(length: float) -> Change:
+    return Change(lambda steps, clip_id: shorten(steps, length), partial(shortened, length=length))
+
+
+def coarsening(factor: int, reduction: Reduction) -> Change:
+    return Change(lambda steps, clip_id: coarsen(steps, factor, reduction), partial(coarsened, factor=factor))
+
+
+def check(
+    lengths: Sequence[float],
+    factors: Sequence[int],
+    resample: Sequence[str],
+    where: Sequence[str],
+    reduction: str,
+    coarsen_sides: str,
+) -> None:
+    outside = [length for length in lengths if not 0 < length <= 1]
+    if outside or not lengths:
+        raise ValueError(f"lengths must be shares above 0 and up to 1, got {', '.join(map(str, outside)) or 'none'}")
+    small = [factor for factor in factors if factor < 1]
+    if small or not factors:
+        raise ValueError(f"factors must be whole and at least 1, got {', '.join(map(str, small)) or 'none'}")
+    for name, values, known in (
+        ("resample", resample, DIRECTIONS),
+        ("where", where, WHERE),
+        ("reduction", (reduction,), REDUCTIONS),
+        ("coarsen", (coarsen_sides,), SIDES),
+    ):
+        unknown = [value for value in values if value not in known]
+        if unknown or not values:
+            raise ValueError(f"{name} must be of {', '.join(known)}, got {', '.join(unknown) or 'none'}")
+
+
+def variants(
+    subject: Subject,
+    metrics: Sequence[str],
+    options: Mapping[str, Mapping[str, Option]],
+    resample: Sequence[Direction],
+) -> dict[tuple[str, str | None], Distance]:
+    """Distances by metric and interpolation direction; only interpolated Euclidean has one."""
+    found: dict[tuple[str, str | None], Distance] = {}
+    for metric, distance in distances(subject.config, metrics, options).items():
+        if metric != INTERPOLATED:
+            found[metric, None] = distance
+            continue
+        for direction in resample:
+            found[metric, direction] = Distance(metric, {**distance.options, "resample": direction}, distance.per_step)
+    return found
+
+
+def run_ablation(
+    subject: Subject,
+    *,
+    metrics: Sequence[str],
+    options: Mapping[str, Mapping[str, Option]],
+    lengths: Sequence[float],
+    factors: Sequence[int],
+    resample: Sequence[Direction],
+    where: Sequence[Where],
+    reduction: Reduction,
+    coarsen_sides: Sides,
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> list[Row]:
+    """One pair of rows (a direction each) per place, length, factor and distance, in that order.
+
+    A row's `video_steps` and `audio_steps` are the clips' mean steps as they are compared; `setting` says "as trained"
+    of whole clips at full resolution and "test time" of all others. Writes results.json after every cell, and table.md
+    and recall.png at the end, all in `out`.
+    """
+    check(lengths, factors, resample, where, reduction, coarsen_sides)
+    searched = variants(subject, metrics, options, resample)
+    settings = {**subject.settings(), "reduction": reduction, "coarsen": coarsen_sides, "options": options}
+    with working_in(out, "runs an experiment"):
+        results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
+        grid = product(dict.fromkeys(where), sorted(set(lengths), reverse=True), sorted(set(factors)), searched)
+        cells = [dict(zip(KEYS, (place, length, factor, *key), strict=True)) for place, length, factor, key in grid]
+        missing = [cell for cell in cells if not results.has(**cell)]
+        if missing:
+            encoded = subject.encode(subject.features)
+            now: tuple[Any, ...] = ()
+            sequences = encoded
+            for cell in tqdm(missing, desc="cells", unit="cell"):
+                place, length, factor = cell["where"], cell["length"], cell["factor"]
+                if now != (place, length, factor):
+                    now = (place, length, factor)
+                    changes: list[tuple[Change, Sides]] = [
+                        (shortening(length), "both"),
+                        (coarsening(factor, reduction), coarsen_sides),
+                    ]
+                    sequences = encoded if length == factor == 1 else changed(subject, encoded, changes, place)
+                found = search(*sequences, searched[cell["metric"], cell["resample"]])
+                results.add([{**cell, **_about(cell, sequences), **row} for row in found])
+        rows = results.of(cells)
+        write_text(out / "table.md", table(rows, subject, reduction, coarsen_sides) + "\n")
+        plot_ablation(rows, gallery=len(subject.features), coarsened=coarsen_sides, path=out / "recall.png")
+        return rows
+
+
+def _about(cell: Mapping[str, Any], sequences: tuple[Sequences, Sequences]) -> dict[str, Any]:
+    video, audio = (side.lengths.double().mean().item() for side in sequences)
+    resample = cell["resample"]
+    return {
+        "distance": cell["metric"] if resample is None else f"{cell['metric']} ({resample})",
+        "setting": "as trained" if cell["length"] == cell["factor"] == 1 else "test time",
+        "video_steps": video,
+        "audio_steps": audio,
+    }
+
+
+def table(rows: Sequence[Row], subject: Subject, reduction: Reduction, coarsen_sides: Sides) -> str:
+    """Markdown, a table per place: a line per length and factor, a column per distance; R@1 of both directions."""
+    gallery = len(subject.features)
+    recall = both_ways(rows, ("where", "length", "factor", "distance"))
+    columns = list(dict.fromkeys(row["distance"] for row in rows))
+    parts = [
+        f"R@1 in % among {gallery} clips (chance {100 / gallery:.1f}), mean of both directions. Length is the share of "
+        f"each clip that is kept, factor how many steps become one ({reduction}, {coarsen_sides}); steps are means. "
+        "Whole clips at factor 1 are as trained; all else is the same model at other settings, not trained for them."
+    ]
+    for place in dict.fromkeys(row["where"] for row in rows):
+        seen = {(row["length"], row["factor"]): row for row in rows if row["where"] == place}
+        lines = [
+            [f"{length:g}", str(factor), f"{row['video_steps']:.1f}", f"{row['audio_steps']:.1f}"]
+            + [f"{recall[place, length, factor, column]:.1f}" for column in columns]
+            for (length, factor), row in seen.items()
+        ]
+        what = "Features, before encoding" if place == "features" else "Encoded steps"
+        parts += [f"{what}:", markdown(["length", "factor", "video steps", "audio steps", *columns], lines)]
+    return "\n\n".join(parts)

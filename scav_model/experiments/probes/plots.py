@@ -1,0 +1,163 @@
+"""Pictures of recall: against each disturbance's strength, resolution for each sequence length, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scav_model.experiments.probes.results import Row, both_ways
+from scav_model.experiments.probes.transforms import TRANSFORMATIONS
+from scav_model.extras import needed_by
+from scav_model.files import write_figure
+
+with needed_by("plotting"):
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which differ for every kind of eye, and markers, for print. A metric keeps its own.
+COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
+MARKERS = "os^DvPX*"
+METRICS = (
+    "pooled_cosine",
+    "interpolated_euclidean",
+    "dtw",
+    "soft_dtw",
+    "sinkhorn",
+    "soft_dtw_divergence",
+    "sinkhorn_divergence",
+)
+# Directions of interpolation: one colour, three kinds of line.
+DASHES = {"x": "-", "y": "--", "shorter": ":"}
+COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """R@1 in percent, by label and place on the axis."""
+
+    title: str
+    axis: str
+    lines: Mapping[str, Mapping[float, float]]
+
+
+def plot_temporal(rows: Sequence[Row], *, gallery: int, side: str, where: str, path: Path) -> None:
+    """A panel per transformation, a line per metric."""
+    lines: dict[str, dict[str, dict[float, float]]] = {}
+    for (transformation, strength, metric), recall in both_ways(rows, ("transformation", "strength", "metric")).items():
+        lines.setdefault(transformation, {}).setdefault(metric, {})[strength] = recall
+    what = "features" if where == "features" else "encoded steps"
+    title = f"Retrieval among {gallery} clips, the time of their {side} {what} disturbed"
+    plot_disturbances(lines, gallery=gallery, title=title, legend="search by", path=path)
+
+
+def plot_disturbances(
+    lines: Mapping[str, Mapping[str, Mapping[float, float]]], *, gallery: int, title: str, legend: str, path: Path
+) -> None:
+    """A panel per transformation; `lines` hold R@1 by transformation, label and strength."""
+    panels = [Panel(name, TRANSFORMATIONS[name].axis, found) for name, found in lines.items()]
+    _draw(panels, min(COLUMNS, len(panels)), gallery, title, legend, path)
+
+
+def plot_ablation(rows: Sequence[Row], *, gallery: int, coarsened: str, path: Path) -> None:
+    """A row of panels per place of the change, a column per length, a line per distance."""
+    lines: dict[tuple[str, float], dict[str, dict[float, float]]] = {}
+    keys = ("where", "length", "factor", "distance")
+    for (where, length, factor, distance), recall in both_ways(rows, keys).items():
+        lines.setdefault((where, length), {}).setdefault(distance, {})[factor] = recall
+    sides = "both sides" if coarsened == "both" else coarsened
+    panels = [
+        Panel(
+            f"{'features' if where == 'features' else 'encoded steps'}, "
+            + ("whole clips" if length == 1 else f"first {100 * length:g} % of each clip"),
+            f"steps merged into one, {sides}",
+            found,
+        )
+        for (where, length), found in lines.items()
+    ]
+    factors = list(dict.fromkeys(row["factor"] for row in rows))
+    title = f"Retrieval among {gallery} clips that are shorter and coarser than in training"
+    columns = len(dict.fromkeys(length for _, length in lines))
+    _draw(panels, columns, gallery, title, "search by", path, factors)
+
+
+def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
+    """Columns: time of a query, share of pairs scored. Rows: the true match, exact search's ten nearest."""
+    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
+    grid = figure.subplots(2, 2, sharex="col", sharey=True)
+    costs = {"ms": "ms a query", "share": "pairs scored, % of all"}
+    recalls = {"R@1": "R@1, %", "found": "of exact search's ten nearest, %"}
+    drawn = {row["way"] for row in rows}
+    ways = [way for way in ("mean", "hybrid", "exact, pruned", "exact", "by bounds") if way in drawn]
+    for line, (recall, name) in zip(grid, recalls.items(), strict=True):
+        for axes, (cost, axis) in zip(line, costs.items(), strict=True):
+            for direction, dash, face in (("v2a", "-", None), ("a2v", "--", "white")):
+                for place, way in enumerate(ways):
+                    found = [row for row in rows if (row["direction"], row["way"]) == (direction, way)]
+                    style = {"color": COLOURS[place], "linestyle": dash, "label": f"{way}, {direction}"}
+                    if found and found[0][cost] == 0:
+                        # No pair is scored: that has no place on a logarithmic axis.
+                        axes.axhline(found[0][recall], linewidth=1, **style)
+                        continue
+                    points = [[row[key] for row in found] for key in (cost, recall)]
+                    axes.plot(*points, marker=MARKERS[place], markersize=5, markerfacecolor=face, **style)
+            axes.set_xscale("log")
+            axes.set_ylim(-3, 103)
+            axes.grid(alpha=0.25)
+            if recall == "found":
+                axes.set_xlabel(axis)
+            if cost == "ms":
+                axes.set_ylabel(name)
+    handles, names = grid[0][0].get_legend_handles_labels()
+    figure.suptitle(title)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    write_figure(path, figure)
+
+
+def _draw(
+    panels: Sequence[Panel],
+    columns: int,
+    gallery: int,
+    title: str,
+    legend: str,
+    path: Path,
+    factors: Sequence[int] | None = None,
+) -> None:
+    """Panels row by row; with `factors`, their axis is logarithmic and marked there, else it is from 0 to 1."""
+    height = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(6.0, 3.6 * columns), 3.1 * height + 1.1), layout="constrained")
+    grid = figure.subplots(height, columns, sharey=True, squeeze=False)
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for place, (panel, axes) in enumerate(zip(panels, grid.flat, strict=False)):
+        for label in labels:
+            recall = panel.lines.get(label, {})
+            axes.plot(list(recall), list(recall.values()), markersize=4, label=label, **_style(label, labels))
+        axes.axhline(100 / gallery, color="black", linestyle=":", linewidth=1, label="chance")
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_xlabel(panel.axis, fontsize=8)
+        axes.set_ylim(-3, 103)
+        axes.grid(alpha=0.25)
+        if place % columns == 0:
+            axes.set_ylabel("R@1 in %, mean of v→a, a→v")
+        if factors is None:
+            axes.set_xlim(-0.03, 1.03)
+        else:
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(factors, [str(factor) for factor in factors])
+            axes.minorticks_off()
+    handles, names = grid.flat[0].get_legend_handles_labels()
+    figure.suptitle(title)
+    figure.legend(handles, names, title=legend, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    write_figure(path, figure)
+
+
+def _style(label: str, labels: Sequence[str]) -> dict[str, str]:
+    """Colour, marker and kind of line: a metric's own, with "(direction)" behind it or not, else by its place."""
+    metric, _, direction = label.partition(" (")
+    place = METRICS.index(metric) if metric in METRICS else labels.index(label)
+    return {
+        "color": COLOURS[place % len(COLOURS)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": DASHES.get(direction.rstrip(")"), "-"),
+    }

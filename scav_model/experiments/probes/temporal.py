@@ -1,0 +1,125 @@
+"""Recall against the strength of a disturbance in time, applied to one side of the test clips.
+
+Where the disturbance is applied matters. In the features, before encoding, it is as if the clip had been recorded so:
+the encoder sees the neighbours and the distances from the ends that it would see there, and what is measured is model
+and distance together. In encoded steps, each step still knows of the neighbours that it had in the undisturbed clip, so
+that only the distance's own use of order is measured. The first is the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from scav_model.config import Option
+from scav_model.experiments.probes.change import WHERE, Change, Sides, Where, changed
+from scav_model.experiments.probes.plots import plot_temporal
+from scav_model.experiments.probes.results import Results, Row, both_ways, markdown
+from scav_model.experiments.probes.subject import Subject, distances, search
+from scav_model.experiments.probes.transforms import TRANSFORMATIONS
+from scav_model.files import working_in, write_text
+
+KEYS = ("transformation", "strength", "metric")
+
+
+def disturbance(transformation: str, strength: float, seed: int) -> Change:
+    """The change of every clip; what is random in it hangs on the seed, the transformation and the clip's id alone."""
+    chosen = TRANSFORMATIONS[transformation]
+
+    def apply(steps: Tensor, clip_id: str) -> Tensor:
+        random = np.random.default_rng([seed, *f"{transformation} {clip_id}".encode()])
+        return chosen.apply(steps, strength, random)
+
+    return Change(apply, lambda steps: chosen.length(steps, strength))
+
+
+def check(transformations: Sequence[str], strengths: Sequence[float], side: str, where: str, seed: int) -> None:
+    unknown = [name for name in transformations if name not in TRANSFORMATIONS]
+    if unknown or not transformations:
+        known = ", ".join(TRANSFORMATIONS)
+        raise ValueError(f"transformations must be some of {known}, got {', '.join(unknown) or 'none'}")
+    outside = [strength for strength in strengths if not 0 <= strength <= 1]
+    if outside:
+        raise ValueError(f"strengths must be from 0 to 1, got {', '.join(map(str, outside))}")
+    if side not in ("video", "audio"):
+        raise ValueError(f"side must be video or audio, got {side!r}")
+    if where not in WHERE:
+        raise ValueError(f"where must be features or encoded, got {where!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+
+
+def run_temporal(
+    subject: Subject,
+    *,
+    metrics: Sequence[str],
+    options: Mapping[str, Mapping[str, Option]],
+    transformations: Sequence[str],
+    strengths: Sequence[float],
+    side: Sides,
+    where: Where,
+    seed: int,
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> list[Row]:
+    """One pair of rows (a direction each) per transformation, strength and metric, in that order.
+
+    Strength 0 is always among them: the clips as they are, searched once for all transformations. Writes results.json
+    after every cell, and table.md and recall.png at the end, all in `out`.
+    """
+    check(transformations, strengths, side, where, seed)
+    searched = distances(subject.config, metrics, options)
+    strengths = sorted({0.0, *strengths})
+    settings = {**subject.settings(), "side": side, "where": where, "seed": seed, "options": options}
+    with working_in(out, "runs an experiment"):
+        results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
+        cells: list[dict[str, Any]] = [
+            {"transformation": transformation, "strength": strength, "metric": metric}
+            for transformation in dict.fromkeys(transformations)
+            for strength in strengths
+            for metric in searched
+        ]
+        missing = [cell for cell in cells if not results.has(**cell)]
+        if missing:
+            encoded = subject.encode(subject.features)
+            undisturbed: dict[str, list[Row]] = {}
+            now: tuple[str, float] | None = None
+            sequences = encoded
+            for cell in tqdm(missing, desc="cells", unit="cell"):
+                transformation, strength, metric = cell["transformation"], cell["strength"], cell["metric"]
+                if strength == 0:
+                    found = undisturbed.get(metric) or search(*encoded, searched[metric])
+                    undisturbed[metric] = found
+                else:
+                    if now != (transformation, strength):
+                        now = (transformation, strength)
+                        change = disturbance(transformation, strength, seed)
+                        sequences = changed(subject, encoded, [(change, side)], where)
+                    found = search(*sequences, searched[metric])
+                results.add({**cell, **row} for row in found)
+        rows = results.of(cells)
+        write_text(out / "table.md", table(rows, len(subject.features), side, where) + "\n")
+        plot_temporal(rows, gallery=len(subject.features), side=side, where=where, path=out / "recall.png")
+        return rows
+
+
+def table(rows: Sequence[Row], gallery: int, side: Sides, where: Where) -> str:
+    """Markdown: a line per transformation and metric, a column per strength; R@1 in %, mean of both directions."""
+    recall = both_ways(rows, KEYS)
+    strengths = list(dict.fromkeys(row["strength"] for row in rows))
+    lines = [
+        [transformation, metric, *(f"{recall[transformation, strength, metric]:.1f}" for strength in strengths)]
+        for transformation, metric in dict.fromkeys((row["transformation"], row["metric"]) for row in rows)
+    ]
+    what = "features" if where == "features" else "encoded steps"
+    note = (
+        f"R@1 in % among {gallery} clips (chance {100 / gallery:.1f}), mean of both directions, by the strength of "
+        f"what is done to the {side}'s {what}."
+    )
+    return note + "\n\n" + markdown(["transformation", "metric", *(f"{s:g}" for s in strengths)], lines, names=2)

@@ -1,0 +1,136 @@
+"""results.json, results.md and two plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scav_model.experiments.reproduce.published import DATASETS, LABELS
+from scav_model.extras import needed_by
+from scav_model.files import write_figure, write_text
+
+with needed_by("plotting"):
+    import matplotlib
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+
+
+def write_report(out: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Everything from `rows`, the results of every row, way to search and direction, as `search` gives them."""
+    searches = by_search(rows)
+    write_text(out / "results.json", json.dumps({**about, "rows": rows}, indent=2) + "\n")
+    write_figure(out / "results.png", plot_searches(searches, DATASETS[about["dataset"]]))
+    write_figure(out / "hybrid.png", plot_hybrid(searches, DATASETS[about["dataset"]]))
+    write_text(out / "results.md", markdown(about, searches))
+
+
+def by_search(rows: Sequence[Row]) -> list[Row]:
+    """Both directions of a search in one: v2a and a2v hold its results, and "R@1" the mean of theirs."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        key = (row["row"], row["retrieval"], row["k"])
+        shared = {name: row[name] for name in ("row", "retrieval", "k", "published R@1", "gallery", "train_seconds")}
+        found.setdefault(key, shared)[row["direction"]] = row
+    for search in found.values():
+        search["R@1"] = (search["v2a"]["R@1"] + search["a2v"]["R@1"]) / 2
+    return list(found.values())
+
+
+def name_of(search: Row) -> str:
+    return search["retrieval"] if search["k"] is None else f"{search['retrieval']} ({search['k']})"
+
+
+def markdown(about: Mapping[str, Any], searches: Sequence[Row]) -> str:
+    clips = about["clips"]
+    counts = {split: clips[split]["training clips"] for split in clips}
+    lines = [
+        f"# {DATASETS[about['dataset']]}, reproduced",
+        "",
+        f"Trained on {counts['train']} clips (`train-ids.txt`), searched among {counts['test']} (`test-ids.txt`), seed "
+        f"{about['seed']}, scav-kernels {about['version']}. Percent of queries; MedR is a rank.",
+        "",
+    ]
+    if about["settings"]:
+        lines += [f"**Not the paper's setting.** Changed in every row: `{json.dumps(about['settings'])}`.", ""]
+    lines += [
+        "| | search | published R@1 | measured R@1 | v→a R@1 | R@5 | R@10 | MedR | a→v R@1 | R@5 | R@10 | MedR |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for search in searches:
+        value = search["published R@1"]
+        cells = [
+            LABELS[search["row"]],
+            name_of(search),
+            "" if value is None else f"{value:.1f}",
+            f"{search['R@1']:.1f}",
+        ]
+        for direction in ("v2a", "a2v"):
+            cells += [f"{search[direction][name]:.1f}" for name in ("R@1", "R@5", "R@10", "MedR")]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Measured R@1 is the mean of both directions. The published R@1 of SCAV stands beside interpolated Euclidean "
+        "searched by sequence, that of CAV beside CAV searched by mean.",
+        "",
+        f"Training took {', '.join(training_times(searches))}.",
+        "",
+        "![R@1 by search](results.png)",
+        "",
+        "![R@1 of hybrid search by k](hybrid.png)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def training_times(searches: Sequence[Row]) -> list[str]:
+    seconds = {LABELS[search["row"]]: search["train_seconds"] for search in searches}
+    return [f"{value / 60:.1f} min ({name})" for name, value in seconds.items()]
+
+
+def plot_searches(searches: Sequence[Row], dataset: str) -> Figure:
+    """Bars of measured R@1 by row and search, and a line where the paper has a number."""
+    rows = list(dict.fromkeys(search["row"] for search in searches))
+    ways = list(dict.fromkeys(name_of(search) for search in searches))
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(ways)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, len(ways)))
+    labelled: set[str] = set()
+    for search in searches:
+        way = ways.index(name_of(search))
+        place = rows.index(search["row"]) + (way - (len(ways) - 1) / 2) * width
+        label = None if name_of(search) in labelled else name_of(search)
+        labelled.add(name_of(search))
+        bar = axes.bar(place, search["R@1"], width, color=colours[way], label=label)
+        axes.bar_label(bar, fmt="%.1f", padding=2, fontsize=7)
+        if search["published R@1"] is not None:
+            label = None if "published" in labelled else "published"
+            labelled.add("published")
+            ends = (place - width / 2, place + width / 2)
+            axes.hlines(search["published R@1"], *ends, color="crimson", linewidth=2.5, label=label or "_")
+    axes.set_xticks(np.arange(len(rows)), [LABELS[row] for row in rows])
+    axes.set_ylabel("R@1 in %, mean of v→a and a→v")
+    axes.set_title(f"{dataset}: {searches[0]['gallery']} clips searched")
+    axes.legend(title="search by", frameon=False)
+    return figure
+
+
+def plot_hybrid(searches: Sequence[Row], dataset: str) -> Figure:
+    """R@1 of hybrid search against k, from search by mean (k = 1) to search by sequence (k = the gallery)."""
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    ends = {"mean": 1, "sequence": searches[0]["gallery"]}
+    for row in dict.fromkeys(search["row"] for search in searches):
+        points = sorted((s["k"] or ends[s["retrieval"]], s["R@1"]) for s in searches if s["row"] == row)
+        axes.plot(*zip(*points, strict=True), marker="o", label=LABELS[row])
+    axes.set_xscale("log")
+    axes.set_xlabel("k, clips taken from the ranking by mean (1: by mean alone; all: by sequence)")
+    axes.set_ylabel("R@1 in %, mean of v→a and a→v")
+    axes.set_title(f"{dataset}: hybrid search")
+    axes.legend(frameon=False)
+    return figure

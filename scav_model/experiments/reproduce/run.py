@@ -1,0 +1,156 @@
+"""Train and search every row, then report. Below `out`:
+
+    reproduce.json                 what everything below was made with
+    train-ids.txt, test-ids.txt    the clips, one id a line
+    <row>/                         checkpoint.pt, config.yaml, tensorboard/, rows.json
+    results.json, results.md, results.png, hybrid.png
+
+A row that has its rows.json is finished; one that has a checkpoint goes on from it: so a run is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scav_kernels._version import __version__
+from scav_model import parallel
+from scav_model.config import Config
+from scav_model.config_files import load
+from scav_model.data import Features, open_features
+from scav_model.distances import retrieval_distance
+from scav_model.experiments.reproduce.published import LABELS, published
+from scav_model.experiments.reproduce.report import write_report
+from scav_model.files import LOCK, FolderInUseError, working_in, write_text
+from scav_model.retrieval import encode, evaluate
+from scav_model.training import CHECKPOINT, TrainResult, train
+from scav_model.training.launch import launch
+from scav_model.training.run import fingerprint
+
+STAMP = "reproduce.json"
+ROWS = "rows.json"
+SPLITS = ("train", "test")
+
+
+def reproduce(
+    dataset: str,
+    features: Path,
+    *,
+    rows: Sequence[str] = tuple(LABELS),
+    out: Path,
+    hybrid_k: Sequence[int] = (10, 50, 100, 500),
+    settings: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    resume: bool = False,
+) -> None:
+    """Everything, from stored features to the table; see `scav reproduce --help`. Under torchrun, training is shared.
+
+    Raises:
+        FileExistsError: `out` is not empty, and this is not to resume.
+        FolderInUseError: another process works in `out`.
+        ValueError: `out` holds a run of other clips or settings; a row or k that there is not.
+    """
+    unknown = [row for row in rows if row not in LABELS]
+    if unknown or not rows:
+        raise ValueError(f"expected rows among {', '.join(LABELS)}, got {', '.join(unknown) or 'none'}")
+    if not hybrid_k or min(hybrid_k) < 1:
+        raise ValueError(f"hybrid_k must be one or more numbers of clips, at least 1, got {list(hybrid_k)}")
+    # In the table's order. All of them are read before the first is trained.
+    changes = dict(settings or {})
+    configs = {
+        row: load(f"{dataset}/{row}", changes, {"seed": seed, "device": device}) for row in LABELS if row in rows
+    }
+    splits = {split: open_features(features, split) for split in SPLITS}
+    ks = sorted(set(hybrid_k))
+    # Under torchrun, there is a first process from here on.
+    launch(next(iter(configs.values())))
+    stamp = {
+        "dataset": dataset,
+        "version": __version__,
+        "seed": seed,
+        "hybrid_k": ks,
+        "settings": changes,
+        "clips": {split: fingerprint(clips) for split, clips in splits.items()},
+    }
+    # The first process looks, and all of them hear what it found.
+    with parallel.entered_by_first(folder_of(out, stamp, resume), OSError, FolderInUseError, ValueError):
+        if parallel.rank() == 0:
+            for split, clips in splits.items():
+                write_text(out / f"{split}-ids.txt", "".join(f"{name}\n" for name in clips.ids))
+        found = []
+        for row, config in configs.items():
+            found += train_and_search(dataset, row, config, splits, out / row, ks)
+        if parallel.rank() == 0:
+            write_report(out, stamp | {"features": str(features)}, found)
+            print((out / "results.md").read_text(encoding="utf-8"))
+
+
+@contextmanager
+def folder_of(out: Path, stamp: Mapping[str, Any], resume: bool) -> Iterator[None]:
+    """Holds `out` as the folder of this run.
+
+    Raises:
+        FolderInUseError: another process works there.
+        FileExistsError, ValueError: it holds something else.
+    """
+    with working_in(out, "reproduces results"):
+        prepare(out, stamp, resume)
+        yield
+
+
+def prepare(out: Path, stamp: Mapping[str, Any], resume: bool) -> None:
+    """Makes `out` the folder of this run; raises why it cannot be."""
+    wanted = json.loads(json.dumps(stamp))
+    path = out / STAMP
+    if any(file.name != LOCK for file in out.iterdir()):
+        if not path.exists():
+            raise FileExistsError(f"{out} holds something else; choose another folder")
+        if not resume:
+            raise FileExistsError(f"{out} holds an earlier run; resume it, remove it, or choose another folder")
+        there = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{name}: there {there.get(name)}, now {now}" for name, now in wanted.items() if there.get(name) != now
+        ]
+        if differing:
+            raise ValueError(
+                f"{out} holds a run of other clips or settings ({'; '.join(differing)}); repeat them, or choose "
+                "another folder"
+            )
+    write_text(path, json.dumps(wanted, indent=2) + "\n")
+
+
+def train_and_search(
+    dataset: str, row: str, config: Config, splits: Mapping[str, Features], folder: Path, hybrid_k: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The results of one row, one for each way to search and direction; empty in all processes but the first."""
+    done = folder / ROWS
+    if parallel.from_first(done.exists()):
+        return json.loads(done.read_text(encoding="utf-8"))
+    if parallel.rank() == 0:
+        print(f"{LABELS[row]}: training", flush=True)
+    resume = parallel.from_first((folder / CHECKPOINT).exists())
+    trained = train(config, splits["train"], out=folder, resume=resume)
+    if parallel.rank():
+        return []
+    rows = search(trained, splits["test"], hybrid_k)
+    for found in rows:
+        value = published(dataset, row, found["retrieval"])
+        found |= {"row": row, "train_seconds": trained.seconds, "published R@1": value}
+    write_text(done, json.dumps(rows, indent=2) + "\n")
+    return rows
+
+
+def search(trained: TrainResult, clips: Features, hybrid_k: Sequence[int]) -> list[dict[str, Any]]:
+    """By mean, by sequence, and by both for each k that is less than the gallery."""
+    config = trained.config
+    video, audio = encode(trained.model, clips, device=next(trained.model.parameters()).device)
+    distance = retrieval_distance(config)
+    rows = [found | {"k": None} for found in evaluate(video, audio, distance, modes=("mean", "sequence"))]
+    for k in hybrid_k:
+        if k < len(clips):
+            rows += [found | {"k": k} for found in evaluate(video, audio, distance, hybrid_k=k, modes=("hybrid",))]
+    return rows
