@@ -13,7 +13,7 @@
 #include "cpu/packed.inl"
 #include "cpu/tile.inl"
 #include "cpu/pairs.inl"
-#include "cpu/alignment.inl"
+#include "cpu/sweep.inl"
 #include "cpu/given.inl"
 
 namespace scav::SCAV_LEVEL {

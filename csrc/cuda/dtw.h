@@ -2,7 +2,7 @@
 // Launchers of dtw_kernels.cu.
 
 #include "cuda/cut.h"
-#include "cuda/warping.h"
+#include "cuda/sweep.h"
 
 namespace scav::device {
 

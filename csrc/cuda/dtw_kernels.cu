@@ -1,4 +1,4 @@
-// DTW on a GPU; the recursion's order is that of cuda/warping.h.
+// DTW on a GPU; the recursion's order is that of cuda/sweep.h.
 
 #include "cuda/dtw.h"
 

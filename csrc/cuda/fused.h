@@ -4,12 +4,12 @@
 //
 // A block has 512 threads. Half of them multiply: for each strip of 16 rows and each t, y's (128, D) by x's rows
 // (D, 8 x 16), operands coming in `kDepth` features at a time through a ring of `kStages` slots. The other half sweep
-// the products of t - 1 meanwhile, four pairs of one y a thread, as lanes do (cuda/warping.h): state in registers,
+// the products of t - 1 meanwhile, four pairs of one y a thread, as lanes do (cuda/sweep.h): state in registers,
 // one number of each pair and t in memory between strips. Two barriers a step: the products of t - 1 have been read;
 // those of t are there.
 
 #include "cuda/fused_products.h"
-#include "cuda/warping.h"
+#include "cuda/sweep.h"
 
 #if defined(__CUDACC__) || defined(SCAV_SIMT)
 
@@ -23,12 +23,12 @@ inline constexpr bool kSaves = !requires(const Recorder& recorder) { recorder.sa
 template <Half Kind, class Recorder>
 class Sweeper {
  public:
-  SCAV_DEVICE Sweeper(const Costs<float>& costs, const FusedBlock& block, int64_t band, const Recorder& initial,
+  SCAV_DEVICE Sweeper(const Costs<float>& costs, const FusedBlock& block, int64_t radius, const Recorder& initial,
                       float* carry, float* out, const float* products, float* x_norms)
       : costs_(costs),
         block_(block),
         recorder_(initial),
-        band_(band),
+        radius_(radius),
         carry_(carry),
         out_(out),
         products_(products),
@@ -136,8 +136,8 @@ class Sweeper {
     }
     const int64_t edge = block_.first_edge + place_at(t, p);
     const float up = s0 == 0 ? kUnreachable<float> : carry_[edge];
-    const Corridor corridor(band_, n(p), m());
-    const float bottom = advance<kLaneRows>(left, cost, diagonal, up, corridor, t - s0, recorder_);
+    const Band band(radius_, n(p), m());
+    const float bottom = advance<kLaneRows>(left, cost, diagonal, up, band, t - s0, recorder_);
     diagonal = up;
     if (s0 + kLaneRows < n(p)) {
       carry_[edge] = bottom;
@@ -150,7 +150,7 @@ class Sweeper {
   const Costs<float>& costs_;
   const FusedBlock& block_;
   Recorder recorder_;  // which keeps nothing between columns
-  const int64_t band_;
+  const int64_t radius_;
   float* const carry_;
   float* const out_;
   const float* const products_;
@@ -161,7 +161,7 @@ class Sweeper {
 // Of sm_90 and later: for sm_80 the compiler needs a few registers more than there are, and choose_sweep does without.
 template <Half Kind, class Recorder>
 __global__ void __launch_bounds__(kMultipliers + kSweepers, 1)
-    sweep_fused(const __grid_constant__ Costs<float> costs, int x_slots, int64_t band, Recorder initial, float* carry,
+    sweep_fused(const __grid_constant__ Costs<float> costs, int x_slots, int64_t radius, Recorder initial, float* carry,
                 float* out) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   unsigned char* const shared = shared_memory<unsigned char>();
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(kMultipliers + kSweepers, 1)
       multiplier.strip(strip * kLaneRows);
     }
   } else {
-    Sweeper<Kind, Recorder> sweeper(costs, block, band, initial, carry, out, products, x_norms);
+    Sweeper<Kind, Recorder> sweeper(costs, block, radius, initial, carry, out, products, x_norms);
     for (int strip = 0; strip < block.strips; ++strip) {
       sweeper.strip(strip * kLaneRows);
     }

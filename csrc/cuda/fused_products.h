@@ -3,7 +3,7 @@
 // threads that multiply.
 
 #include "cuda/device_costs.h"
-#include "cuda/sweeps.h"
+#include "cuda/sweep_shape.h"
 #include "cuda/tensor_cores.h"
 
 #if defined(__CUDACC__) || defined(SCAV_SIMT)

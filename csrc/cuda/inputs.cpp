@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "cuda/rows.h"
-#include "cuda/sweeps.h"
+#include "cuda/sweep_shape.h"
 
 #if !defined(SCAV_SIMT)
 #include <c10/cuda/CUDAStream.h>

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "cuda/inputs.h"
-#include "cuda/warping.h"
+#include "cuda/sweep.h"
 
 // The key under which the ops are registered; the shim's runs on CPU tensors.
 #if defined(SCAV_SIMT)

@@ -4,7 +4,7 @@
 #include <type_traits>
 
 #include "cuda/cut.h"
-#include "cuda/warping.h"
+#include "cuda/sweep.h"
 
 namespace scav::device {
 

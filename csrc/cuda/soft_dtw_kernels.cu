@@ -1,4 +1,4 @@
-// Soft-DTW on a GPU; the recursion's order is that of cuda/warping.h.
+// Soft-DTW on a GPU; the recursion's order is that of cuda/sweep.h.
 
 #include "cuda/soft_dtw.h"
 

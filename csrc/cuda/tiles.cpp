@@ -2,7 +2,7 @@
 
 #include "cuda/inputs.h"
 #include "cuda/rows.h"
-#include "cuda/sweeps.h"
+#include "cuda/sweep_shape.h"
 
 namespace scav::device {
 

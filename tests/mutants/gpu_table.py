@@ -16,7 +16,7 @@ class GpuMutant(Mutant):
 
 PRODUCTS = "cuda/fused_products.h"
 FUSED = "cuda/fused.h"
-WARPING = "cuda/warping.h"
+SWEEP = "cuda/sweep.h"
 TILES = "cuda/tiles.cpp"
 DTW = "cuda/dtw_kernels.cu"
 SOFT_DTW = "cuda/soft_dtw_kernels.cu"
@@ -153,7 +153,7 @@ GPU_MUTANTS = [
     GpuMutant(
         "row-below-a-slab",
         "slabs",
-        WARPING,
+        SWEEP,
         "the last row of a slab that ends before its round does goes to nobody",
         "*(warp + 1 < warps && strip + 1 < end ? rings",
         "*(warp + 1 < warps ? rings",
@@ -162,7 +162,7 @@ GPU_MUTANTS = [
     GpuMutant(
         "row-above-a-slab",
         "slabs",
-        WARPING,
+        SWEEP,
         "a slab begins as if nothing were above it",
         "if (strip > 0 && column < pair.m) {",
         "if (strip > begin && column < pair.m) {",
@@ -171,7 +171,7 @@ GPU_MUTANTS = [
     GpuMutant(
         "message-above-a-slab",
         "slabs",
-        WARPING,
+        SWEEP,
         "what the adjoint of a slab sends up goes to nobody",
         "*(warp + 1 < warps && strip > begin ? rings",
         "*(warp + 1 < warps ? rings",
@@ -180,7 +180,7 @@ GPU_MUTANTS = [
     GpuMutant(
         "message-below-a-slab",
         "slabs",
-        WARPING,
+        SWEEP,
         "the adjoint of a slab begins as if nothing were below it",
         "if (strip + 1 < strips && column < pair.m) {",
         "if (strip + 1 < end && column < pair.m) {",

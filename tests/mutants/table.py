@@ -117,7 +117,7 @@ MUTANTS = [
     Mutant(
         "band-low",
         "dtw",
-        "cpu/alignment.inl",
+        "cpu/sweep.inl",
         "the band's lower side is one step too wide",
         "from = -radius - std::max<int64_t>(n - m, 0)",
         "from = -radius - 1 - std::max<int64_t>(n - m, 0)",
@@ -125,7 +125,7 @@ MUTANTS = [
     Mutant(
         "band-first-row",
         "dtw",
-        "cpu/alignment.inl",
+        "cpu/sweep.inl",
         "the first row of the band is left out of every step",
         "std::clamp<int64_t>(t - highest, 0, rows)",
         "std::clamp<int64_t>(t - highest + 1, 0, rows)",
@@ -133,7 +133,7 @@ MUTANTS = [
     Mutant(
         "result-row",
         "dtw",
-        "cpu/alignment.inl",
+        "cpu/sweep.inl",
         "results are read at the last row of the longest x, not of the pair's own",
         "const T r = state[lanes.last_row[lane] *",
         "const T r = state[(lanes.rows - 1) *",
@@ -181,7 +181,7 @@ MUTANTS = [
     Mutant(
         "band-high",
         "soft_dtw",
-        "cpu/alignment.inl",
+        "cpu/sweep.inl",
         "the band is not widened by what y is longer than x",
         "to = radius + std::max<int64_t>(m - n, 0)",
         "to = radius",
@@ -269,7 +269,7 @@ MUTANTS = [
     Mutant(
         "x-of-a-vector",
         "soft_dtw",
-        "cpu/alignment.inl",
+        "cpu/sweep.inl",
         "x's that share a recursion all read the costs of the first",
         "load<T, W>(cost + v * block)",
         "load<T, W>(cost)",
@@ -421,7 +421,7 @@ MUTANTS = [
     Mutant(
         "band-end-row",
         "soft_dtw_from_cost",
-        "cpu/alignment.inl",
+        "cpu/sweep.inl",
         "the last row of the band is left out of every step",
         "std::clamp<int64_t>(t - lowest + 1, 0, rows)",
         "std::clamp<int64_t>(t - lowest, 0, rows)",

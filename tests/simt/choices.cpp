@@ -3,7 +3,7 @@
 #include <torch/library.h>
 
 #include "cuda/inputs.h"
-#include "cuda/warping.h"
+#include "cuda/sweep.h"
 #include "cuda/dtw.h"
 #include "cuda/sinkhorn.h"
 #include "cuda/soft_dtw.h"

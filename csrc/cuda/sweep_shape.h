@@ -1,5 +1,5 @@
 #pragma once
-// The forms of the sweeps of cuda/warping.h and cuda/fused.h, what they take of memory, and the choice.
+// The forms of the sweeps of cuda/sweep.h and cuda/fused.h, what they take of memory, and the choice.
 
 #include <algorithm>
 

@@ -15,17 +15,17 @@
 // that a warp's accesses are adjacent.
 
 #include "cuda/device_costs.h"
-#include "cuda/sweeps.h"
+#include "cuda/sweep_shape.h"
 
 namespace scav::device {
 
 // A Sakoe-Chiba band of radius r lets t - s lie in [-r - max(n - m, 0), r + max(m - n, 0)]; a negative radius is none.
-struct Corridor {
+struct Band {
   int low, high;
   bool banded;
 
 #if defined(__CUDACC__) || defined(SCAV_SIMT)
-  SCAV_DEVICE Corridor(int64_t radius, int n, int m) : banded(radius >= 0) {
+  SCAV_DEVICE Band(int64_t radius, int n, int m) : banded(radius >= 0) {
     const int reach = static_cast<int>(radius < n + m ? radius : n + m);
     low = -reach - (n > m ? n - m : 0);
     high = reach + (m > n ? m - n : 0);
@@ -39,12 +39,12 @@ struct Corridor {
 // Advances a column of K cells by one step, offset = t - s0, and returns its last cell. `recorder.cell(k, admitted,
 // cost, diagonal, up, left)` is r of cell k; a cell that is not admitted is unreachable.
 template <int K, class T, class Recorder>
-SCAV_DEVICE T advance(T (&left)[K], const T (&cost)[K], T diagonal, T up, const Corridor& corridor, int offset,
+SCAV_DEVICE T advance(T (&left)[K], const T (&cost)[K], T diagonal, T up, const Band& band, int offset,
                       Recorder& recorder) {
 #pragma unroll
   for (int k = 0; k < K; ++k) {
     const T before = left[k];
-    up = recorder.cell(k, corridor.admits(offset - k), cost[k], diagonal, up, before);
+    up = recorder.cell(k, band.admits(offset - k), cost[k], diagonal, up, before);
     left[k] = up;
     diagonal = before;
   }
@@ -57,8 +57,8 @@ SCAV_DEVICE T advance(T (&left)[K], const T (&cost)[K], T diagonal, T up, const 
 // receives as the path's end; e is left in `diagonal`. `message` goes to the row above: through this step's weight of
 // s - 1 and, `pending` since then, the diagonal of the step after it.
 template <int K, class T>
-SCAV_DEVICE void retreat(T (&ahead)[K], T (&diagonal)[K], const T (&up)[K], int last, T start, T below, T& message,
-                         T& pending) {
+SCAV_DEVICE void adjoint_step(T (&ahead)[K], T (&diagonal)[K], const T (&up)[K], int last, T start, T below, T& message,
+                              T& pending) {
   T from_diagonal = 0;
 #pragma unroll
   for (int k = K - 1; k >= 0; --k) {
@@ -80,14 +80,14 @@ SCAV_DEVICE T result_of(T r) {
 
 template <int K, class T, class Recorder>
 __global__ void __launch_bounds__(kLaneThreads, 1)
-    sweep_lanes(const __grid_constant__ Costs<T> costs, int64_t band, Recorder initial, T* carry, T* out) {
+    sweep_lanes(const __grid_constant__ Costs<T> costs, int64_t radius, Recorder initial, T* carry, T* out) {
   Recorder recorder = initial;
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
   if (thread >= costs.count) {
     return;
   }
   const Pair<T> pair(costs, thread);
-  const Corridor corridor(band, pair.n, pair.m);
+  const Band band(radius, pair.n, pair.m);
   const int strips = ceil_div(pair.n, K);
   const int64_t all_strips = ceil_div<int64_t>(costs.steps_x, K);
   T result = 0;
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
       T cost[K];
       pair.template column<K>(s0, t, cost);
       const T up = strip == 0 ? kUnreachable<T> : carry[t * threads + thread];
-      const T bottom = advance<K>(left, cost, diagonal, up, corridor, t - s0, recorder);
+      const T bottom = advance<K>(left, cost, diagonal, up, band, t - s0, recorder);
       diagonal = up;
       if (strip + 1 < strips) {
         carry[t * threads + thread] = bottom;
@@ -126,12 +126,12 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
 
 template <int K, class T, class Recorder>
 __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
-    sweep_wavefront(const __grid_constant__ Costs<T> costs, int64_t band, Recorder initial, T* carry, T* out) {
+    sweep_wavefront(const __grid_constant__ Costs<T> costs, int64_t radius, Recorder initial, T* carry, T* out) {
   Recorder recorder = initial;
   constexpr int kRows = K * kWarp;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   const Pair<T> pair(costs, blockIdx.x);
-  const Corridor corridor(band, pair.n, pair.m);
+  const Band band(radius, pair.n, pair.m);
   T* const rings = shared_memory<T>();
   const int strips = ceil_div(pair.n, kRows), chunks = ceil_div(pair.m + kWarp - 1, kWarp);
   // Of the tile's rows; strips that are not in them have been swept, or will be.
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
           const T up = lane == 0 ? from_warp : from_lane;
           T cost[K];
           pair.template column<K>(s0, t, cost);
-          bottom = advance<K>(left, cost, diagonal, up, corridor, t - s0, recorder);
+          bottom = advance<K>(left, cost, diagonal, up, band, t - s0, recorder);
           diagonal = up;
           recorder.save(((blockIdx.x * all_strips + strip) * visits + visit) * kWarp + lane);
           if (lane == kWarp - 1 && strip + 1 < strips) {
@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
       saved.template load<K>(((group * all_strips + strip) * costs.steps_y + t) * blockDim.x + threadIdx.x, diagonal,
                              up);
       const T below = strip + 1 < strips ? carry[t * threads + thread] : T(0);
-      retreat<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0), below, message, pending);
+      adjoint_step<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0), below, message, pending);
       if (strip > 0) {
         carry[t * threads + thread] = message;
       }
@@ -261,8 +261,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
           }
           T diagonal[K], up[K];
           saved.template load<K>(((blockIdx.x * all_strips + strip) * visits + t + lane) * kWarp + lane, diagonal, up);
-          retreat<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0),
-                     lane == kWarp - 1 ? from_warp : from_lane, message, pending);
+          adjoint_step<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0),
+                          lane == kWarp - 1 ? from_warp : from_lane, message, pending);
           if (lane == 0 && strip > 0) {
             *(warp + 1 < warps && strip > begin ? rings + warp * kRing + behind % kRing : edge + behind) = message;
           }
