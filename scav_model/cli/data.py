@@ -138,6 +138,7 @@ def features_info(store: Path) -> None:
     from scav_model.data.ids import ids_sha256
     from scav_model.data.store import FeatureStore
     from scav_model.data.store.reader import read_skipped
+    from scav_model.text import printable
 
     opened = FeatureStore.open(store)
     header = opened.header
@@ -157,7 +158,7 @@ def features_info(store: Path) -> None:
     skipped = read_skipped(store)
     print(f"skipped  {len(skipped)} clips (skipped.jsonl)")
     for reason, count in Counter(clip.reason for clip in skipped).most_common(5):
-        print(f"         {count}: {reason}")
+        print(f"         {count}: {printable(reason)}")
 
 
 def _side(header: "Header", name: str) -> str:
@@ -175,12 +176,13 @@ def features_verify(store: Path) -> None:
         store: Folder of the feature store; a problem makes the exit code 1, a warning does not.
     """
     from scav_model.data.store.verify import verify
+    from scav_model.text import printable
 
     report = verify(store)
     for line in report.problems:
-        print(f"problem: {line}")
+        print(f"problem: {printable(line)}")
     for line in report.warnings:
-        print(f"warning: {line}")
+        print(f"warning: {printable(line)}")
     found = f"{len(report.problems)} problems, {len(report.warnings)} warnings"
     if report.problems:
         raise RuntimeError(f"{store}: {report.clips} clips, {found}")

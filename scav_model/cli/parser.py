@@ -10,7 +10,8 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from scav_model import config_files
 from scav_model.cli import numbers, places, tree
@@ -25,6 +26,22 @@ from scav_model.fields import nearest
 from scav_model.text import printable
 
 USAGE = 2
+load_yaml = get_loader("yaml")
+
+
+def load_text(text: str) -> Any:
+    """Return what YAML makes of a value. Bytes of a file's name that are not UTF-8 are no YAML, and stay as they are.
+
+    Raises:
+        yaml.YAMLError: the value is no YAML.
+    """
+    try:
+        return load_yaml(text)
+    except UnicodeEncodeError as error:
+        raise yaml.YAMLError(str(error)) from error
+
+
+set_loader("yaml", load_text, (yaml.YAMLError,))
 
 
 class Parser(ArgumentParser):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scav_model.config import Option
+from scav_model.text import printable
 
 if TYPE_CHECKING:
     from scav_model.model import AudioVisualModel
@@ -138,7 +139,7 @@ def _add(
         skip_bad=skip_bad,
     )
     for name in done.refused:
-        print(f"left out: {name}: NaN or infinite features", file=sys.stderr)
+        print(f"left out: {printable(name)}: NaN or infinite features", file=sys.stderr)
     known = f", {done.known} were there already" if done.known else ""
     print(f"{index}: {done.clips} clips added in {done.seconds:.1f} s{known}; {writer.header.clips} in all")
 
@@ -175,9 +176,10 @@ def index_info(index: Path) -> None:
     header = opened.header
     size = sum(file.bytes for file in header.files())
     options = ", ".join(f"{name} {value}" for name, value in header.options.items())
+    per_step = ", per step" if header.per_step else ""
     print(f"{index}: {len(opened)} clips, {header.deleted_clips} deleted, version {header.version}")
-    print(f"model    {header.checkpoint}, weights SHA-256 {header.model_sha256}")
-    print(f"metric   {header.metric}{f' ({options})' if options else ''}{', per step' if header.per_step else ''}")
+    print(printable(f"model    {header.checkpoint}, weights SHA-256 {header.model_sha256}"))
+    print(printable(f"metric   {header.metric}{f' ({options})' if options else ''}") + per_step)
     print(f"steps    {header.dim} features, {header.dtype}")
     for side in header.sides:
         described = header.features[side]
@@ -185,7 +187,7 @@ def index_info(index: Path) -> None:
         made = " ".join(filter(None, (described.get("encoder"), described.get("model")))) or "front end not known"
         lengths = opened.lengths(side)[opened.live]
         span = f", {lengths.min()} to {lengths.max()} steps a clip" if len(lengths) else ""
-        print(f"{side}    {made}, {'rate not known' if rate is None else f'{rate:g} Hz'}{span}")
+        print(f"{side}    {printable(made)}, {'rate not known' if rate is None else f'{rate:g} Hz'}{span}")
     print(f"disk     {len(header.shards)} shards, {size / 2**20:.1f} MiB")
 
 
@@ -203,7 +205,7 @@ def index_verify(index: Path) -> None:
     checked = tqdm(opened.problems(), total=len(opened.shards), desc="verify", unit="shard")
     problems = [problem for found in checked for problem in found]
     for problem in problems:
-        print(f"problem: {problem}")
+        print(f"problem: {printable(problem)}")
     if problems:
         raise RuntimeError(f"{index}: {len(opened)} clips, {len(problems)} problems")
     print(f"{index}: {len(opened)} clips, 0 problems")
@@ -305,7 +307,7 @@ def search(
     with search_workers(ray, opened, workers, gpus_per_worker) as made:
         answer = find(opened, asked, k, mode=mode, candidates=candidates, workers=made)
     for note in answer.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     if written == "html":
         text = as_html(opened, answer)
     elif written == "json":

@@ -1,6 +1,9 @@
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 import wave
 
 import av
@@ -180,6 +183,100 @@ def test_features_as_queries_and_a_page(built, world, tmp_path, capsys):
     assert (tmp_path / "page.html").read_text().count("<article>") == 8
 
 
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (("--output=found.json",), "{"),
+        (("--output=found.HTML",), "<!DOCTYPE html>"),
+        (("--output=sub/found.htm",), "<!DOCTYPE html>"),
+        (("--output=found.txt",), "query "),
+        (("--output=found",), "query "),
+        (("--output=found", "--format=json"), "{"),
+        (("--output=found.data", "--format=html"), "<!DOCTYPE html>"),
+        (("--output=found.json", "--format=json"), "{"),
+    ],
+)
+def test_the_format_follows_the_name_of_the_output(built, tmp_path, monkeypatch, arguments, start, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, "search", built, "clip-1", "-k", "2", *arguments)
+    assert code == 0, err
+    name = arguments[0].removeprefix("--output=")
+    assert out == f"{name}: 2 hits of 1 queries\n"
+    assert (tmp_path / name).read_text().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--output=found.json", "--format=html"), "got --format html and found.json, which is for json"),
+        (("--output=found.html", "--format=table"), "got --format table and found.html, which is for html"),
+        (("--output=found.txt", "--format=json"), "got --format json and found.txt, which is for table"),
+        (("--output=found.csv",), "expected the name of --output to end in .json, .html or .txt, got found.csv"),
+        (("--output=.",), "which is a folder; name another"),
+    ],
+)
+def test_outputs_that_contradict_their_format_are_refused(built, tmp_path, monkeypatch, arguments, message, capsys):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    code, out, err = run(capsys, "search", built, "clip-1", *arguments)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not any((tmp_path / "empty").iterdir())
+
+
+def test_ids_that_begin_with_a_hyphen(built, world, tmp_path, capsys):
+    store = FeatureSet(["-UGabcdefgh", "--bcdefghij", "-k"], [torch.rand(3, 384)] * 3, [torch.rand(3, 256)] * 3)
+    store.save(tmp_path / "more.safetensors")
+    assert run(capsys, "index", "add", built, "--features", tmp_path / "more.safetensors")[0] == 0
+    for arguments in (
+        (built, "-UGabcdefgh", "--k", "1"),
+        ("-k", "1", built, "-UGabcdefgh"),
+        ("--k=1", built, "--", "-UGabcdefgh"),
+        (built, "-k", "1", "--", "--bcdefghij"),
+        (built, "--k", "1", "--", "-k"),
+    ):
+        code, out, err = run(capsys, "search", *arguments)
+        assert code == 0, err
+        assert len(out.splitlines()) == 2
+    code, _, err = run(capsys, "search", built, "--bcdefghij")
+    assert code == 2
+    assert "an id that begins with - stands after --" in err
+    code, out, _ = run(capsys, "index", "delete", built, "-UGabcdefgh", "--", "--bcdefghij", "-k")
+    assert out == f"{built}: 3 clips deleted; 4 in all\n"
+
+
+def test_lists_of_queries_as_people_have_them(built, tmp_path, capsys):
+    listed = tmp_path / "queries.txt"
+    listed.write_bytes(b"\xef\xbb\xbfclip-1\r\n\r\nclip-2")
+    code, out, _ = run(capsys, "search", built, "--batch", listed, "-k", "1")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["clip-1", "clip-2"]
+    listed.write_bytes(b"caf\xe9\n")
+    code, _, err = run(capsys, "search", built, "--batch", listed)
+    assert code == 1
+    assert r"'caf\udce9' is not in" in err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_escaped(world, built, tmp_path, encoding):
+    names = ["caf\u00e9", "\U0001f600", "\u65e5\u672c"]
+    clips = FeatureSet(names, list(torch.rand(3, 3, 384)), list(torch.rand(3, 3, 256)))
+    clips.save(tmp_path / "more.safetensors")
+    assert main(["index", "add", str(built), "--features", str(tmp_path / "more.safetensors")]) == 0
+    for output in ("json", "table"):
+        done = subprocess.run(
+            [sys.executable, "-m", "scav_model.cli", "search", built, *names, "--format", output, "--k=9"],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.decode(encoding)
+        if output == "json":
+            assert [query["query"] for query in json.loads(text)["queries"]] == names
+        else:
+            assert len(text.splitlines()) == 22
+
+
 def test_tune(built, capsys):
     code, out, err = run(capsys, "index", "tune", built, "--k=2", "--candidates=[2,3]")
     assert code == 0, err
@@ -190,6 +287,14 @@ def test_tune(built, capsys):
     ("arguments", "message"),
     [
         (("clip-9",), "'clip-9' is not in"),
+        (("clip-9",), "no clip has that id; did you mean 'clip-3', 'clip-2', 'clip-1'?"),
+        (
+            ("nofile.mp4",),
+            "expected a media file or the id of a clip: there is no such file, and 'nofile.mp4' is not in",
+        ),
+        (("clip-1", "nofile.mp4"), "there is no such file, and 'nofile.mp4' is not in"),
+        (("{world}",), "expected a media file or the id of a clip, got the folder"),
+        (("--batch={world}",), "expected a file with a query a line, got"),
         ((), "expected queries on the command line, --batch or --features, one of the three"),
         (("clip-1", "--metric=sinkhorn"), "is an index for dtw, not for sinkhorn"),
         (("{world}/1.mp4", "clip-1"), "expected all queries to be files or all ids, and there is no file 'clip-1'"),

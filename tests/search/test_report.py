@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import av
@@ -11,8 +12,24 @@ import pytest
 from scav_model.search import Encoded, IndexWriter, SearchIndex, queries_by_id, search
 from scav_model.search.page import as_html
 from scav_model.search.report import alignments, as_json, as_table
+from scav_model.search.search import Hit
 from scav_model.search.thumbnails import thumbnails
 from tests.search.worlds import clip, header
+
+# What an index from a stranger may hold in place of a path, none of which leads to a file.
+BAD_PATHS = (
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "http://example.org/a.mp4",
+    "//example.org/a.mp4",
+    '"><script>alert(1)</script>.mp4',
+    "a\nb\t\u202e\udcff.mp4",
+    "a\0b.mp4",
+    "\ud800.mp4",
+    "/dev/zero",
+    "/",
+    "n" * 5000,
+)
 
 
 class Page(HTMLParser):
@@ -110,6 +127,65 @@ def test_page_is_sound_html_that_needs_nothing_else(answer, movie):
     pictures = page.all("img")
     assert len(pictures) == 40
     assert all(picture["src"].startswith("data:image/jpeg;base64,") for picture in pictures)
+
+
+def hostile(answer, text, path):
+    """An answer in which ids, labels, notes and paths are of a stranger."""
+    index, found = answer
+    media = {"path": path, "start": float("nan"), "seconds": -1, "label": text}
+    hits = [[Hit(1, text, 0, float("nan"), media)], [Hit(1, text, 0, 1.0, {**media, "start": "x"})]]
+    queries = replace(found.queries, names=[text, text], media=[path, path])
+    return index, replace(found, queries=queries, hits=hits, notes=[text])
+
+
+@pytest.mark.parametrize("path", BAD_PATHS, ids=lambda path: repr(path)[:30])
+def test_a_page_links_to_files_alone(path, answer):
+    index, found = hostile(answer, "a'\"><script>alert(1)</script>\n\t\x1b[31m\u202e\udcff\ud800", path)
+    text = as_html(index, found)
+    text.encode()
+    page = Page(text)
+    assert not any(page.all(tag) for tag in ("script", "video", "audio", "img", "a"))
+    assert not any(name.startswith("on") or name in ("href", "src") for _, attrs in page.tags for name in attrs)
+    assert "".join(page.texts).count("No player: there is no file") == 4
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_a_page_says_where_it_has_no_media(answer, movie):
+    index, found = answer
+    text = as_html(index, found)
+    # Of clip-5, a query and a hit of both queries.
+    assert text.count("No player: no media file of this query is known.") == 1
+    assert text.count("No player: the index names no media file of this clip. Build it with --manifest") == 2
+    movie.write_text("no film")
+    text = as_html(index, found)
+    assert text.count("No pictures: none can be read from the file.") == 10
+    movie.unlink()
+    text = as_html(index, found)
+    assert "<video" not in text
+    assert text.count("No player: there is no file ") == 11
+    assert "dog &amp; &lt;cat&gt;.mp4. Put it there" in text
+
+
+@pytest.mark.parametrize("name", ["a'b\"c.mp4", "a#b?c%20.mp4", "a\n\u202e.mp4", "caf\udce9.mp4"])
+def test_players_of_files_with_any_name(name, answer, movie):
+    path = movie.rename(movie.with_name(name))
+    index, found = hostile(answer, "clip", str(path))
+    players = Page(as_html(index, found)).all("video")
+    assert [player["src"] for player in players] == [path.as_uri() + "#t=0"] * 4
+
+
+def test_tables_and_json_of_any_text(answer):
+    text = 'a"b\n\t\x1b[31m\x7f\u202e\u2028\udcff\ud800\U0001f600é'
+    _, found = hostile(answer, text, text)
+    table = as_table(found)
+    assert len(table.split("\n")) == 3
+    assert all(character.isprintable() or character == "\n" for character in table)
+    whole = as_json(found)
+    assert "\U0001f600é" in whole
+    assert all(character.isprintable() or character == "\n" for character in whole)
+    whole.encode()
+    hit = json.loads(whole, parse_constant=pytest.fail)["queries"][0]["hits"][0]
+    assert (hit["id"], hit["media"]["path"], hit["distance"], hit["media"]["start"]) == (text, text, None, None)
 
 
 def test_drawings_hold_every_match_and_its_part(answer):
