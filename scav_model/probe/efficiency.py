@@ -17,8 +17,9 @@ from tqdm import tqdm
 import scav_kernels
 from scav_model.distances import retrieval_distance
 from scav_model.experiments.probes.plots import plot_efficiency
-from scav_model.experiments.probes.results import RESULTS, Row, markdown
+from scav_model.experiments.probes.results import RESULTS
 from scav_model.experiments.probes.subject import Subject
+from scav_model.experiments.tables import Row, markdown
 from scav_model.files import working_in, write_text
 from scav_model.probe.ways import Found, Ways, share_found
 from scav_model.ranking import DIRECTIONS

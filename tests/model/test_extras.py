@@ -46,7 +46,7 @@ PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pre
         ("lightning_fabric", "import scav_model.train", "model"),
         ("orjson", "import scav_model.data", "model"),
         ("huggingface_hub", PUSH, "model"),
-        ("matplotlib", "import scav_model.experiments.demo.plots", "model"),
+        ("matplotlib", "import scav_model.experiments.style", "model"),
         ("ray", "from scav_model.cluster.connection import import_ray; import_ray()", "ray"),
         ("open_clip", "from scav_model.encoders.clip import import_open_clip; import_open_clip()", "encoders"),
         ("speechbrain", "from scav_model.encoders.beats import speechbrain_beats; speechbrain_beats()", "encoders"),

@@ -115,9 +115,9 @@ def small_disk(tmp_path):
 
 
 def test_every_kind_of_file_names_itself_on_a_full_disk(small_disk: Path, train_features):
-    from scav_model.experiments.demo.plots import Figure
     from scav_model.experiments.demo.render import render
     from scav_model.experiments.demo.scene import SceneConfig, make_scene
+    from scav_model.experiments.style import Figure
     from scav_model.files import write_figure
 
     (small_disk / "filling").write_bytes(bytes(252 << 10))

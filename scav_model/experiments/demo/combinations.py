@@ -6,7 +6,6 @@ combinations.md. An interrupted run goes on with `--resume`.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,21 +18,21 @@ from tqdm import tqdm
 from scav_model.config import Config, to_dict
 from scav_model.data import Batch, Features, open_features
 from scav_model.distances import Sequences, retrieval_distance
-from scav_model.experiments.demo.results import write_json
 from scav_model.experiments.demo.run import FRAME_RATE
 from scav_model.experiments.demo.systems import FULL, SYSTEMS
+from scav_model.experiments.folder import as_stored, check_settings, train_once
+from scav_model.experiments.tables import Row, markdown, write_json
 from scav_model.files import working_in, write_text
 from scav_model.model import AudioVisualModel
 from scav_model.objective_config import SOURCES, NegativesConfig, TasksConfig
 from scav_model.objectives import Encode
 from scav_model.retrieval import encode, evaluate
-from scav_model.training import CHECKPOINT, TrainResult, train
+from scav_model.training import TrainResult
 
 RESULT = "result.json"
 FEWEST_CLIPS = 12
 # At its own rate, against the keys of slower encoders, CAV's recall stayed at chance.
 MOMENTUM_RATES = {"cav": 2e-3}
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def run_combinations(
     resume: bool = False,
     threads: int | None = None,
 ) -> None:
-    """Trains every combination on a demo's features, searches the held-out clips and writes the table.
+    """Train every combination on a demo's features, search the held-out clips and write the table.
 
     The arguments are those of the command, `scav_model.cli.combinations`.
     """
@@ -121,38 +120,38 @@ def every_combination(systems: Sequence[str]) -> Iterator[Combination]:
 def train_and_search(
     combination: Combination, config: Config, training: Features, held_out: Features, folder: Path, resume: bool
 ) -> Row:
-    """The row of one combination: R@1 in percent by way of searching and direction, and each task's accuracy."""
-    result = folder / RESULT
-    settings = json.loads(json.dumps({"config": to_dict(config), "clips": len(training)}))
-    if resume and result.exists():
-        found = json.loads(result.read_text(encoding="utf-8"))
-        if found["settings"] != settings:
-            raise ValueError(f"{folder} holds a run with other settings; repeat them, or start anew without resuming")
-        return dict(found["row"])
-    unfinished = (folder / CHECKPOINT).exists()
-    tqdm.write(f"{combination.name}: training", file=sys.stderr)
-    trained = train(config, training, out=folder, resume=resume and unfinished, overwrite=unfinished)
-    found_rows = evaluate(
-        *encode(trained.model, held_out), retrieval_distance(trained.config), modes=("mean", "sequence")
-    )
-    row = {
-        "distance": combination.system,
-        "source": combination.source,
-        "tasks": combination.tasks,
-        "recall": {f"{r['retrieval']} {r['direction']}": r["R@1"] for r in found_rows},
-        "accuracy": trained.objective.task_accuracy(encoder(trained), held_out),
-        "clips": len(training),
-        "gallery": len(held_out),
-        "epochs": config.optim.epochs,
-        "train_seconds": trained.seconds,
-        "threads": torch.get_num_threads(),
-    }
-    write_json(result, {"settings": settings, "row": row})
-    return row
+    """Return the row of one combination: R@1 in percent by search and direction, and the accuracy of each task."""
+    settings = as_stored({"config": to_dict(config), "clips": len(training)})
+
+    def search(trained: TrainResult) -> dict[str, Any]:
+        searches = evaluate(
+            *encode(trained.model, held_out), retrieval_distance(trained.config), modes=("mean", "sequence")
+        )
+        row = {
+            "distance": combination.system,
+            "source": combination.source,
+            "tasks": combination.tasks,
+            "recall": {f"{r['retrieval']} {r['direction']}": r["R@1"] for r in searches},
+            "accuracy": trained.objective.task_accuracy(encoder(trained), held_out),
+            "clips": len(training),
+            "gallery": len(held_out),
+            "epochs": config.optim.epochs,
+            "train_seconds": trained.seconds,
+            "threads": torch.get_num_threads(),
+        }
+        return {"settings": settings, "row": row}
+
+    def announce() -> None:
+        tqdm.write(f"{combination.name}: training", file=sys.stderr)
+
+    path = folder / RESULT
+    found = train_once(path, config, training, search, announce, resume=resume) or {}
+    check_settings(path, found["settings"], settings, anew="start anew without resuming")
+    return dict(found["row"])
 
 
 def encoder(trained: TrainResult) -> Encode:
-    """Encodes batches with the trained model, without dropout."""
+    """Return what encodes batches with the trained model, without dropout."""
     model: AudioVisualModel = trained.model.eval()
 
     def encode_batch(batch: Batch) -> tuple[Sequences, Sequences]:
@@ -163,7 +162,7 @@ def encoder(trained: TrainResult) -> Encode:
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Two Markdown tables: recalls of every combination, and accuracies of those with tasks beside their chance."""
+    """Return two Markdown tables: recalls of every combination, and accuracies of those with tasks, with chance."""
     searches = list(rows[0]["recall"])
     first = [["distance", "source", "tasks", *(f"R@1 {search}" for search in searches), "train s"]]
     second: list[list[str]] = []
@@ -181,9 +180,5 @@ def tables(rows: Sequence[Row]) -> str:
         f"{rows[0]['clips']} training clips, {rows[0]['epochs']} epochs, gallery of {rows[0]['gallery']} held-out "
         f"clips; R@1 and accuracies in % (chance of R@1: {100 / rows[0]['gallery']:.1f})."
     )
-    return "\n\n".join([about, markdown(first), *([markdown(second)] if second else [])])
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(lines[0])
-    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
+    parts = [markdown(lines[0], lines[1:], names=len(lines[0])) for lines in (first, second) if lines]
+    return "\n\n".join([about, *parts])

@@ -1,4 +1,4 @@
-"""The demo's two pictures."""
+"""The demo's two plots."""
 
 from __future__ import annotations
 
@@ -11,48 +11,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import scav_kernels
-from scav_model.experiments.demo.results import Row, average
-from scav_model.extras import needed_by
+from scav_model.experiments.style import RECALL, bar_place, draw_chance, new_figure, shades
+from scav_model.experiments.tables import Row, mean_of_directions
 from scav_model.files import write_figure
-
-with needed_by("plotting"):
-    import matplotlib
-    from matplotlib.figure import Figure
 
 RETRIEVALS = ("mean", "sequence", "hybrid")
 
 
 def plot_retrieval(runs: Sequence[Sequence[Row]], labels: dict[str, str], path: Path) -> None:
-    """Bars of R@1, the mean of both directions; whiskers span one standard deviation over seeds either way."""
-    both = [_merge_directions(rows) for rows in runs]
+    """Draw bars of R@1, the mean of both directions; whiskers span one standard deviation over seeds either way."""
+    both = [mean_of_directions(rows, ("model", "retrieval")) for rows in runs]
     gallery = runs[0][0]["gallery"]
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    figure = new_figure(8, 4.2)
     axes = figure.subplots()
-    width = 0.8 / len(RETRIEVALS)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.8, len(RETRIEVALS)))
-    for place, (retrieval, colour) in enumerate(zip(RETRIEVALS, colours, strict=True)):
+    for bar, (retrieval, color) in enumerate(zip(RETRIEVALS, shades(len(RETRIEVALS), last=0.8), strict=True)):
         recalls = np.array([[run[model, retrieval] for model in labels] for run in both])  # (seeds, models)
-        position = np.arange(len(labels)) + (place - (len(RETRIEVALS) - 1) / 2) * width
+        position, width = bar_place(np.arange(len(labels)), bar, len(RETRIEVALS))
         spread = recalls.std(axis=0, ddof=1) if len(runs) > 1 else None
-        bars = axes.bar(position, recalls.mean(axis=0), width, yerr=spread, capsize=3, color=colour, label=retrieval)
+        bars = axes.bar(position, recalls.mean(axis=0), width, yerr=spread, capsize=3, color=color, label=retrieval)
         axes.bar_label(bars, fmt="%.0f", padding=2, fontsize=8)
-    axes.axhline(100 / gallery, color="black", linestyle=":", linewidth=1, label="chance")
+    draw_chance(axes, gallery)
     axes.set_xticks(np.arange(len(labels)), labels.values())
-    axes.set_ylabel("R@1 in %, mean of v→a and a→v")
+    axes.set_ylabel(RECALL)
     axes.set_ylim(0, 105)
     seeds = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
     axes.set_title(f"Retrieval among {gallery} held-out clips{seeds}")
     axes.legend(title="search by", frameon=False)
     write_figure(path, figure)
-
-
-def _merge_directions(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
-    """Mean R@1 of the two directions, by model and retrieval."""
-    means, _ = average([rows])
-    found: dict[tuple[str, str], list[float]] = {}
-    for row in means:
-        found.setdefault((row["model"], row["retrieval"]), []).append(row["R@1"])
-    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def plot_alignment(
@@ -66,7 +51,7 @@ def plot_alignment(
     title: str,
     path: Path,
 ) -> None:
-    """The cost of every step of `video` against every step of `audio`, and the DTW path through it.
+    """Draw the cost of every step of `video` against every step of `audio`, and the DTW path through it.
 
     Args:
         video: (N, D) encoded video steps.
@@ -78,7 +63,7 @@ def plot_alignment(
     """
     cost = torch.cdist(video, audio).numpy()
     steps = scav_kernels.dtw_path(video, audio).numpy()  # (L, 2)
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = new_figure(9, 7)
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 9), height_ratios=(7, 2))
     matrix = figure.add_subplot(grid[0, 1])
     # Steps are drawn as the spans of time that they stand for, so that strip, matrix and spectrogram share their axes.

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-from scav_model.files import write_text
+from scav_model.experiments.tables import Row
 
 KEYS = ("model", "retrieval", "direction")
 # Recalls in percent of queries, MedR in ranks, gallery in clips.
 MEASURES = ("R@1", "R@5", "R@10", "MedR", "gallery", "train_seconds", "search_seconds")
-Row = dict[str, Any]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value`; a reader sees the old file or the whole new one."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def average(runs: Sequence[Sequence[Row]]) -> tuple[list[Row], list[Row]]:

@@ -16,13 +16,11 @@ Each stage reads only what the one before left on disk, and each file appears wh
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -41,12 +39,14 @@ from scav_model.distances import retrieval_distance
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from scav_model.experiments.demo.plots import plot_alignment, plot_retrieval
 from scav_model.experiments.demo.render import render
-from scav_model.experiments.demo.results import KEYS, MEASURES, Row, average, table, write_json
+from scav_model.experiments.demo.results import KEYS, MEASURES, average, table
 from scav_model.experiments.demo.scene import SceneConfig, make_scene
 from scav_model.experiments.demo.systems import FULL, QUICK, SYSTEMS, DemoSize, System
+from scav_model.experiments.folder import prepare_folder, train_once
+from scav_model.experiments.tables import Row, write_json
 from scav_model.files import remove_partial, working_in
 from scav_model.retrieval import encode, evaluate
-from scav_model.training import CHECKPOINT, train
+from scav_model.training import CHECKPOINT, TrainResult
 
 STAMP = "demo.json"
 ROWS = "rows.json"
@@ -93,7 +93,10 @@ def _run(out: Path, seeds: Sequence[int], size: DemoSize, resume: bool, workers:
     runs = []
     for seed in seeds:
         folder = out / f"seed-{seed}"
-        _prepare(folder, {"version": __version__, "seed": seed, **asdict(size)}, resume)
+        if not resume and (folder / STAMP).exists():
+            shutil.rmtree(folder)
+        settings = {"version": __version__, "seed": seed, **asdict(size)}
+        prepare_folder(folder, STAMP, settings, resume=resume, anew="start anew without resuming")
         if len(seeds) > 1:
             print(f"seed {seed}", flush=True)
         manifest = _render_clips(folder, seed, size, workers)
@@ -106,31 +109,6 @@ def _run(out: Path, seeds: Sequence[int], size: DemoSize, resume: bool, workers:
     print(table(runs, labels))
     minutes = (time.perf_counter() - started) / 60
     print(f"{minutes:.1f} min; {out}/results.json, retrieval.png and alignment.png written")
-
-
-def _prepare(folder: Path, settings: dict[str, Any], resume: bool) -> None:
-    """An empty folder for these settings or, to resume, the one that holds their unfinished run."""
-    stamp = folder / STAMP
-    settings = json.loads(json.dumps(settings))
-    if folder.exists() and any(folder.iterdir()):
-        if not stamp.exists():
-            raise FileExistsError(f"{folder} exists and is not the demo's; choose another folder")
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-        if resume:
-            differing = [
-                f"{name}: there {found.get(name)}, now {value}"
-                for name, value in settings.items()
-                if found.get(name) != value
-            ]
-            if differing:
-                raise ValueError(
-                    f"{folder} holds a demo with other settings ({'; '.join(differing)}); "
-                    "repeat them, choose another folder, or start anew without resuming"
-                )
-            return
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(stamp, settings)
 
 
 def _render_clips(folder: Path, seed: int, size: DemoSize, workers: int) -> Path:
@@ -167,21 +145,19 @@ def _extract_features(folder: Path, manifest: Path, workers: int) -> Path:
 
 
 def _train_and_search(folder: Path, features: Path, system: System, size: DemoSize, seed: int) -> list[Row]:
-    rows_file = folder / system.name / ROWS
-    if rows_file.exists():
-        rows: list[Row] = json.loads(rows_file.read_text(encoding="utf-8"))
-        return rows
-    print(f"{system.label}: training", flush=True)
     config = system.config(size, seed)
-    out = folder / system.name
     store = FeatureStore.open(features)
-    trained = train(config, store.select("train"), out=out, resume=(out / CHECKPOINT).exists())
-    video, audio = encode(trained.model, store.select("test"))
-    found = evaluate(video, audio, retrieval_distance(config), hybrid_k=config.retrieval.hybrid_k)
-    rows = [{"model": system.name, "train_seconds": trained.seconds, **row} for row in found]
-    rows = [{key: row[key] for key in (*KEYS, *MEASURES)} for row in rows]
-    write_json(rows_file, rows)
-    return rows
+
+    def search(trained: TrainResult) -> list[Row]:
+        video, audio = encode(trained.model, store.select("test"))
+        found = evaluate(video, audio, retrieval_distance(config), hybrid_k=config.retrieval.hybrid_k)
+        rows = [{"model": system.name, "train_seconds": trained.seconds, **row} for row in found]
+        return [{key: row[key] for key in (*KEYS, *MEASURES)} for row in rows]
+
+    def announce() -> None:
+        print(f"{system.label}: training", flush=True)
+
+    return train_once(folder / system.name / ROWS, config, store.select("train"), search, announce) or []
 
 
 def _plot_first_pair(folder: Path, path: Path) -> None:

@@ -8,21 +8,21 @@ encoder; changed *encoded* steps come out of it, as an index that stores fewer s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scav_model.config import Option
 from scav_model.distances import Distance, Sequences
 from scav_model.experiments.probes.change import SIDES, WHERE, Change, Sides, Where, changed
 from scav_model.experiments.probes.plots import plot_ablation
-from scav_model.experiments.probes.results import Results, Row, both_ways, markdown
+from scav_model.experiments.probes.results import Results
 from scav_model.experiments.probes.subject import Subject, distances, search
+from scav_model.experiments.tables import Row, markdown, mean_of_directions
 from scav_model.files import working_in, write_text
 
 INTERPOLATED = "interpolated_euclidean"
@@ -134,23 +134,28 @@ def run_ablation(
         results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
         grid = product(dict.fromkeys(where), sorted(set(lengths), reverse=True), sorted(set(factors)), searched)
         cells = [dict(zip(KEYS, (place, length, factor, *key), strict=True)) for place, length, factor, key in grid]
-        missing = [cell for cell in cells if not results.has(**cell)]
-        if missing:
-            encoded = subject.encode(subject.features)
-            now: tuple[Any, ...] = ()
-            sequences = encoded
-            for cell in tqdm(missing, desc="cells", unit="cell"):
-                place, length, factor = cell["where"], cell["length"], cell["factor"]
-                if now != (place, length, factor):
-                    now = (place, length, factor)
-                    changes: list[tuple[Change, Sides]] = [
-                        (shortening(length), "both"),
-                        (coarsening(factor, reduction), coarsen_sides),
-                    ]
-                    sequences = encoded if length == factor == 1 else changed(subject, encoded, changes, place)
-                found = search(*sequences, searched[cell["metric"], cell["resample"]])
-                results.add([{**cell, **_about(cell, sequences), **row} for row in found])
-        rows = results.of(cells)
+
+        @cache
+        def encoded() -> tuple[Sequences, Sequences]:
+            return subject.encode(subject.features)
+
+        # Cells of one change follow each other.
+        @lru_cache(maxsize=1)
+        def shortened_and_coarsened(place: Where, length: float, factor: int) -> tuple[Sequences, Sequences]:
+            if length == factor == 1:
+                return encoded()
+            changes: list[tuple[Change, Sides]] = [
+                (shortening(length), "both"),
+                (coarsening(factor, reduction), coarsen_sides),
+            ]
+            return changed(subject, encoded(), changes, place)
+
+        def search_cell(cell: Row) -> list[Row]:
+            sequences = shortened_and_coarsened(cell["where"], cell["length"], cell["factor"])
+            found = search(*sequences, searched[cell["metric"], cell["resample"]])
+            return [{**_about(cell, sequences), **row} for row in found]
+
+        rows = results.fill(cells, search_cell)
         write_text(out / "table.md", table(rows, subject, reduction, coarsen_sides) + "\n")
         plot_ablation(rows, gallery=len(subject.features), coarsened=coarsen_sides, path=out / "recall.png")
         return rows
@@ -170,7 +175,7 @@ def _about(cell: Mapping[str, Any], sequences: tuple[Sequences, Sequences]) -> d
 def table(rows: Sequence[Row], subject: Subject, reduction: Reduction, coarsen_sides: Sides) -> str:
     """Markdown, a table per place: a line per length and factor, a column per distance; R@1 of both directions."""
     gallery = len(subject.features)
-    recall = both_ways(rows, ("where", "length", "factor", "distance"))
+    recall = mean_of_directions(rows, ("where", "length", "factor", "distance"))
     columns = list(dict.fromkeys(row["distance"] for row in rows))
     parts = [
         f"R@1 in % among {gallery} clips (chance {100 / gallery:.1f}), mean of both directions. Length is the share of "

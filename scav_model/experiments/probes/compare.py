@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from scav_model.experiments.probes.plots import plot_disturbances
-from scav_model.experiments.probes.results import both_ways, load
+from scav_model.experiments.probes.results import load
 from scav_model.experiments.probes.temporal import KEYS
+from scav_model.experiments.tables import mean_of_directions
 from scav_model.files import writing
 
 # What must be alike for recalls to be of one experiment.
@@ -16,7 +17,7 @@ SHARED = ("features", "gallery", "side", "where", "seed")
 
 
 def run_compare(results: Mapping[str, Path], metric: str | None, path: Path) -> None:
-    """Draws R@1, mean of both directions, against strength: a line per label; `metric` None takes each model's own."""
+    """Draw R@1, mean of both directions, against strength: a line per label; `metric` None takes each model's own."""
     if not results:
         raise ValueError("expected results of at least one experiment, got none")
     found = {label: load(file) for label, file in results.items()}
@@ -53,4 +54,4 @@ def run_compare(results: Mapping[str, Path], metric: str | None, path: Path) -> 
 
 
 def _recalls(experiment: Mapping[str, Any]) -> dict[tuple[Any, ...], float]:
-    return both_ways(experiment["rows"], KEYS)
+    return mean_of_directions(experiment["rows"], KEYS)

@@ -6,17 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scav_model.experiments.probes.results import Row, both_ways
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
-from scav_model.extras import needed_by
+from scav_model.experiments.style import COLORS, MARKERS, draw_chance, frame_recall, legend_below, new_figure
+from scav_model.experiments.tables import Row, mean_of_directions
 from scav_model.files import write_figure
 
-with needed_by("plotting"):
-    from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, which differ for every kind of eye, and markers, for print. A metric keeps its own.
-COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
-MARKERS = "os^DvPX*"
+# A metric keeps its color and marker in all plots.
 METRICS = (
     "pooled_cosine",
     "interpolated_euclidean",
@@ -26,7 +21,7 @@ METRICS = (
     "soft_dtw_divergence",
     "sinkhorn_divergence",
 )
-# Directions of interpolation: one colour, three kinds of line.
+# Directions of interpolation: one color, three kinds of line.
 DASHES = {"x": "-", "y": "--", "shorter": ":"}
 COLUMNS = 3
 
@@ -43,7 +38,9 @@ class Panel:
 def plot_temporal(rows: Sequence[Row], *, gallery: int, side: str, where: str, path: Path) -> None:
     """A panel per transformation, a line per metric."""
     lines: dict[str, dict[str, dict[float, float]]] = {}
-    for (transformation, strength, metric), recall in both_ways(rows, ("transformation", "strength", "metric")).items():
+    for (transformation, strength, metric), recall in mean_of_directions(
+        rows, ("transformation", "strength", "metric")
+    ).items():
         lines.setdefault(transformation, {}).setdefault(metric, {})[strength] = recall
     what = "features" if where == "features" else "encoded steps"
     title = f"Retrieval among {gallery} clips, the time of their {side} {what} disturbed"
@@ -62,7 +59,7 @@ def plot_ablation(rows: Sequence[Row], *, gallery: int, coarsened: str, path: Pa
     """A row of panels per place of the change, a column per length, a line per distance."""
     lines: dict[tuple[str, float], dict[str, dict[float, float]]] = {}
     keys = ("where", "length", "factor", "distance")
-    for (where, length, factor, distance), recall in both_ways(rows, keys).items():
+    for (where, length, factor, distance), recall in mean_of_directions(rows, keys).items():
         lines.setdefault((where, length), {}).setdefault(distance, {})[factor] = recall
     sides = "both sides" if coarsened == "both" else coarsened
     panels = [
@@ -82,7 +79,7 @@ def plot_ablation(rows: Sequence[Row], *, gallery: int, coarsened: str, path: Pa
 
 def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
     """Columns: time of a query, share of pairs scored. Rows: the true match, exact search's ten nearest."""
-    figure = Figure(figsize=(9.0, 6.4), layout="constrained")
+    figure = new_figure(9.0, 6.4)
     grid = figure.subplots(2, 2, sharex="col", sharey=True)
     costs = {"ms": "ms a query", "share": "pairs scored, % of all"}
     recalls = {"R@1": "R@1, %", "found": "of exact search's ten nearest, %"}
@@ -93,7 +90,7 @@ def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
             for direction, dash, face in (("v2a", "-", None), ("a2v", "--", "white")):
                 for place, way in enumerate(ways):
                     found = [row for row in rows if (row["direction"], row["way"]) == (direction, way)]
-                    style = {"color": COLOURS[place], "linestyle": dash, "label": f"{way}, {direction}"}
+                    style = {"color": COLORS[place], "linestyle": dash, "label": f"{way}, {direction}"}
                     if found and found[0][cost] == 0:
                         # No pair is scored: that has no place on a logarithmic axis.
                         axes.axhline(found[0][recall], linewidth=1, **style)
@@ -101,15 +98,13 @@ def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
                     points = [[row[key] for row in found] for key in (cost, recall)]
                     axes.plot(*points, marker=MARKERS[place], markersize=5, markerfacecolor=face, **style)
             axes.set_xscale("log")
-            axes.set_ylim(-3, 103)
-            axes.grid(alpha=0.25)
+            frame_recall(axes)
             if recall == "found":
                 axes.set_xlabel(axis)
             if cost == "ms":
                 axes.set_ylabel(name)
-    handles, names = grid[0][0].get_legend_handles_labels()
     figure.suptitle(title)
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend_below(figure, grid[0][0])
     write_figure(path, figure)
 
 
@@ -124,7 +119,7 @@ def _draw(
 ) -> None:
     """Panels row by row; with `factors`, their axis is logarithmic and marked there, else it is from 0 to 1."""
     height = -(-len(panels) // columns)
-    figure = Figure(figsize=(max(6.0, 3.6 * columns), 3.1 * height + 1.1), layout="constrained")
+    figure = new_figure(max(6.0, 3.6 * columns), 3.1 * height + 1.1)
     grid = figure.subplots(height, columns, sharey=True, squeeze=False)
     labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
     for axes in grid.flat[len(panels) :]:
@@ -133,11 +128,10 @@ def _draw(
         for label in labels:
             recall = panel.lines.get(label, {})
             axes.plot(list(recall), list(recall.values()), markersize=4, label=label, **_style(label, labels))
-        axes.axhline(100 / gallery, color="black", linestyle=":", linewidth=1, label="chance")
+        draw_chance(axes, gallery)
         axes.set_title(panel.title, fontsize=10)
         axes.set_xlabel(panel.axis, fontsize=8)
-        axes.set_ylim(-3, 103)
-        axes.grid(alpha=0.25)
+        frame_recall(axes)
         if place % columns == 0:
             axes.set_ylabel("R@1 in %, mean of v→a, a→v")
         if factors is None:
@@ -146,18 +140,17 @@ def _draw(
             axes.set_xscale("log", base=2)
             axes.set_xticks(factors, [str(factor) for factor in factors])
             axes.minorticks_off()
-    handles, names = grid.flat[0].get_legend_handles_labels()
     figure.suptitle(title)
-    figure.legend(handles, names, title=legend, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend_below(figure, grid.flat[0], legend)
     write_figure(path, figure)
 
 
 def _style(label: str, labels: Sequence[str]) -> dict[str, str]:
-    """Colour, marker and kind of line: a metric's own, with "(direction)" behind it or not, else by its place."""
+    """Return color, marker and kind of line: a metric's own, with "(direction)" behind it or not, else by its place."""
     metric, _, direction = label.partition(" (")
     place = METRICS.index(metric) if metric in METRICS else labels.index(label)
     return {
-        "color": COLOURS[place % len(COLOURS)],
+        "color": COLORS[place % len(COLORS)],
         "marker": MARKERS[place % len(MARKERS)],
         "linestyle": DASHES.get(direction.rstrip(")"), "-"),
     }

@@ -15,12 +15,12 @@ from scav_model.checkpoint import load_model
 from scav_model.config import Config, Option
 from scav_model.data import Features, open_features
 from scav_model.distances import POOLED_COSINE, Distance, Sequences, retrieval_distance
+from scav_model.experiments.tables import Row
 from scav_model.model import AudioVisualModel
 from scav_model.ranking import DIRECTIONS
 from scav_model.retrieval import encode, evaluate
 
 MEASURES = ("R@1", "R@5", "R@10", "MedR", "MeanR")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,20 @@ that only the distance's own use of order is measured. The first is the default.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from scav_model.config import Option
+from scav_model.distances import Sequences
 from scav_model.experiments.probes.change import WHERE, Change, Sides, Where, changed
 from scav_model.experiments.probes.plots import plot_temporal
-from scav_model.experiments.probes.results import Results, Row, both_ways, markdown
+from scav_model.experiments.probes.results import Results
 from scav_model.experiments.probes.subject import Subject, distances, search
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
+from scav_model.experiments.tables import Row, markdown, mean_of_directions
 from scav_model.files import working_in, write_text
 
 KEYS = ("transformation", "strength", "metric")
@@ -79,31 +80,34 @@ def run_temporal(
     settings = {**subject.settings(), "side": side, "where": where, "seed": seed, "options": options}
     with working_in(out, "runs an experiment"):
         results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
-        cells: list[dict[str, Any]] = [
+        cells: list[Row] = [
             {"transformation": transformation, "strength": strength, "metric": metric}
             for transformation in dict.fromkeys(transformations)
             for strength in strengths
             for metric in searched
         ]
-        missing = [cell for cell in cells if not results.has(**cell)]
-        if missing:
-            encoded = subject.encode(subject.features)
-            undisturbed: dict[str, list[Row]] = {}
-            now: tuple[str, float] | None = None
-            sequences = encoded
-            for cell in tqdm(missing, desc="cells", unit="cell"):
-                transformation, strength, metric = cell["transformation"], cell["strength"], cell["metric"]
-                if strength == 0:
-                    found = undisturbed.get(metric) or search(*encoded, searched[metric])
-                    undisturbed[metric] = found
-                else:
-                    if now != (transformation, strength):
-                        now = (transformation, strength)
-                        change = disturbance(transformation, strength, seed)
-                        sequences = changed(subject, encoded, [(change, side)], where)
-                    found = search(*sequences, searched[metric])
-                results.add({**cell, **row} for row in found)
-        rows = results.of(cells)
+
+        @cache
+        def encoded() -> tuple[Sequences, Sequences]:
+            return subject.encode(subject.features)
+
+        @cache
+        def undisturbed(metric: str) -> list[Row]:
+            return search(*encoded(), searched[metric])
+
+        # Cells of one disturbance follow each other.
+        @lru_cache(maxsize=1)
+        def disturbed(transformation: str, strength: float) -> tuple[Sequences, Sequences]:
+            change = disturbance(transformation, strength, seed)
+            return changed(subject, encoded(), [(change, side)], where)
+
+        def search_cell(cell: Row) -> list[Row]:
+            transformation, strength, metric = (cell[key] for key in KEYS)
+            if strength == 0:
+                return undisturbed(metric)
+            return search(*disturbed(transformation, strength), searched[metric])
+
+        rows = results.fill(cells, search_cell)
         write_text(out / "table.md", table(rows, len(subject.features), side, where) + "\n")
         plot_temporal(rows, gallery=len(subject.features), side=side, where=where, path=out / "recall.png")
         return rows
@@ -111,7 +115,7 @@ def run_temporal(
 
 def table(rows: Sequence[Row], gallery: int, side: Sides, where: Where) -> str:
     """Markdown: a line per transformation and metric, a column per strength; R@1 in %, mean of both directions."""
-    recall = both_ways(rows, KEYS)
+    recall = mean_of_directions(rows, KEYS)
     strengths = list(dict.fromkeys(row["strength"] for row in rows))
     lines = [
         [transformation, metric, *(f"{recall[transformation, strength, metric]:.1f}" for strength in strengths)]

@@ -10,27 +10,28 @@ from typing import Any
 import numpy as np
 
 from scav_model.experiments.reproduce.published import DATASETS, LABELS
-from scav_model.extras import needed_by
+from scav_model.experiments.style import RECALL, Figure, bar_place, new_figure, shades
+from scav_model.experiments.tables import Row, markdown, write_json
 from scav_model.files import write_figure, write_text
 
-with needed_by("plotting"):
-    import matplotlib
-    from matplotlib.figure import Figure
-
-Row = dict[str, Any]
+HEADS = (
+    *("", "search", "published R@1", "measured R@1"),
+    *("v→a R@1", "R@5", "R@10", "MedR"),
+    *("a→v R@1", "R@5", "R@10", "MedR"),
+)
 
 
 def write_report(out: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Everything from `rows`, the results of every row, way to search and direction, as `search` gives them."""
+    """Write all files; `rows` are the results of every row, search and direction, as `search` gives them."""
     searches = by_search(rows)
-    write_text(out / "results.json", json.dumps({**about, "rows": rows}, indent=2) + "\n")
+    write_json(out / "results.json", {**about, "rows": rows})
     write_figure(out / "results.png", plot_searches(searches, DATASETS[about["dataset"]]))
     write_figure(out / "hybrid.png", plot_hybrid(searches, DATASETS[about["dataset"]]))
-    write_text(out / "results.md", markdown(about, searches))
+    write_text(out / "results.md", page(about, searches))
 
 
 def by_search(rows: Sequence[Row]) -> list[Row]:
-    """Both directions of a search in one: v2a and a2v hold its results, and "R@1" the mean of theirs."""
+    """Return both directions of a search in one row: v2a and a2v hold its results, and "R@1" the mean of theirs."""
     found: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         key = (row["row"], row["retrieval"], row["k"])
@@ -45,7 +46,8 @@ def name_of(search: Row) -> str:
     return search["retrieval"] if search["k"] is None else f"{search['retrieval']} ({search['k']})"
 
 
-def markdown(about: Mapping[str, Any], searches: Sequence[Row]) -> str:
+def page(about: Mapping[str, Any], searches: Sequence[Row]) -> str:
+    """Return the report as Markdown."""
     clips = about["clips"]
     counts = {split: clips[split]["training clips"] for split in clips}
     lines = [
@@ -58,21 +60,7 @@ def markdown(about: Mapping[str, Any], searches: Sequence[Row]) -> str:
     if about["settings"]:
         lines += [f"**Not the paper's setting.** Changed in every row: `{json.dumps(about['settings'])}`.", ""]
     lines += [
-        "| | search | published R@1 | measured R@1 | v→a R@1 | R@5 | R@10 | MedR | a→v R@1 | R@5 | R@10 | MedR |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for search in searches:
-        value = search["published R@1"]
-        cells = [
-            LABELS[search["row"]],
-            name_of(search),
-            "" if value is None else f"{value:.1f}",
-            f"{search['R@1']:.1f}",
-        ]
-        for direction in ("v2a", "a2v"):
-            cells += [f"{search[direction][name]:.1f}" for name in ("R@1", "R@5", "R@10", "MedR")]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+        markdown(HEADS, map(cells, searches), names=len(HEADS)),
         "",
         "Measured R@1 is the mean of both directions. The published R@1 of SCAV stands beside interpolated Euclidean "
         "searched by sequence, that of CAV beside CAV searched by mean.",
@@ -87,26 +75,34 @@ def markdown(about: Mapping[str, Any], searches: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def cells(search: Row) -> list[str]:
+    """Return the table's line of a search, below `HEADS`."""
+    value = search["published R@1"]
+    line = [LABELS[search["row"]], name_of(search), "" if value is None else f"{value:.1f}", f"{search['R@1']:.1f}"]
+    for direction in ("v2a", "a2v"):
+        line += [f"{search[direction][name]:.1f}" for name in ("R@1", "R@5", "R@10", "MedR")]
+    return line
+
+
 def training_times(searches: Sequence[Row]) -> list[str]:
     seconds = {LABELS[search["row"]]: search["train_seconds"] for search in searches}
     return [f"{value / 60:.1f} min ({name})" for name, value in seconds.items()]
 
 
 def plot_searches(searches: Sequence[Row], dataset: str) -> Figure:
-    """Bars of measured R@1 by row and search, and a line where the paper has a number."""
+    """Draw bars of measured R@1 by row and search, and a line where the paper has a number."""
     rows = list(dict.fromkeys(search["row"] for search in searches))
     ways = list(dict.fromkeys(name_of(search) for search in searches))
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = new_figure(9, 4.2)
     axes = figure.subplots()
-    width = 0.8 / len(ways)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, len(ways)))
+    colors = shades(len(ways))
     labelled: set[str] = set()
     for search in searches:
         way = ways.index(name_of(search))
-        place = rows.index(search["row"]) + (way - (len(ways) - 1) / 2) * width
+        place, width = bar_place(rows.index(search["row"]), way, len(ways))
         label = None if name_of(search) in labelled else name_of(search)
         labelled.add(name_of(search))
-        bar = axes.bar(place, search["R@1"], width, color=colours[way], label=label)
+        bar = axes.bar(place, search["R@1"], width, color=colors[way], label=label)
         axes.bar_label(bar, fmt="%.1f", padding=2, fontsize=7)
         if search["published R@1"] is not None:
             label = None if "published" in labelled else "published"
@@ -114,15 +110,15 @@ def plot_searches(searches: Sequence[Row], dataset: str) -> Figure:
             ends = (place - width / 2, place + width / 2)
             axes.hlines(search["published R@1"], *ends, color="crimson", linewidth=2.5, label=label or "_")
     axes.set_xticks(np.arange(len(rows)), [LABELS[row] for row in rows])
-    axes.set_ylabel("R@1 in %, mean of v→a and a→v")
+    axes.set_ylabel(RECALL)
     axes.set_title(f"{dataset}: {searches[0]['gallery']} clips searched")
     axes.legend(title="search by", frameon=False)
     return figure
 
 
 def plot_hybrid(searches: Sequence[Row], dataset: str) -> Figure:
-    """R@1 of hybrid search against k, from search by mean (k = 1) to search by sequence (k = the gallery)."""
-    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    """Draw R@1 of hybrid search against k, from search by mean (k = 1) to search by sequence (k = the gallery)."""
+    figure = new_figure(6, 4.2)
     axes = figure.subplots()
     ends = {"mean": 1, "sequence": searches[0]["gallery"]}
     for row in dict.fromkeys(search["row"] for search in searches):
@@ -130,7 +126,7 @@ def plot_hybrid(searches: Sequence[Row], dataset: str) -> Figure:
         axes.plot(*zip(*points, strict=True), marker="o", label=LABELS[row])
     axes.set_xscale("log")
     axes.set_xlabel("k, clips taken from the ranking by mean (1: by mean alone; all: by sequence)")
-    axes.set_ylabel("R@1 in %, mean of v→a and a→v")
+    axes.set_ylabel(RECALL)
     axes.set_title(f"{dataset}: hybrid search")
     axes.legend(frameon=False)
     return figure

@@ -10,7 +10,6 @@ A row that has its rows.json is finished; one that has a checkpoint goes on from
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +21,13 @@ from scav_model.config import Config
 from scav_model.config_files import load
 from scav_model.data import Features, open_features
 from scav_model.distances import retrieval_distance
+from scav_model.experiments.folder import prepare_folder, train_once
 from scav_model.experiments.reproduce.published import LABELS, published
 from scav_model.experiments.reproduce.report import write_report
-from scav_model.files import LOCK, FolderInUseError, working_in, write_text
+from scav_model.experiments.tables import Row
+from scav_model.files import FolderInUseError, working_in, write_text
 from scav_model.retrieval import encode, evaluate
-from scav_model.training import CHECKPOINT, TrainResult, train
+from scav_model.training import TrainResult
 from scav_model.training.launch import launch
 from scav_model.training.run import fingerprint
 
@@ -47,7 +48,7 @@ def reproduce(
     seed: int = 0,
     resume: bool = False,
 ) -> None:
-    """Everything, from stored features to the table; see `scav reproduce --help`. Under torchrun, training is shared.
+    """Train and search every row of the paper's table; see `scav reproduce --help`. Under torchrun, training is shared.
 
     Raises:
         FileExistsError: `out` is not empty, and this is not to resume.
@@ -91,61 +92,40 @@ def reproduce(
 
 @contextmanager
 def folder_of(out: Path, stamp: Mapping[str, Any], resume: bool) -> Iterator[None]:
-    """Holds `out` as the folder of this run.
+    """Hold `out` as the folder of this run.
 
     Raises:
         FolderInUseError: another process works there.
         FileExistsError, ValueError: it holds something else.
     """
     with working_in(out, "reproduces results"):
-        prepare(out, stamp, resume)
+        prepare_folder(out, STAMP, stamp, resume=resume, anew="remove it")
         yield
-
-
-def prepare(out: Path, stamp: Mapping[str, Any], resume: bool) -> None:
-    """Makes `out` the folder of this run; raises why it cannot be."""
-    wanted = json.loads(json.dumps(stamp))
-    path = out / STAMP
-    if any(file.name != LOCK for file in out.iterdir()):
-        if not path.exists():
-            raise FileExistsError(f"{out} holds something else; choose another folder")
-        if not resume:
-            raise FileExistsError(f"{out} holds an earlier run; resume it, remove it, or choose another folder")
-        there = json.loads(path.read_text(encoding="utf-8"))
-        differing = [
-            f"{name}: there {there.get(name)}, now {now}" for name, now in wanted.items() if there.get(name) != now
-        ]
-        if differing:
-            raise ValueError(
-                f"{out} holds a run of other clips or settings ({'; '.join(differing)}); repeat them, or choose "
-                "another folder"
-            )
-    write_text(path, json.dumps(wanted, indent=2) + "\n")
 
 
 def train_and_search(
     dataset: str, row: str, config: Config, splits: Mapping[str, Features], folder: Path, hybrid_k: Sequence[int]
-) -> list[dict[str, Any]]:
-    """The results of one row, one for each way to search and direction; empty in all processes but the first."""
-    done = folder / ROWS
-    if parallel.from_first(done.exists()):
-        return json.loads(done.read_text(encoding="utf-8"))
-    if parallel.rank() == 0:
+) -> list[Row]:
+    """Return the results of one row, one for each search and direction.
+
+    Under torchrun, the rows of a model that was trained now are in the first process alone.
+    """
+
+    def searched(trained: TrainResult) -> list[Row]:
+        rows = search(trained, splits["test"], hybrid_k)
+        for found in rows:
+            value = published(dataset, row, found["retrieval"])
+            found |= {"row": row, "train_seconds": trained.seconds, "published R@1": value}
+        return rows
+
+    def announce() -> None:
         print(f"{LABELS[row]}: training", flush=True)
-    resume = parallel.from_first((folder / CHECKPOINT).exists())
-    trained = train(config, splits["train"], out=folder, resume=resume)
-    if parallel.rank():
-        return []
-    rows = search(trained, splits["test"], hybrid_k)
-    for found in rows:
-        value = published(dataset, row, found["retrieval"])
-        found |= {"row": row, "train_seconds": trained.seconds, "published R@1": value}
-    write_text(done, json.dumps(rows, indent=2) + "\n")
-    return rows
+
+    return train_once(folder / ROWS, config, splits["train"], searched, announce) or []
 
 
-def search(trained: TrainResult, clips: Features, hybrid_k: Sequence[int]) -> list[dict[str, Any]]:
-    """By mean, by sequence, and by both for each k that is less than the gallery."""
+def search(trained: TrainResult, clips: Features, hybrid_k: Sequence[int]) -> list[Row]:
+    """Search by mean, by sequence, and by both for each k that is less than the gallery."""
     config = trained.config
     video, audio = encode(trained.model, clips, device=next(trained.model.parameters()).device)
     distance = retrieval_distance(config)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from scav_model.data import FeatureSet
+from scav_model.experiments import folder
 from scav_model.experiments.demo import combinations as module
 from scav_model.experiments.demo.combinations import RESULT, Combination, every_combination, run_combinations, tables
 from scav_model.training import CHECKPOINT
@@ -38,8 +39,8 @@ def test_a_table_is_made_and_an_interrupted_one_goes_on(features, tmp_path, monk
         trained.append(config.negatives.source)
         return whole(config, *arguments, **options)
 
-    whole = module.train
-    monkeypatch.setattr(module, "train", train)
+    whole = folder.train
+    monkeypatch.setattr(folder, "train", train)
     with pytest.raises(KeyboardInterrupt):
         run_combinations(features, out, epochs=1, threads=1)
     run_combinations(features, out, epochs=1, threads=1, resume=True)

@@ -8,6 +8,7 @@ import pytest
 
 from scav_model.data import open_features
 from scav_model.data.manifest import read_manifest
+from scav_model.experiments import folder
 from scav_model.experiments.demo import run as demo
 from scav_model.experiments.demo.run import run_demo
 from scav_model.experiments.demo.scene import SceneConfig
@@ -87,8 +88,8 @@ def test_a_finished_demo_is_not_done_again(
         raise AssertionError("a finished stage was done again")
 
     before = (finished / "results.json").read_bytes()
-    for stage in ("parallel_map", "extract", "train", "evaluate"):
-        monkeypatch.setattr(demo, stage, never)
+    for module, stage in ((demo, "parallel_map"), (demo, "extract"), (folder, "train"), (demo, "evaluate")):
+        monkeypatch.setattr(module, stage, never)
     run_tiny(finished, resume=True)
     assert (finished / "results.json").read_bytes() == before
     printed = capsys.readouterr().out
@@ -132,7 +133,7 @@ def test_other_settings_are_not_resumed(finished: Path, monkeypatch: pytest.Monk
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "seed-3").mkdir()
     (tmp_path / "seed-3" / "thesis.tex").write_text("…")
-    with pytest.raises(FileExistsError, match="is not the demo's"):
+    with pytest.raises(FileExistsError, match=r"holds something else: it has no demo\.json"):
         run_tiny(tmp_path)
     assert (tmp_path / "seed-3" / "thesis.tex").exists()
 

@@ -9,9 +9,10 @@ from scav_model.cli import probe as commands
 from scav_model.data import FeatureSet
 from scav_model.experiments.probes import compare
 from scav_model.experiments.probes.compare import run_compare
-from scav_model.experiments.probes.results import load, markdown
+from scav_model.experiments.probes.results import load
 from scav_model.experiments.probes.subject import Subject, digest
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
+from scav_model.experiments.tables import markdown
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_every_transformation_is_offered():
 def test_a_second_run_needs_to_be_told_what_to_do_with_the_first(temporal_results, arguments, capsys):
     command = ["probe", "temporal", *arguments, f"--out={temporal_results.parent}"]
     assert main(command) == 1
-    assert "results.json exists; --resume keeps its cells" in capsys.readouterr().err
+    assert "results.json holds an earlier run; resume it, overwrite it, or choose" in capsys.readouterr().err
     assert main([*command, "--resume", "--side=audio"]) == 1
     assert "side: there 'video', now 'audio'" in capsys.readouterr().err
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scav_model.experiments.probes.results import both_ways, load
+from scav_model.experiments.probes.results import load
+from scav_model.experiments.tables import mean_of_directions
 
 ROOT = Path(__file__).parents[3]
 STORED = ROOT / "benchmarks" / "results" / "probe"
@@ -30,7 +31,7 @@ def tables():
 
 
 def temporal(name):
-    return both_ways(load(STORED / f"{name}.json")["rows"], ("transformation", "strength", "metric"))
+    return mean_of_directions(load(STORED / f"{name}.json")["rows"], ("transformation", "strength", "metric"))
 
 
 def stated(line):
@@ -64,13 +65,13 @@ def test_ablation_tables():
     assert len(table) == 8
     for line in table:
         rows = load(STORED / f"{SYSTEMS[line['model']]}-ablation.json")["rows"]
-        recall = both_ways(rows, ("where", "length", "factor", "metric", "resample"))
+        recall = mean_of_directions(rows, ("where", "length", "factor", "metric", "resample"))
         metric = line["searched by"]
         resample = "x" if metric == "interpolated_euclidean" else None
         for head, cell in LENGTHS.items():
             assert line[head] == f"{recall[(line['changed'], *cell, metric, resample)]:.1f}"
     rows = load(STORED / "scav_euclidean-ablation-coarse-video.json")["rows"]
-    recall = both_ways(rows, ("video_steps", "distance"))
+    recall = mean_of_directions(rows, ("video_steps", "distance"))
     said = {(line["video steps"], name): line[name] for line in tables()["video steps"][0] for name in list(line)[2:]}
     assert said == {(f"{steps:.1f}", name): f"{value:.1f}" for (steps, name), value in recall.items()}
 

@@ -147,7 +147,7 @@ def test_an_interrupted_experiment_goes_on_to_the_same_rows(finished, subject, t
         run(subject, tmp_path)
     # 13 searches: all 9 of the first transformation, 4 of the second, whose strength 0 was searched already.
     assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 2 * (13 + 3)
-    with pytest.raises(FileExistsError, match="--resume keeps its cells"):
+    with pytest.raises(FileExistsError, match="holds an earlier run; resume it, overwrite it"):
         run(subject, tmp_path)
     calls = 100
     assert run(subject, tmp_path, resume=True) == finished[1]
@@ -161,7 +161,7 @@ def test_resuming_takes_more_cells_but_no_other_settings(subject, tmp_path):
     again = [row for row in more if row["transformation"] == "roll" and row["metric"] == "dtw"]
     assert again == few
     assert len(more) == 2 * 2 * 3 * 2
-    with pytest.raises(ValueError, match=r"another experiment \(seed: there 0, now 1\)"):
+    with pytest.raises(ValueError, match=r"a run with other settings \(seed: there 0, now 1\)"):
         run(subject, tmp_path, seed=1, resume=True)
     over = run(subject, tmp_path, seed=1, transformations=("roll",), metrics=("dtw",), overwrite=True)
     assert over == few  # a roll draws nothing

@@ -83,10 +83,10 @@ def test_a_run_goes_on_where_it_stopped(command, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
 
     assert main([*one_row, "--resume", "--seed=1"]) == 1
-    assert "holds a run of other clips or settings (seed: there 0, now 1)" in capsys.readouterr().err
+    assert "holds a run with other settings (seed: there 0, now 1)" in capsys.readouterr().err
     (tmp_path / "out" / "reproduce.json").unlink()
     assert main([*one_row, "--resume"]) == 1
-    assert "holds something else; choose another folder" in capsys.readouterr().err
+    assert "holds something else: it has no reproduce.json; choose another folder" in capsys.readouterr().err
 
 
 def test_what_cannot_be_reproduced_is_refused_before_training(command, tmp_path, capsys):
