@@ -259,15 +259,6 @@ GPU_MUTANTS = [
         SINKHORN,
     ),
     GpuMutant(
-        "error-of-unfinished-pairs",
-        "slabs",
-        "cuda/sinkhorn_scratch.h",
-        "the marginal error of pairs that the last iteration leaves is not measured",
-        "options_.max_iterations + measure;",
-        "options_.max_iterations;",
-        "cuda/sinkhorn.cpp",
-    ),
-    GpuMutant(
         "strips-of-a-slab",
         "slabs",
         "cuda/cut.h",
