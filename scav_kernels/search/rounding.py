@@ -1,4 +1,4 @@
-"""How far rounding can move what a search compares; docs/retrieval.md derives the constants.
+"""How far rounding can move what a search compares; docs/engineering/retrieval.md derives the constants.
 
 Each is a multiple of `reach`, the largest norm of a query's valid step plus that of an item's, which no difference of
 steps, means or projections of the two exceeds.

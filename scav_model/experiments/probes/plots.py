@@ -78,11 +78,11 @@ def plot_ablation(rows: Sequence[Row], *, gallery: int, coarsened: str, path: Pa
 
 
 def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
-    """Columns: time of a query, share of pairs scored. Rows: the true match, exact search's ten nearest."""
+    """Plot recall of the true match, and of exact search's ten nearest, against time and share of pairs compared."""
     figure = new_figure(9.0, 6.4)
     grid = figure.subplots(2, 2, sharex="col", sharey=True)
-    costs = {"ms": "ms a query", "share": "pairs scored, % of all"}
-    recalls = {"R@1": "R@1, %", "found": "of exact search's ten nearest, %"}
+    costs = {"ms": "ms a query", "share": "pairs compared, % of all"}
+    recalls = {"R@1": "R@1, %", "found": "found of the exact ten nearest, %"}
     drawn = {row["way"] for row in rows}
     ways = [way for way in ("mean", "hybrid", "exact, pruned", "exact", "by bounds") if way in drawn]
     for line, (recall, name) in zip(grid, recalls.items(), strict=True):
@@ -90,10 +90,14 @@ def plot_efficiency(rows: Sequence[Row], *, title: str, path: Path) -> None:
             for direction, dash, face in (("v2a", "-", None), ("a2v", "--", "white")):
                 for place, way in enumerate(ways):
                     found = [row for row in rows if (row["direction"], row["way"]) == (direction, way)]
-                    style = {"color": COLORS[place], "linestyle": dash, "label": f"{way}, {direction}"}
+                    label = f"{way}, {direction.replace('2', '→')}"
+                    style = {"color": COLORS[place], "linestyle": dash, "label": label}
                     if found and found[0][cost] == 0:
-                        # No pair is scored: that has no place on a logarithmic axis.
+                        # A logarithmic axis has no place for no pairs.
                         axes.axhline(found[0][recall], linewidth=1, **style)
+                        if direction == "v2a":
+                            note = {"fontsize": 8, "color": COLORS[place], "transform": axes.get_yaxis_transform()}
+                            axes.text(0.98, found[0][recall] + 2, f"{way}: compares no pair", ha="right", **note)
                         continue
                     points = [[row[key] for row in found] for key in (cost, recall)]
                     axes.plot(*points, marker=MARKERS[place], markersize=5, markerfacecolor=face, **style)
