@@ -29,10 +29,10 @@ def text(results: Path) -> str:
     if systems:
         parts.append(
             "## Recall against time\n\n"
-            "Each system of the demo searches its own 512 test clips. In so small a gallery the ten nearest are 2 % of all\n"
-            "clips, so there is little to prune. `scav probe efficiency` makes these tables and plots.\n\n"
-            "Cells are video to audio / audio to video. Clips have 31 to 50 video steps, 39 to 62 audio steps, and D = 64.\n"
-            "In the plots, points of one line have k′ = 10, 20, 50, 100, 200 and 500.\n"
+            "Each system of the demo searches its own 512 test clips. In so small a gallery the ten nearest are 2 %\n"
+            "of all clips, so there is little to prune. `scav probe efficiency` makes these tables and plots.\n\n"
+            "Cells are video to audio / audio to video. Clips have 31 to 50 video steps, 39 to 62 audio steps,\n"
+            "D = 64. In the plots, points of one line have k′ = 10, 20, 50, 100, 200 and 500.\n"
         )
     for system in systems:
         table = (results / system / "table.md").read_text(encoding="utf-8")
@@ -87,9 +87,7 @@ def approximate_cells(name: str, record: Record) -> list[str]:
 
 def conditions(records: dict[str, Record]) -> str:
     """Return a list with the first search and the machine of each distance."""
-    lines = [
-        "k = 10, D = 512, bfloat16, all queries at once. Times are medians. The first search makes the summaries.\n"
-    ]
+    lines = ["k = 10, D = 512, bfloat16, all queries at once; medians. The first search makes the summaries.\n"]
     for name, record in records.items():
         machine = record["machine"]
         same = record["same_indices"] and record["same_distances"]
