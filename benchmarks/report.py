@@ -272,8 +272,8 @@ def growth_plot(results: Record, quantity: str) -> Figure:
             panel.legend(frameon=False, fontsize=8)
     memory = results["machine"]["memory_bytes"] / 2**30
     figure.suptitle(
-        f"B × B pairs, N = {SQUARE.n}, M = {SQUARE.m}, D = {SQUARE.d}, float32, {short_machine(results)}, forward and backward "
-        "unless the legend says otherwise\n"
+        f"B × B pairs, N = {SQUARE.n}, M = {SQUARE.m}, D = {SQUARE.d}, float32, {short_machine(results)}, "
+        "forward and backward unless the legend says otherwise\n"
         f"× : memory runs out ({memory:.0f} GiB). Dotted: not measured, extended by the growth of the last two points",
         fontsize=10,
     )
