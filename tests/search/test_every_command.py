@@ -20,10 +20,10 @@ from tests.search.test_cli_search import make_checkpoint, make_media
 FUNCTIONS = dict(leaves(COMMANDS))
 # Commands that take minutes when nothing is wrong, and the functions that do their work.
 LONG = {
-    ("demo",): "scav_model.demo.run.run_demo",
-    ("combinations",): "scav_model.demo.combinations.run_combinations",
+    ("demo",): "scav_model.experiments.demo.run.run_demo",
+    ("combinations",): "scav_model.experiments.demo.combinations.run_combinations",
     ("train",): "scav_model.train.train",
-    ("reproduce",): "scav_model.reproduce.reproduce",
+    ("reproduce",): "scav_model.experiments.reproduce.reproduce",
 }
 # Right values of options that have no default, or one that takes long.
 RIGHT = {
