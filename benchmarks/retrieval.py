@@ -31,7 +31,7 @@ from scav_model import checkpoint, retrieval
 from scav_model.config import Config
 from scav_model.data import open_features
 from scav_model.distances import Distance, Sequences, retrieval_distance
-from scav_model.experiments.probes.subject import Subject
+from scav_model.experiments.probes.experiment import Experiment
 from scav_model.probe.efficiency import run_efficiency
 from scav_model.probe.ways import Found, Ways, means, share_found
 
@@ -144,7 +144,7 @@ def measure(demo: Path, metric: str, items: int, queries: int, noise: float, rou
 
 def curve(demo: Path, system: str, rounds: int, queries: int | None, out: Path) -> None:
     """results.json, table.md and curve.png of one system, in `out`."""
-    subject = Subject.load(demo / system / "checkpoint.pt", Path(f"{demo / 'features'}:test"), None, 64, "cpu")
+    subject = Experiment.load(demo / system / "checkpoint.pt", Path(f"{demo / 'features'}:test"), None, 64, "cpu")
     options: dict[str, Any] = {"candidates": CANDIDATES, "queries": queries, "repeats": rounds, "seed": 0}
     run_efficiency(subject, **options, out=out, overwrite=True)
 

@@ -54,11 +54,11 @@ def temporal(
         resume: Keep the finished cells of an earlier run with the same settings; metrics, strengths may be added.
         overwrite: Start anew although the folder holds results.
     """
-    from scav_model.experiments.probes.subject import Subject
+    from scav_model.experiments.probes.experiment import Experiment
     from scav_model.experiments.probes.temporal import run_temporal
 
     run_temporal(
-        Subject.load(checkpoint, features, clips, batch_size, device),
+        Experiment.load(checkpoint, features, clips, batch_size, device),
         metrics=metrics,
         options=options or {},
         transformations=transformations,
@@ -112,10 +112,10 @@ def ablation(
         overwrite: Start anew although the folder holds results.
     """
     from scav_model.experiments.probes.ablation import run_ablation
-    from scav_model.experiments.probes.subject import Subject
+    from scav_model.experiments.probes.experiment import Experiment
 
     run_ablation(
-        Subject.load(checkpoint, features, clips, batch_size, device),
+        Experiment.load(checkpoint, features, clips, batch_size, device),
         metrics=metrics,
         options=options or {},
         lengths=lengths,
@@ -160,11 +160,11 @@ def efficiency(
         device: Device to run on, as torch names it: cpu, cuda, cuda:1.
         overwrite: Start anew although the folder holds results.
     """
-    from scav_model.experiments.probes.subject import Subject
+    from scav_model.experiments.probes.experiment import Experiment
     from scav_model.probe.efficiency import run_efficiency
 
     run_efficiency(
-        Subject.load(checkpoint, features, clips, batch_size, device),
+        Experiment.load(checkpoint, features, clips, batch_size, device),
         candidates=candidates,
         queries=queries,
         repeats=repeats,

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 import scav_kernels
 from scav_model.distances import retrieval_distance
+from scav_model.experiments.probes.experiment import Experiment
 from scav_model.experiments.probes.plots import plot_efficiency
 from scav_model.experiments.probes.results import RESULTS
-from scav_model.experiments.probes.subject import Subject
 from scav_model.experiments.tables import Row, markdown
 from scav_model.files import working_in, write_text
 from scav_model.probe.ways import Found, Ways, share_found
@@ -31,7 +31,7 @@ EXACT, PRUNED, BY_BOUNDS = "exact", "exact, pruned", "by bounds"
 
 @torch.no_grad()
 def run_efficiency(
-    subject: Subject,
+    subject: Experiment,
     *,
     candidates: Sequence[int],
     queries: int | None,

@@ -19,10 +19,10 @@ from scav_model.distances import retrieval_distance
 from scav_model.files import FolderInUseError, working_in, write_text
 from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
-from scav_model.training.boards import open_boards
+from scav_model.training.checkpoints import CONFIG, Checkpoints
 from scav_model.training.launch import launch, numerics
+from scav_model.training.loggers import open_loggers
 from scav_model.training.run import Run
-from scav_model.training.snapshots import CONFIG, Snapshots
 
 
 @dataclass
@@ -82,11 +82,11 @@ def train(
         raise ValueError("expected at least one clip to evaluate on, got none; pass None to leave evaluation out")
     if config.checkpoints.best is not None and (eval_features is None or config.retrieval.every == 0):
         raise ValueError("checkpoints.best needs clips to evaluate on, and retrieval.every of at least 1")
-    snapshots = None if out is None else Snapshots(out, config.checkpoints)
-    if resume and snapshots is None:
+    checkpoints = None if out is None else Checkpoints(out, config.checkpoints)
+    if resume and checkpoints is None:
         raise ValueError("resume needs the folder of the run, got out=None")
-    if snapshots is not None:
-        snapshots.check(resume=resume, overwrite=overwrite)
+    if checkpoints is not None:
+        checkpoints.check(resume=resume, overwrite=overwrite)
     fabric = launch(config)
     first = parallel.rank() == 0
     devices = [fabric.device] if fabric.device.type == "cuda" else []
@@ -94,28 +94,28 @@ def train(
         torch.manual_seed(config.seed)
         run = Run(config, train_features, fabric)
         stack.callback(run.loader.close)
-        if snapshots is not None:
-            held = working_in(snapshots.folder, "trains")
+        if checkpoints is not None:
+            held = working_in(checkpoints.folder, "trains")
             stack.enter_context(parallel.entered_by_first(held, OSError, FolderInUseError))
             # Another run may have ended there meanwhile.
-            snapshots.check(resume=resume, overwrite=overwrite)
-            if resume and snapshots.path.exists():
-                run.load_state(checkpoint.load(snapshots.path, "cpu"), snapshots.path)
+            checkpoints.check(resume=resume, overwrite=overwrite)
+            if resume and checkpoints.path.exists():
+                run.load_state(checkpoint.load(checkpoints.path, "cpu"), checkpoints.path)
         # Nobody writes before all have read.
         fabric.barrier()
-        if out is not None and snapshots is not None and first:
+        if out is not None and checkpoints is not None and first:
             write_text(out / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
             if resume and run.step == 0:
-                snapshots.retain(run.history)
+                checkpoints.retain(run.history)
             if run.epoch < config.optim.epochs:
-                for board in open_boards(config, out, run.steps_done + 1):
-                    stack.callback(board.close)
-                    run.boards.append(board)
+                for logger in open_loggers(config, out, run.steps_done + 1):
+                    stack.callback(logger.close)
+                    run.loggers.append(logger)
 
         def save() -> None:
             state = run.state()
-            if snapshots is not None and first:
-                snapshots.save(state)
+            if checkpoints is not None and first:
+                checkpoints.save(state)
 
         bar = tqdm(
             total=config.optim.epochs * run.steps * run.clips_per_step,

@@ -22,11 +22,11 @@ from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
 from scav_model.retrieval import encode, evaluate
 from scav_model.saved_model import as_config, check_finite_weights, nonfinite, one_line, set_weights
-from scav_model.training.boards import Board
 from scav_model.training.encoding import Encoding
 from scav_model.training.loading import Loader
-from scav_model.training.optimiser import learning_rate_factor, make_optimizer, running_mean
-from scav_model.training.readings import Readings, check_finite
+from scav_model.training.loggers import Logger
+from scav_model.training.metrics import EpochMetrics, check_finite
+from scav_model.training.optimizer import learning_rate_factor, make_optimizer, running_mean
 
 # Seconds between two readings of the loss.
 READ_EVERY = 0.5
@@ -59,7 +59,7 @@ class Run:
         self.epoch = 0  # done
         self.step = 0  # done in this epoch
         self.seconds = 0.0  # of training in this epoch
-        self.readings = Readings()
+        self.metrics = EpochMetrics()
         self.history: list[dict[str, Any]] = []
         self.model = AudioVisualModel(config.model).to(self.device)
         self.objective = Objective(config, self.model).to(self.device)
@@ -75,7 +75,7 @@ class Run:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.loader = Loader(features, self.device)
         self.encoding = Encoding(self.model, fabric, config.compute)
-        self.boards: list[Board] = []
+        self.loggers: list[Logger] = []
 
     @property
     def trained(self) -> AudioVisualModel:
@@ -98,7 +98,7 @@ class Run:
         start = last_read = time.perf_counter()
         self.loader.expect(parallel.share(batch) for clips in self.remaining() for batch in self.batches(clips))
         for clips in self.remaining():
-            self.readings.add(self.take_step(clips), clips)
+            self.metrics.add(self.take_step(clips), clips)
             self.step += 1
             bar.update(len(clips))
             due = every > 0 and self.steps_done % every == 0 and self.step < self.steps
@@ -110,8 +110,8 @@ class Run:
                 save()
                 start = last_read = time.perf_counter()
         seconds = self.seconds + time.perf_counter() - start
-        record = {"epoch": self.epoch + 1, **self.readings.means()}
-        self.epoch, self.step, self.seconds, self.readings = self.epoch + 1, 0, 0.0, Readings()
+        record = {"epoch": self.epoch + 1, **self.metrics.means()}
+        self.epoch, self.step, self.seconds, self.metrics = self.epoch + 1, 0, 0.0, EpochMetrics()
         return record | {
             "scale": self.objective.contrast.scale.item(),
             "learning_rate": self.schedule.get_last_lr()[0],
@@ -130,7 +130,7 @@ class Run:
         return [clips[start : start + self.batch_size] for start in range(0, len(clips), self.batch_size)]
 
     def take_step(self, clips: list[int]) -> dict[str, Tensor]:
-        """One step of the optimiser on these clips, of which this process encodes its share; the losses' means."""
+        """One step of the optimizer on these clips, of which this process encodes its share; the losses' means."""
         found: dict[str, Tensor] = {}
         batches = self.batches(clips)
         self.optimizer.zero_grad(set_to_none=True)
@@ -151,12 +151,12 @@ class Run:
         return dict(zip(found, parallel.mean(torch.stack(list(found.values()))), strict=True))
 
     def read_losses(self, bar: tqdm[Any]) -> None:
-        """Moves the losses of the last steps from the device to the bar and the boards."""
-        read = self.readings.read()
+        """Moves the losses of the last steps from the device to the bar and the loggers."""
+        read = self.metrics.read()
         for step, (losses, clips) in enumerate(read, start=self.steps_done - len(read) + 1):
             check_finite(losses, step, self.epoch + 1, [self.features.ids[index] for index in clips])
-            for board in self.boards:
-                board.show({name.replace(" ", "/"): value for name, value in losses.items()}, step)
+            for logger in self.loggers:
+                logger.log({name.replace(" ", "/"): value for name, value in losses.items()}, step)
         if read:
             bar.set_postfix(loss=f"{read[-1][0]['loss']:.3f}", refresh=False)
 
@@ -172,8 +172,8 @@ class Run:
             video, audio = encode(self.trained, features.subset(range(count)), device=self.device)
             rows = evaluate(video, audio, retrieval_distance(self.config), modes=("mean", "sequence"))
             found = {f"R@1 {row['retrieval']} {row['direction']}": row["R@1"] for row in rows}
-        for board in self.boards:
-            board.show({name.replace(" ", "/"): value for name, value in found.items()}, self.steps_done)
+        for logger in self.loggers:
+            logger.log({name.replace(" ", "/"): value for name, value in found.items()}, self.steps_done)
         return parallel.from_first(found)
 
     def origin(self) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class Run:
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
-            "readings": self.readings.values,
+            "readings": self.metrics.values,
             "history": self.history,
             "model": self.model.state_dict(),
             "objective": self.objective.state_dict(),
@@ -235,7 +235,7 @@ class Run:
             set_weights(module, state.get(name), f"{source} does not hold the {name} of this run")
             check_finite_weights(state[name], f"{source}, {name}")
         try:
-            self.readings = Readings(state["readings"])
+            self.metrics = EpochMetrics(state["readings"])
             self.history = state["history"]
             if len(self.history) != self.epoch or not all("seconds" in record for record in self.history):
                 raise ValueError(f"expected a record of each of {self.epoch} epochs, got {len(self.history)}")

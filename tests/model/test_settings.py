@@ -25,7 +25,7 @@ def changed(config: Config, section: str, **settings) -> Config:
 
 @pytest.fixture
 def plain(tiny) -> Config:
-    """Without dropout, evaluation and boards."""
+    """Without dropout, evaluation and loggers."""
     return replace(changed(tiny, "model", dropout=0.0), tensorboard=False, retrieval=RetrievalConfig(every=0))
 
 

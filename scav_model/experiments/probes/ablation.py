@@ -19,9 +19,9 @@ from torch import Tensor
 from scav_model.config import Option
 from scav_model.distances import Distance, Sequences
 from scav_model.experiments.probes.change import SIDES, WHERE, Change, Sides, Where, changed
+from scav_model.experiments.probes.experiment import Experiment, distances, search
 from scav_model.experiments.probes.plots import plot_ablation
 from scav_model.experiments.probes.results import Results
-from scav_model.experiments.probes.subject import Subject, distances, search
 from scav_model.experiments.tables import Row, markdown, mean_of_directions
 from scav_model.files import working_in, write_text
 
@@ -90,14 +90,14 @@ def check(
 
 
 def variants(
-    subject: Subject,
+    experiment: Experiment,
     metrics: Sequence[str],
     options: Mapping[str, Mapping[str, Option]],
     resample: Sequence[Direction],
 ) -> dict[tuple[str, str | None], Distance]:
     """Distances by metric and interpolation direction; only interpolated Euclidean has one."""
     found: dict[tuple[str, str | None], Distance] = {}
-    for metric, distance in distances(subject.config, metrics, options).items():
+    for metric, distance in distances(experiment.config, metrics, options).items():
         if metric != INTERPOLATED:
             found[metric, None] = distance
             continue
@@ -107,7 +107,7 @@ def variants(
 
 
 def run_ablation(
-    subject: Subject,
+    experiment: Experiment,
     *,
     metrics: Sequence[str],
     options: Mapping[str, Mapping[str, Option]],
@@ -128,8 +128,8 @@ def run_ablation(
     and recall.png at the end, all in `out`.
     """
     check(lengths, factors, resample, where, reduction, coarsen_sides)
-    searched = variants(subject, metrics, options, resample)
-    settings = {**subject.settings(), "reduction": reduction, "coarsen": coarsen_sides, "options": options}
+    searched = variants(experiment, metrics, options, resample)
+    settings = {**experiment.settings(), "reduction": reduction, "coarsen": coarsen_sides, "options": options}
     with working_in(out, "runs an experiment"):
         results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
         grid = product(dict.fromkeys(where), sorted(set(lengths), reverse=True), sorted(set(factors)), searched)
@@ -137,7 +137,7 @@ def run_ablation(
 
         @cache
         def encoded() -> tuple[Sequences, Sequences]:
-            return subject.encode(subject.features)
+            return experiment.encode(experiment.features)
 
         # Cells of one change follow each other.
         @lru_cache(maxsize=1)
@@ -148,7 +148,7 @@ def run_ablation(
                 (shortening(length), "both"),
                 (coarsening(factor, reduction), coarsen_sides),
             ]
-            return changed(subject, encoded(), changes, place)
+            return changed(experiment, encoded(), changes, place)
 
         def search_cell(cell: Row) -> list[Row]:
             sequences = shortened_and_coarsened(cell["where"], cell["length"], cell["factor"])
@@ -156,8 +156,8 @@ def run_ablation(
             return [{**_about(cell, sequences), **row} for row in found]
 
         rows = results.fill(cells, search_cell)
-        write_text(out / "table.md", table(rows, subject, reduction, coarsen_sides) + "\n")
-        plot_ablation(rows, gallery=len(subject.features), coarsened=coarsen_sides, path=out / "recall.png")
+        write_text(out / "table.md", table(rows, experiment, reduction, coarsen_sides) + "\n")
+        plot_ablation(rows, gallery=len(experiment.features), coarsened=coarsen_sides, path=out / "recall.png")
         return rows
 
 
@@ -172,9 +172,9 @@ def _about(cell: Mapping[str, Any], sequences: tuple[Sequences, Sequences]) -> d
     }
 
 
-def table(rows: Sequence[Row], subject: Subject, reduction: Reduction, coarsen_sides: Sides) -> str:
+def table(rows: Sequence[Row], experiment: Experiment, reduction: Reduction, coarsen_sides: Sides) -> str:
     """Markdown, a table per place: a line per length and factor, a column per distance; R@1 of both directions."""
-    gallery = len(subject.features)
+    gallery = len(experiment.features)
     recall = mean_of_directions(rows, ("where", "length", "factor", "distance"))
     columns = list(dict.fromkeys(row["distance"] for row in rows))
     parts = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scav_model.data import Features
 from scav_model.distances import Sequences
-from scav_model.experiments.probes.subject import Subject
+from scav_model.experiments.probes.experiment import Experiment
 
 Sides: TypeAlias = Literal["video", "audio", "both"]
 SIDES = ("video", "audio", "both")
@@ -93,16 +93,16 @@ def change_encoded(clips: Sequences, ids: Sequence[str], change: Change) -> Sequ
 
 
 def changed(
-    subject: Subject, encoded: tuple[Sequences, Sequences], changes: Sequence[tuple[Change, Sides]], where: Where
+    experiment: Experiment, encoded: tuple[Sequences, Sequences], changes: Sequence[tuple[Change, Sides]], where: Where
 ) -> tuple[Sequences, Sequences]:
     """Encoded videos and audios after the changes, in their order; `encoded` are those of the clips as they are."""
     if where == "features":
-        features: Features = subject.features
+        features: Features = experiment.features
         for change, sides in changes:
             features = ChangedFeatures(features, change, sides)
-        return subject.encode(features)
+        return experiment.encode(features)
     video, audio = encoded
-    ids = subject.features.ids
+    ids = experiment.features.ids
     for change, sides in changes:
         video = video if sides == "audio" else change_encoded(video, ids, change)
         audio = audio if sides == "video" else change_encoded(audio, ids, change)

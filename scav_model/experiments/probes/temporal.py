@@ -18,9 +18,9 @@ from torch import Tensor
 from scav_model.config import Option
 from scav_model.distances import Sequences
 from scav_model.experiments.probes.change import WHERE, Change, Sides, Where, changed
+from scav_model.experiments.probes.experiment import Experiment, distances, search
 from scav_model.experiments.probes.plots import plot_temporal
 from scav_model.experiments.probes.results import Results
-from scav_model.experiments.probes.subject import Subject, distances, search
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
 from scav_model.experiments.tables import Row, markdown, mean_of_directions
 from scav_model.files import working_in, write_text
@@ -56,7 +56,7 @@ def check(transformations: Sequence[str], strengths: Sequence[float], side: str,
 
 
 def run_temporal(
-    subject: Subject,
+    experiment: Experiment,
     *,
     metrics: Sequence[str],
     options: Mapping[str, Mapping[str, Option]],
@@ -75,9 +75,9 @@ def run_temporal(
     after every cell, and table.md and recall.png at the end, all in `out`.
     """
     check(transformations, strengths, side, where, seed)
-    searched = distances(subject.config, metrics, options)
+    searched = distances(experiment.config, metrics, options)
     strengths = sorted({0.0, *strengths})
-    settings = {**subject.settings(), "side": side, "where": where, "seed": seed, "options": options}
+    settings = {**experiment.settings(), "side": side, "where": where, "seed": seed, "options": options}
     with working_in(out, "runs an experiment"):
         results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
         cells: list[Row] = [
@@ -89,7 +89,7 @@ def run_temporal(
 
         @cache
         def encoded() -> tuple[Sequences, Sequences]:
-            return subject.encode(subject.features)
+            return experiment.encode(experiment.features)
 
         @cache
         def undisturbed(metric: str) -> list[Row]:
@@ -99,7 +99,7 @@ def run_temporal(
         @lru_cache(maxsize=1)
         def disturbed(transformation: str, strength: float) -> tuple[Sequences, Sequences]:
             change = disturbance(transformation, strength, seed)
-            return changed(subject, encoded(), [(change, side)], where)
+            return changed(experiment, encoded(), [(change, side)], where)
 
         def search_cell(cell: Row) -> list[Row]:
             transformation, strength, metric = (cell[key] for key in KEYS)
@@ -108,8 +108,8 @@ def run_temporal(
             return search(*disturbed(transformation, strength), searched[metric])
 
         rows = results.fill(cells, search_cell)
-        write_text(out / "table.md", table(rows, len(subject.features), side, where) + "\n")
-        plot_temporal(rows, gallery=len(subject.features), side=side, where=where, path=out / "recall.png")
+        write_text(out / "table.md", table(rows, len(experiment.features), side, where) + "\n")
+        plot_temporal(rows, gallery=len(experiment.features), side=side, where=where, path=out / "recall.png")
         return rows
 
 

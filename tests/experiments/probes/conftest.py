@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scav_model.config import Config, LossConfig, ModelConfig, OptimConfig, RetrievalConfig
-from scav_model.experiments.probes.subject import Subject
+from scav_model.experiments.probes.experiment import Experiment
 from scav_model.training import CHECKPOINT, train
 
 
@@ -32,5 +32,5 @@ def files(tmp_path_factory, train_features, eval_features) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def subject(files) -> Subject:
-    return Subject.load(*files, clips=None, batch_size=10, device="cpu")
+def experiment(files) -> Experiment:
+    return Experiment.load(*files, clips=None, batch_size=10, device="cpu")

@@ -14,7 +14,7 @@ from scav_model.experiments.probes.ablation import (
     shortened,
     shortening,
 )
-from scav_model.experiments.probes.subject import MEASURES, Subject
+from scav_model.experiments.probes.experiment import MEASURES, Experiment
 from scav_model.retrieval import recalls
 
 SETTINGS = {
@@ -29,15 +29,15 @@ SETTINGS = {
 }
 
 
-def run(subject, out, **changes):
-    return run_ablation(subject, **{**SETTINGS, **changes}, out=out)
+def run(experiment, out, **changes):
+    return run_ablation(experiment, **{**SETTINGS, **changes}, out=out)
 
 
 @pytest.fixture(scope="module")
 def finished(files, tmp_path_factory):
     """A finished ablation; not to be changed."""
     out = tmp_path_factory.mktemp("ablation") / "out"
-    return out, run(Subject.load(*files, clips=None, batch_size=10, device="cpu"), out)
+    return out, run(Experiment.load(*files, clips=None, batch_size=10, device="cpu"), out)
 
 
 def test_shortening_keeps_the_start():
@@ -103,18 +103,18 @@ def test_the_untouched_cell_is_the_same_everywhere(finished):
     ]
 
 
-def test_steps_are_counted(finished, subject):
-    video = subject.features.video_lengths
-    audio = subject.features.audio_lengths
+def test_steps_are_counted(finished, experiment):
+    video = experiment.features.video_lengths
+    audio = experiment.features.audio_lengths
     for row in finished[1]:
         for side, lengths in (("video_steps", video), ("audio_steps", audio)):
             expected = [-(-max(1, round(row["length"] * n)) // row["factor"]) for n in lengths.tolist()]
             assert row[side] == pytest.approx(sum(expected) / len(expected))
 
 
-def test_a_cell_is_what_its_name_says(finished, subject):
+def test_a_cell_is_what_its_name_says(finished, experiment):
     """The first half of each clip, three steps averaged, videos the other way round: written out for encoded clips."""
-    video, audio = subject.encode(subject.features)
+    video, audio = experiment.encode(experiment.features)
     halves = []
     for side in (video, audio):
         clips = []
@@ -144,21 +144,21 @@ def test_a_cell_is_what_its_name_says(finished, subject):
     )
 
 
-def test_one_side_alone_can_be_coarsened(subject, tmp_path):
-    rows = run(subject, tmp_path, coarsen_sides="video", lengths=(1.0,), metrics=("dtw",))
+def test_one_side_alone_can_be_coarsened(experiment, tmp_path):
+    rows = run(experiment, tmp_path, coarsen_sides="video", lengths=(1.0,), metrics=("dtw",))
     coarse = next(row for row in rows if row["factor"] == 3)
     whole = next(row for row in rows if row["factor"] == 1)
     assert coarse["video_steps"] < whole["video_steps"] / 2
     assert coarse["audio_steps"] == whole["audio_steps"]
 
 
-def test_directions_of_interpolation_differ(subject, tmp_path):
-    rows = run(subject, tmp_path, coarsen_sides="video", lengths=(1.0,), metrics=("interpolated_euclidean",))
+def test_directions_of_interpolation_differ(experiment, tmp_path):
+    rows = run(experiment, tmp_path, coarsen_sides="video", lengths=(1.0,), metrics=("interpolated_euclidean",))
     ranks = {row["resample"]: row["MeanR"] for row in rows if (row["factor"], row["direction"]) == (3, "v2a")}
     assert ranks["x"] != ranks["y"]
 
 
-def test_an_interrupted_ablation_goes_on_to_the_same_rows(finished, subject, tmp_path, monkeypatch):
+def test_an_interrupted_ablation_goes_on_to_the_same_rows(finished, experiment, tmp_path, monkeypatch):
     calls = 0
     search = ablation.search
 
@@ -171,12 +171,12 @@ def test_an_interrupted_ablation_goes_on_to_the_same_rows(finished, subject, tmp
 
     monkeypatch.setattr(ablation, "search", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(subject, tmp_path)
+        run(experiment, tmp_path)
     calls = 100
-    assert run(subject, tmp_path, resume=True) == finished[1]
+    assert run(experiment, tmp_path, resume=True) == finished[1]
     assert calls - 100 == len(finished[1]) // 2 - 11
     with pytest.raises(ValueError, match="reduction: there 'average', now 'subsample'"):
-        run(subject, tmp_path, resume=True, reduction="subsample")
+        run(experiment, tmp_path, resume=True, reduction="subsample")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_an_interrupted_ablation_goes_on_to_the_same_rows(finished, subject, tmp
         ({"metrics": ("edr",)}, "edr"),
     ],
 )
-def test_bad_settings_are_refused_before_any_work(subject, tmp_path, changes, message):
+def test_bad_settings_are_refused_before_any_work(experiment, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        run(subject, tmp_path / "out", **changes)
+        run(experiment, tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()

@@ -9,8 +9,8 @@ from scav_model.cli import probe as commands
 from scav_model.data import FeatureSet
 from scav_model.experiments.probes import compare
 from scav_model.experiments.probes.compare import run_compare
+from scav_model.experiments.probes.experiment import Experiment, digest
 from scav_model.experiments.probes.results import load
-from scav_model.experiments.probes.subject import Subject, digest
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
 from scav_model.experiments.tables import markdown
 
@@ -130,7 +130,7 @@ def test_digests_tell_values_names_and_shapes_apart(files):
     assert same == digest({"a": tensor.clone()}, ["x"])
     others = [digest({"a": tensor + 1}, ["x"]), digest({"a": tensor}, ["y"]), digest({"a": tensor.view(2, 3)}, ["x"])]
     assert len({same, *others}) == 4
-    few, all_clips = (Subject.load(*files, clips=clips, batch_size=8, device="cpu") for clips in (5, None))
+    few, all_clips = (Experiment.load(*files, clips=clips, batch_size=8, device="cpu") for clips in (5, None))
     assert len(few.features) == 5
     assert few.settings()["features"] != all_clips.settings()["features"]
     assert few.settings()["model"] == all_clips.settings()["model"]

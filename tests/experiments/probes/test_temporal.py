@@ -7,7 +7,7 @@ from scav_model.cli import main
 from scav_model.data import FeatureSet
 from scav_model.distances import Distance
 from scav_model.experiments.probes import temporal
-from scav_model.experiments.probes.subject import MEASURES, Subject, search
+from scav_model.experiments.probes.experiment import MEASURES, Experiment, search
 from scav_model.experiments.probes.temporal import disturbance, run_temporal
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
 
@@ -22,8 +22,8 @@ SETTINGS = {
 }
 
 
-def run(subject, out, **changes):
-    return run_temporal(subject, **{**SETTINGS, **changes}, out=out)
+def run(experiment, out, **changes):
+    return run_temporal(experiment, **{**SETTINGS, **changes}, out=out)
 
 
 def recall(rows, transformation, strength, metric):
@@ -37,7 +37,7 @@ def recall(rows, transformation, strength, metric):
 def finished(files, tmp_path_factory):
     """A finished experiment; not to be changed."""
     out = tmp_path_factory.mktemp("temporal") / "out"
-    return out, run(Subject.load(*files, clips=None, batch_size=10, device="cpu"), out)
+    return out, run(Experiment.load(*files, clips=None, batch_size=10, device="cpu"), out)
 
 
 def test_every_cell_has_a_row_each_way(finished):
@@ -59,10 +59,10 @@ def test_every_cell_has_a_row_each_way(finished):
 
 
 @pytest.mark.parametrize("where", ["features", "encoded"])
-def test_strength_0_is_scav_evaluate_to_the_bit(files, subject, tmp_path, where):
+def test_strength_0_is_scav_evaluate_to_the_bit(files, experiment, tmp_path, where):
     options = {"soft_dtw": {"gamma": 0.5}}
     metrics = ("pooled_cosine", "dtw", "interpolated_euclidean", "soft_dtw")
-    rows = run(subject, tmp_path / "out", metrics=metrics, options=options, strengths=(0.0,), where=where)
+    rows = run(experiment, tmp_path / "out", metrics=metrics, options=options, strengths=(0.0,), where=where)
     for metric in metrics:
         arguments = ["evaluate", f"--checkpoint={files[0]}", f"--features={files[1]}", "--batch_size=10"]
         if metric == "pooled_cosine":
@@ -81,22 +81,24 @@ def test_strength_0_is_scav_evaluate_to_the_bit(files, subject, tmp_path, where)
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
-def test_a_disturbance_of_strength_0_leaves_encoded_clips_to_the_bit(subject, name):
-    encoded = subject.encode(subject.features)
+def test_a_disturbance_of_strength_0_leaves_encoded_clips_to_the_bit(experiment, name):
+    encoded = experiment.encode(experiment.features)
     for where in ("features", "encoded"):
-        found = temporal.changed(subject, encoded, [(disturbance(name, 0.0, 3), "video")], where)
+        found = temporal.changed(experiment, encoded, [(disturbance(name, 0.0, 3), "video")], where)
         for before, after in zip(encoded, found, strict=True):
             assert torch.equal(before.steps, after.steps)
             assert torch.equal(before.lengths, after.lengths)
 
 
 @pytest.mark.parametrize("where", ["features", "encoded"])
-def test_a_cell_is_what_its_name_says(subject, tmp_path, where):
+def test_a_cell_is_what_its_name_says(experiment, tmp_path, where):
     """The audio, half a clip late, before or after encoding: written out."""
-    rows = run(subject, tmp_path, where=where, side="audio", transformations=("roll",), metrics=("dtw",))
-    features = subject.features
+    rows = run(experiment, tmp_path, where=where, side="audio", transformations=("roll",), metrics=("dtw",))
+    features = experiment.features
     late = [steps.roll(round(len(steps) / 2), 0) for steps in features.audio]
-    video, audio = subject.encode(FeatureSet(features.ids, features.video, late) if where == "features" else features)
+    video, audio = experiment.encode(
+        FeatureSet(features.ids, features.video, late) if where == "features" else features
+    )
     if where == "encoded":
         for index, length in enumerate(audio.lengths.tolist()):
             audio.steps[index, :length] = audio.steps[index, :length].roll(round(length / 2), 0)
@@ -112,10 +114,10 @@ def test_disorder_costs_recall_where_order_counts(finished):
         assert recall(rows, transformation, 1.0, "dtw") < recall(rows, transformation, 0.0, "dtw") - 20
 
 
-def test_what_pools_encoded_steps_sees_no_order(subject, tmp_path):
+def test_what_pools_encoded_steps_sees_no_order(experiment, tmp_path):
     """Nor does optimal transport, whose points have no order; DTW does."""
     metrics = ("pooled_cosine", "sinkhorn", "dtw")
-    rows = run(subject, tmp_path, where="encoded", transformations=("roll", "reverse", "permute"), metrics=metrics)
+    rows = run(experiment, tmp_path, where="encoded", transformations=("roll", "reverse", "permute"), metrics=metrics)
     for transformation in ("roll", "reverse", "permute"):
         for metric in ("pooled_cosine", "sinkhorn"):
             whole = recall(rows, transformation, 0.0, metric)
@@ -131,7 +133,7 @@ def test_draws_hang_on_seed_transformation_and_clip_alone():
     assert not torch.equal(first, disturbance("permute", 0.5, 1).apply(steps, "a"))
 
 
-def test_an_interrupted_experiment_goes_on_to_the_same_rows(finished, subject, tmp_path, monkeypatch):
+def test_an_interrupted_experiment_goes_on_to_the_same_rows(finished, experiment, tmp_path, monkeypatch):
     calls = 0
     search = temporal.search
 
@@ -144,26 +146,26 @@ def test_an_interrupted_experiment_goes_on_to_the_same_rows(finished, subject, t
 
     monkeypatch.setattr(temporal, "search", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(subject, tmp_path)
+        run(experiment, tmp_path)
     # 13 searches: all 9 of the first transformation, 4 of the second, whose strength 0 was searched already.
     assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 2 * (13 + 3)
     with pytest.raises(FileExistsError, match="holds an earlier run; resume it, overwrite it"):
-        run(subject, tmp_path)
+        run(experiment, tmp_path)
     calls = 100
-    assert run(subject, tmp_path, resume=True) == finished[1]
+    assert run(experiment, tmp_path, resume=True) == finished[1]
     # Once more strength 0, for the transformations left.
     assert calls - 100 == 3 * (1 + 2 * len(TRANSFORMATIONS)) - 13 + 3
 
 
-def test_resuming_takes_more_cells_but_no_other_settings(subject, tmp_path):
-    few = run(subject, tmp_path, transformations=("roll",), metrics=("dtw",))
-    more = run(subject, tmp_path, transformations=("warp", "roll"), metrics=("pooled_cosine", "dtw"), resume=True)
+def test_resuming_takes_more_cells_but_no_other_settings(experiment, tmp_path):
+    few = run(experiment, tmp_path, transformations=("roll",), metrics=("dtw",))
+    more = run(experiment, tmp_path, transformations=("warp", "roll"), metrics=("pooled_cosine", "dtw"), resume=True)
     again = [row for row in more if row["transformation"] == "roll" and row["metric"] == "dtw"]
     assert again == few
     assert len(more) == 2 * 2 * 3 * 2
     with pytest.raises(ValueError, match=r"a run with other settings \(seed: there 0, now 1\)"):
-        run(subject, tmp_path, seed=1, resume=True)
-    over = run(subject, tmp_path, seed=1, transformations=("roll",), metrics=("dtw",), overwrite=True)
+        run(experiment, tmp_path, seed=1, resume=True)
+    over = run(experiment, tmp_path, seed=1, transformations=("roll",), metrics=("dtw",), overwrite=True)
     assert over == few  # a roll draws nothing
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == over
 
@@ -183,8 +185,8 @@ def test_resuming_takes_more_cells_but_no_other_settings(subject, tmp_path):
         ({"options": {"dtw": {"bandwidth": 1}}}, "bandwidth"),
     ],
 )
-def test_bad_settings_are_refused_before_any_work(subject, tmp_path, monkeypatch, changes, message):
+def test_bad_settings_are_refused_before_any_work(experiment, tmp_path, monkeypatch, changes, message):
     monkeypatch.setattr(temporal, "search", None)
     with pytest.raises((ValueError, TypeError), match=message):
-        run(subject, tmp_path / "out", **changes)
+        run(experiment, tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()

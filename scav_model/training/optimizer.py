@@ -11,7 +11,7 @@ from scav_model.config import OptimConfig
 
 
 def make_optimizer(config: OptimConfig, model: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
-    """AdamW; only the weights of linear layers decay, never biases, gains, norms or the learned scale."""
+    """Return AdamW; only the weights of linear layers decay, never biases, gains, norms or the learned scale."""
     decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
     groups = [
@@ -22,7 +22,7 @@ def make_optimizer(config: OptimConfig, model: nn.Module, objective: nn.Module) 
 
 
 def learning_rate_factor(config: OptimConfig, total: int) -> Callable[[int], float]:
-    """Factor on the learning rate for step i of `total`, from 0: a line up to 1, then half a cosine to final_rate."""
+    """Return the learning rate's factor at step i of `total`: a line up to 1, then half a cosine to final_rate."""
     rising = round(config.warmup * total)
 
     def factor(step: int) -> float:
@@ -35,5 +35,5 @@ def learning_rate_factor(config: OptimConfig, total: int) -> Callable[[int], flo
 
 
 def running_mean(model: nn.Module, decay: float) -> AveragedModel | None:
-    """A copy of the model that follows its weights, the first step's at first; None where `decay` is 0."""
+    """Return a copy of the model that follows its weights, the first step's at first; None where `decay` is 0."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None

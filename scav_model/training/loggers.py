@@ -1,4 +1,4 @@
-"""Where losses and recalls are shown while training runs."""
+"""Loggers of losses and recalls during training: TensorBoard, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scav_model.extras import needed_by
 from scav_model.files import writing
 
 
-class Board(Protocol):
-    """Takes scalars by name."""
+class Logger(Protocol):
+    """Writes scalars by name."""
 
-    def show(self, values: Mapping[str, float], step: int) -> None:
-        """Values after `step` steps of the optimiser."""
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Write values that were measured after `step` steps of the optimizer."""
 
     def close(self) -> None:
         """Write what is pending."""
@@ -33,7 +33,7 @@ class TensorBoard:
         with writing(folder):
             self.writer = SummaryWriter(str(folder), purge_step=first)
 
-    def show(self, values: Mapping[str, float], step: int) -> None:
+    def log(self, values: Mapping[str, float], step: int) -> None:
         with writing(self.folder):
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)
@@ -54,18 +54,18 @@ class WeightsAndBiases:
             project=project, id=name, name=folder.name, dir=str(folder), config=to_dict(config), resume="allow"
         )
 
-    def show(self, values: Mapping[str, float], step: int) -> None:
+    def log(self, values: Mapping[str, float], step: int) -> None:
         self.run.log(dict(values), step=step)
 
     def close(self) -> None:
         self.run.finish()
 
 
-def open_boards(config: Config, folder: Path, first: int) -> list[Board]:
-    """The boards that the config asks for; `first` is the step that comes next."""
-    boards: list[Board] = []
+def open_loggers(config: Config, folder: Path, first: int) -> list[Logger]:
+    """Return the loggers that the config names; `first` is the step that comes next."""
+    loggers: list[Logger] = []
     if config.tensorboard:
-        boards.append(TensorBoard(folder / "tensorboard", first))
+        loggers.append(TensorBoard(folder / "tensorboard", first))
     if config.wandb is not None:
-        boards.append(WeightsAndBiases(config.wandb, folder, config))
-    return boards
+        loggers.append(WeightsAndBiases(config.wandb, folder, config))
+    return loggers

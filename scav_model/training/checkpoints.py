@@ -12,13 +12,13 @@ from scav_model.config import CheckpointConfig
 from scav_model.files import PARTIAL, writing
 from scav_model.saved_model import CHECKPOINT
 
-__all__ = ["BEST", "CHECKPOINT", "CONFIG", "Snapshots"]
+__all__ = ["BEST", "CHECKPOINT", "CONFIG", "Checkpoints"]
 
 BEST = "best.pt"
 CONFIG = "config.yaml"
 
 
-class Snapshots:
+class Checkpoints:
     """checkpoint.pt, always the newest, and the earlier ones that the config keeps beside it."""
 
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
@@ -27,7 +27,7 @@ class Snapshots:
         self.path = folder / CHECKPOINT
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
-        """An error where the folder has a run that is not to be resumed or overwritten, or none that is to be."""
+        """Raise an error if the folder has a run that is not to be resumed or overwritten, or none to resume."""
         if resume and not self.path.exists() and not (self.folder / CONFIG).is_file():
             raise FileNotFoundError(f"no checkpoint at {self.path}; name a run's folder, or start without resuming")
         if self.path.exists() and not resume and not overwrite:
@@ -39,7 +39,7 @@ class Snapshots:
             self.retain(state["history"])
 
     def retain(self, history: list[dict[str, Any]]) -> None:
-        """Keeps and drops earlier checkpoints, now that checkpoint.pt is that of the last epoch in `history`."""
+        """Keep and drop earlier checkpoints, now that checkpoint.pt is that of the last epoch in `history`."""
         epoch = len(history)
         if self.config.keep and epoch:
             copy(self.path, self.folder / epoch_name(epoch))

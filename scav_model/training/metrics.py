@@ -11,7 +11,7 @@ from torch import Tensor
 TOTAL = "loss"
 
 
-class Readings:
+class EpochMetrics:
     """Losses by name, a number for each step that had it; "loss" is their sum, which every step has."""
 
     def __init__(self, values: Mapping[str, list[float]] | None = None) -> None:
@@ -19,7 +19,7 @@ class Readings:
         self.pending: list[tuple[list[str], Tensor, list[int]]] = []
 
     def add(self, losses: Mapping[str, Tensor], clips: list[int]) -> None:
-        """Detached scalars of one step, and the indices of its clips; a single loss goes by its sum's name alone."""
+        """Add the detached losses of one step, and the indices of its clips; a single loss has the name of the sum."""
         values = torch.stack([loss.float() for loss in losses.values()])
         names = [TOTAL]
         if len(losses) > 1:
@@ -28,7 +28,7 @@ class Readings:
         self.pending.append((names, values, clips))
 
     def read(self) -> list[tuple[dict[str, float], list[int]]]:
-        """Waits for the steps added since the last call; the losses and clips of each."""
+        """Wait for the steps added since the last call, and return the losses and clips of each."""
         if not self.pending:
             return []
         numbers = iter(torch.cat([values for _, values, _ in self.pending]).tolist())
@@ -44,7 +44,7 @@ class Readings:
 
 
 def check_finite(losses: Mapping[str, float], step: int, epoch: int, ids: list[str]) -> None:
-    """A RuntimeError with the step's clips where a loss is not finite. `ids` are all of them."""
+    """Raise RuntimeError if a loss is not finite; the message names the step's clips, whose ids are `ids`."""
     bad = [f"{name} became {value}" for name, value in losses.items() if not math.isfinite(value)]
     if bad:
         shown = ", ".join(ids[:8]) + (", …" if len(ids) > 8 else "")

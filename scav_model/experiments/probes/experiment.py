@@ -1,4 +1,4 @@
-"""What an experiment is about: a trained model, the clips to search and the distances to search them by."""
+"""An experiment: a trained model, the clips to search and the distances to search them by."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEASURES = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 
 
 @dataclass(frozen=True)
-class Subject:
+class Experiment:
     """A model in evaluation mode, the config that it was trained with, and the clips to search."""
 
     model: AudioVisualModel
@@ -34,8 +34,8 @@ class Subject:
     device: str
 
     @classmethod
-    def load(cls, checkpoint: Path, features: Path, clips: int | None, batch_size: int, device: str) -> Subject:
-        """The checkpoint's model and the first `clips` of the features, None for all."""
+    def load(cls, checkpoint: Path, features: Path, clips: int | None, batch_size: int, device: str) -> Experiment:
+        """Return the checkpoint's model and the first `clips` of the features, None for all."""
         if clips is not None and clips < 2:
             raise ValueError(f"clips must be at least 2, to search among, got {clips}")
         found = open_features(features)
@@ -58,12 +58,12 @@ class Subject:
 
     @property
     def own_metric(self) -> str:
-        """What the model is searched by where nobody asks for another: pooled cosine after training with it."""
+        """The metric that the model is searched by unless another is named: pooled cosine after training with it."""
         trained = self.config.loss.metric
         return trained if trained == POOLED_COSINE else self.config.retrieval.metric or trained
 
     def settings(self) -> dict[str, Any]:
-        """What makes results comparable: weights and clips by their digests, and the distances that come with them."""
+        """Return what comparable results share: digests of weights and clips, and the checkpoint's distances."""
         features, loss, retrieval = self.features, self.config.loss, self.config.retrieval
         clips: dict[str, Tensor] = {"video": features.video_lengths, "audio": features.audio_lengths}
         for index in (0, len(features) - 1):
@@ -81,7 +81,7 @@ class Subject:
 
 
 def digest(tensors: Mapping[str, Tensor], names: Sequence[str] = ()) -> str:
-    """16 hexadecimal digits that tell tensors, and names, from others."""
+    """Return 16 hexadecimal digits that tell tensors, and names, from others."""
     found = hashlib.sha256(repr(list(names)).encode())
     for name, tensor in tensors.items():
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -92,7 +92,7 @@ def digest(tensors: Mapping[str, Tensor], names: Sequence[str] = ()) -> str:
 def distances(
     config: Config, metrics: Sequence[str], options: Mapping[str, Mapping[str, Option]]
 ) -> dict[str, Distance]:
-    """A distance per metric, as `scav evaluate --metric` makes it; `options` of a metric go before the checkpoint's."""
+    """Return a distance per metric, as `scav evaluate --metric` makes it; `options` win over the checkpoint's."""
     if not metrics:
         raise ValueError(f"expected at least one metric, got none; {POOLED_COSINE} is one")
     unused = sorted(set(options) - set(metrics))
@@ -112,7 +112,7 @@ def distances(
 
 
 def search(video: Sequences, audio: Sequences, distance: Distance) -> list[Row]:
-    """Two rows: the recalls of either direction, and of nothing that a clock says."""
+    """Return two rows: the recalls of either direction, without times."""
     rows = evaluate(video, audio, distance, modes=("sequence",))
     found = {row["direction"]: row for row in rows}
     return [{"direction": direction, **{name: found[direction][name] for name in MEASURES}} for direction in DIRECTIONS]
