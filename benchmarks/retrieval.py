@@ -31,9 +31,9 @@ from scav_model import checkpoint, retrieval
 from scav_model.config import Config
 from scav_model.data import open_features
 from scav_model.distances import Distance, Sequences, retrieval_distance
+from scav_model.experiments.probes.efficiency import run_efficiency
 from scav_model.experiments.probes.experiment import Experiment
-from scav_model.probe.efficiency import run_efficiency
-from scav_model.probe.ways import Found, Ways, means, share_found
+from scav_model.search_methods import Found, Ways, means, share_found
 
 SYSTEMS = {"interpolated_euclidean": "scav_euclidean", "dtw": "scav_dtw", "sinkhorn": "scav_wasserstein"}
 FEATURES = 512

@@ -8,7 +8,7 @@ import torch
 from benchmarks import retrieval_page
 from benchmarks.retrieval import RECALL, fewest_by_bounds, fewest_candidates
 from scav_model.distances import Distance, Sequences
-from scav_model.probe.ways import Ways, share_found
+from scav_model.search_methods import Ways, share_found
 
 FIGURES = {
     "machine": {

@@ -26,7 +26,7 @@ from scav_model.distances import Distance, Sequences, pooled, retrieval_distance
 from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
 from scav_model.encoders.weights import weights_sha256
 from scav_model.extras import needed_by
-from scav_model.probe.ways import Ways
+from scav_model.search_methods import Ways
 
 with needed_by("scav_model.mteb", "mteb"):
     from datasets import Audio, Dataset, Video

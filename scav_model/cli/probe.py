@@ -160,8 +160,8 @@ def efficiency(
         device: Device to run on, as torch names it: cpu, cuda, cuda:1.
         overwrite: Start anew although the folder holds results.
     """
+    from scav_model.experiments.probes.efficiency import run_efficiency
     from scav_model.experiments.probes.experiment import Experiment
-    from scav_model.probe.efficiency import run_efficiency
 
     run_efficiency(
         Experiment.load(checkpoint, features, clips, batch_size, device),

@@ -1,1 +1,1 @@
-"""Recall against time and pairs compared."""
+"""Deprecated name of scav_model.experiments.probes."""

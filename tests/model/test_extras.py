@@ -33,7 +33,7 @@ HDF5 = "from scav_model.data.importers.hdf5 import read_hdf5; next(read_hdf5(Non
 WANDB = """
 from pathlib import Path
 from scav_model.config import Config
-from scav_model.training.boards import WeightsAndBiases
+from scav_model.training.loggers import WeightsAndBiases
 WeightsAndBiases("project", Path("run"), Config())
 """
 PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pretrained('owner/name')"

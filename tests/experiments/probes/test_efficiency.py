@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 
+from scav_model import search_methods as ways_to_search
 from scav_model.cli import main
 from scav_model.distances import Distance, Sequences
-from scav_model.probe import ways as ways_to_search
-from scav_model.probe.ways import Ways, share_found
+from scav_model.search_methods import Ways, share_found
 
 
 def clips(count: int, steps: int, seed: int) -> Sequences:

@@ -21,8 +21,8 @@ from scav_model.experiments.probes.plots import plot_efficiency
 from scav_model.experiments.probes.results import RESULTS
 from scav_model.experiments.tables import Row, markdown
 from scav_model.files import working_in, write_text
-from scav_model.probe.ways import Found, Ways, share_found
 from scav_model.ranking import DIRECTIONS
+from scav_model.search_methods import Found, Ways, share_found
 
 # Items that count as found, of the true match and of exact search's nearest.
 K = 10
