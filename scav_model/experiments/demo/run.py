@@ -62,15 +62,9 @@ def run_demo(
     resume: bool = False,
     threads: int | None = None,
 ) -> None:
-    """Everything, from rendering to the table; writes results.json, retrieval.png and alignment.png in `out`.
+    """Run the demo, from rendering to the table; write results.json, retrieval.png and alignment.png in `out`.
 
-    Args:
-        out: folder of the demo.
-        seeds: number of repetitions, each with its own clips and weights, from `seed` upwards.
-        quick: smaller data and models, to see that everything runs; the recalls mean little.
-        seed: of the first repetition.
-        resume: keep the stages that an earlier run with these settings has finished.
-        threads: CPU threads and worker processes; None takes as many threads as PyTorch does.
+    The arguments are those of the command, `scav_model.cli.models.demo`; `threads` None takes as many as PyTorch does.
     """
     if seeds < 1:
         raise ValueError(f"expected at least 1 seed, got {seeds}")
