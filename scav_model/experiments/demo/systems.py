@@ -77,7 +77,7 @@ SYSTEMS = (
     ),
     System(
         "scav_wasserstein",
-        "SCAV-Wasserstein",
+        "SCAV-Sinkhorn",
         LossConfig(metric="sinkhorn", options={"epsilon": 0.05, "max_iterations": 50}),
         learning_rate=8e-3,
     ),

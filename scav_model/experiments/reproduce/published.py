@@ -7,7 +7,7 @@ LABELS = {
     "cav": "CAV",
     "scav_euclidean": "SCAV, interpolated Euclidean",
     "scav_dtw": "SCAV, DTW",
-    "scav_wasserstein": "SCAV, Wasserstein",
+    "scav_wasserstein": "SCAV, Sinkhorn",
 }
 DATASETS = {"vggsound": "VGGSound", "music": "MUSIC"}
 # The one number of SCAV stands beside interpolated Euclidean, the distance that the paper's gains are reported for, and

@@ -14,7 +14,7 @@ SYSTEMS = {
     "CAV": "cav",
     "SCAV-Euclidean": "scav_euclidean",
     "SCAV-DTW": "scav_dtw",
-    "SCAV-Wasserstein": "scav_wasserstein",
+    "SCAV-Sinkhorn": "scav_wasserstein",
 }
 LENGTHS = {"as it is": (1.0, 1), "steps/2": (1.0, 2), "steps/4": (1.0, 4)}
 LENGTHS |= {"first half": (0.5, 1), "first half, steps/2": (0.5, 2)}
