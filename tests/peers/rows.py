@@ -103,11 +103,11 @@ SINKHORN_DIVERGENCE_SQUARED = cases("sinkhorn_divergence", {**BLUNT, **SQUARED})
 ROOT = "squared: it takes the root"
 WINDOW = "squared: it takes the root; `window` = `band` + 1"
 DISTANCES = "none: it takes no root here; `window` = `band` + 1"
-LINEAR = "+ ε KL(P ‖ a⊗b): it leaves the regulariser out"
-SHANNON = "+ ε log(n m): its regulariser is Σ P log P"
+LINEAR = "+ ε KL(P ‖ a⊗b): it leaves the regularizer out"
+SHANNON = "+ ε log(n m): its regularizer is Σ P log P"
 HALVES = "× 2, with ε = 2 blur²: its cost is ‖x − y‖² / 2"
 BLUR = "none; ε = blur"
-ZERO = "ε → 0, here 1e-4: it does not regularise"
+ZERO = "ε → 0, here 1e-4: it does not regularize"
 
 ROWS = [
     Row(DTW_SQUARED, "tslearn.metrics.dtw", lib.tslearn_dtw, EXACT, ROOT),

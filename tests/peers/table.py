@@ -1,4 +1,4 @@
-"""The parity table of docs/peers.md: `PYTHONPATH=tests .venv/bin/python -m peers.table` rewrites it."""
+"""Write the table of docs/peers.md: `PYTHONPATH=tests .venv/bin/python -m peers.table`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "peers.md"
 BEGIN = "<!-- The table is made by tests/peers/table.py -->\n"
 END = "<!-- End of the table -->\n"
 HEADER = """\
-| `scav_kernels` | peer | its value becomes ours by | value | gradient |
+| `scav_kernels` | other library | to convert its value | value | gradient |
 |---|---|---|---|---|
 """
 
@@ -25,7 +25,7 @@ def line(row: Row) -> str:
 
 
 def parts(page: str) -> tuple[str, str, str]:
-    """What comes before the table, the table, and what comes after it."""
+    """Split the page into the text before the table, the table, and the text after it."""
     before, rest = page.split(BEGIN)
     found, after = rest.split(END)
     return before, found, after
