@@ -100,14 +100,14 @@ SINKHORN_DIVERGENCE = cases("sinkhorn_divergence", BLUNT)
 SINKHORN_DIVERGENCE_SQUARED = cases("sinkhorn_divergence", {**BLUNT, **SQUARED})
 
 # What is done to the peer's value or options, and why.
-ROOT = "squared: it takes the root"
-WINDOW = "squared: it takes the root; `window` = `band` + 1"
-DISTANCES = "none: it takes no root here; `window` = `band` + 1"
-LINEAR = "+ ε KL(P ‖ a⊗b): it leaves the regularizer out"
+ROOT = "square it: the library takes the root"
+WINDOW = "square it: the library takes the root; `window` = `band` + 1"
+DISTANCES = "none: the library takes no root here; `window` = `band` + 1"
+LINEAR = "+ ε KL(P ‖ a⊗b): the library leaves the regularizer out"
 SHANNON = "+ ε log(n m): its regularizer is Σ P log P"
 HALVES = "× 2, with ε = 2 blur²: its cost is ‖x − y‖² / 2"
 BLUR = "none; ε = blur"
-ZERO = "ε → 0, here 1e-4: it does not regularize"
+ZERO = "ε → 0, here 1e-4: the library does not regularize"
 
 ROWS = [
     Row(DTW_SQUARED, "tslearn.metrics.dtw", lib.tslearn_dtw, EXACT, ROOT),
