@@ -246,7 +246,7 @@ MUTANTS = [
         "cosine-across",
         "soft_dtw",
         "cpu/inputs.cpp",
-        "the gradient of a cosine keeps the part along the step that was normalised",
+        "the gradient of a cosine keeps the part along the step that was normalized",
         "(out[k] - along * unit(k)) * scale",
         "out[k] * scale",
     ),
