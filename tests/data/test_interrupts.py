@@ -20,9 +20,10 @@ from tests.data.store_clips import fill
 from tests.search.worlds import clip, header
 
 Maker = Callable[..., Path]
-SECONDS = 5.0
+# A command ends in one or two seconds, in more where all cores are busy; one that hangs does not end at all.
+SECONDS = 30.0
 # Ray takes some two seconds to end, more where all cores are busy.
-RAY_SECONDS = 10.0
+RAY_SECONDS = 40.0
 # Runs a command in which a function hangs, in a library that is not Python and takes no notice of signals. Processes
 # that the command spawns import this, too.
 PROGRAM = """

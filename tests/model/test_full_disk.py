@@ -97,8 +97,8 @@ def test_train_names_the_file_that_could_not_be_written(limit, name, feature_fil
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "scav train: error: [Errno 27] File too large: the file is larger than the file system or ulimit -f allows; "
-        f"raise the limit, then repeat: '{tmp_path / name}'"
+        f"scav train: error: {tmp_path / name}: File too large: the file is larger than the file system or ulimit -f "
+        "allows; raise the limit, then repeat"
     )
     assert "Traceback" not in done.stderr
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -71,7 +71,7 @@ def test_a_stop_is_one_line(place, number, code, out, told):
         process.send_signal(number)
         stopped = time.perf_counter()
         assert process.communicate(timeout=20) == (out, told)
-        assert time.perf_counter() - stopped < 5
+        assert time.perf_counter() - stopped < 15
         assert process.returncode == code
 
 

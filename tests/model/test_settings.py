@@ -218,7 +218,7 @@ def test_weights_and_biases_gets_every_loss(plain, train_features, tmp_path, mon
     assert opened[0]["resume"] == "allow"
     assert shown == [*((step, "loss") for step in range(1, 10)), "finished"]
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ImportError, match=r'pip install "scav-kernels\[wandb\]"'):
+    with pytest.raises(ImportError, match=r"pip install 'scav-kernels\[wandb\]'"):
         train(replace(plain, wandb="project"), train_features, out=tmp_path / "other", progress=False)
 
 

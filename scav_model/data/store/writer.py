@@ -202,7 +202,7 @@ class StoreWriter:
             "split": entry.split,
         }
         # Where JSON cannot hold the path, the clip is kept without its media.
-        if entry.path is not None and is_writable(str(path := entry.path.resolve())):
+        if entry.path is not None and is_writable(str(path := Path(entry.path).resolve())):
             line["path"] = str(path.relative_to(self._beside) if path.is_relative_to(self._beside) else path)
             line["start"] = entry.start
         return orjson.dumps(line)
