@@ -91,7 +91,7 @@ def test_a_run_goes_on_where_it_stopped(command, tmp_path, monkeypatch, capsys):
 
 def test_what_cannot_be_reproduced_is_refused_before_training(command, tmp_path, capsys):
     for wrong, message in (
-        ("--hybrid_k=[0]", "hybrid_k must be one or more numbers"),
+        ("--hybrid_k=[0]", "expected hybrid_k to be at least 1, got 0"),
         ("--rows=[]", "expected rows among cav, scav_euclidean"),
         (f"--features={tmp_path}", "extract the features first"),
     ):
