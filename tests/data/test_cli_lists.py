@@ -77,7 +77,7 @@ def test_what_is_no_source_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
         (("extract", tmp_path / "list.csv", out), "line is a clip; the first: .*list.csv:1: not valid JSON"),
         (("extract", tmp_path / "image", out), "expected UTF-8 text, got a binary file"),
         (("extract", tmp_path / "folder", out), r"no media files in it \(it is empty\)"),
-        (("manifest", "vggsound", tmp_path / "folder", tmp_path, out), "expected a data set's list, a file, got .*folder"),
+        (("manifest", "vggsound", tmp_path / "folder", tmp_path, out), "a data set's list, a file, got .*folder"),
         (("manifest", "music", tmp_path / "list.csv", tmp_path, out), "list.csv: not valid JSON"),
     ):
         code, _, err = scav(capsys, *command)
