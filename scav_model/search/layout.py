@@ -8,6 +8,7 @@ import re
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import NoneType
@@ -41,6 +42,10 @@ class SearchIndexError(ValueError):
 
 class DamagedIndexError(SearchIndexError):
     """A file of the index is not what was written; the message names the file and what is wrong in it."""
+
+
+class MissingFileError(DamagedIndexError):
+    """A file of the index is not there; a writer may have removed it."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +314,7 @@ class MappedFiles:
         """The bytes of a file that was opened; what is in them is for the caller to check."""
         if file.name not in self._used:
             # To read beyond the end of a file that has been cut since would end the process.
-            if os.path.lexists(self.folder / file.name):
+            with suppress(MissingFileError):
                 check_size(self.folder, file)
             self._used.add(file.name)
         return self._maps[file.name]
@@ -328,7 +333,7 @@ def check_size(folder: Path, file: File) -> str:
     try:
         found = os.lstat(path)
     except FileNotFoundError:
-        raise DamagedIndexError(f"{path} is missing; {AGAIN}") from None
+        raise MissingFileError(f"{path} is missing; {AGAIN}") from None
     if not stat.S_ISREG(found.st_mode):
         raise DamagedIndexError(f"{path} is damaged: it is a link, a folder, a pipe or a device; {AGAIN}")
     if found.st_size != file.bytes:
@@ -341,6 +346,8 @@ def read_file(folder: Path, file: File) -> bytes:
     path = Path(check_size(folder, file))
     try:
         content = path.read_bytes()
+    except FileNotFoundError:
+        raise MissingFileError(f"{path} is missing; {AGAIN}") from None
     except MemoryError:
         raise DamagedIndexError(f"{path} has {file.bytes} bytes, more than there is memory for") from None
     check_content(path, file, content)
