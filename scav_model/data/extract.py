@@ -161,19 +161,20 @@ def extract(
 ) -> Extraction:
     """Put the features of `clips` into the store at `out`, less those that it holds already.
 
-    The same call goes on where an earlier one stopped, however it did. A clip that cannot be used is named, listed in
-    the store with the reason, and not tried again unless `retry_skipped` says so. So is a clip whose decoder hangs, for
-    `clip_timeout` seconds, or twice crashes its worker; without workers, such a clip hangs or crashes this process.
+    The same call resumes a store that an earlier one began. A clip that cannot be used is skipped: the store lists it
+    with the reason, and later calls pass over it unless `retry_skipped` is set. A clip is also skipped if its decoder
+    takes longer than `clip_timeout` seconds or crashes its worker twice. Without workers it hangs or crashes this
+    process.
 
     Args:
-        spread: who decodes and encodes, such as `scav_model.cluster.OverRay`; None: `workers` processes decode and this
-            one encodes. The store is written here.
-        bad_lines: lines of the manifest that give no clip; each counts as a clip that could not be used.
+        spread: decodes and encodes, e.g. `scav_model.cluster.OverRay`. None: `workers` processes decode, and this one
+            encodes. This process writes the store.
+        bad_lines: number of lines of the manifest that give no clip; each counts as a clip that could not be used.
 
     Raises:
-        StoreError: the store was begun with other settings; the message names them.
-        ExtractionError: in the end, with the rest of the clips in the store, if more than `max_bad_share` of `clips`,
-            or all of them, could not be used; or a worker process cannot start.
+        StoreError: the store has other settings; the message names them.
+        ExtractionError: more than `max_bad_share` of `clips`, or all of them, could not be used, and the other clips are
+            in the store; or a worker process cannot start.
     """
     config = config or ExtractionConfig()
     header = store_header(visual, audio, config)
