@@ -173,8 +173,8 @@ def extract(
 
     Raises:
         StoreError: the store has other settings; the message names them.
-        ExtractionError: more than `max_bad_share` of `clips`, or all of them, could not be used, and the other clips are
-            in the store; or a worker process cannot start.
+        ExtractionError: more than `max_bad_share` of `clips`, or all of them, could not be used (the others are
+            in the store); or a worker process cannot start.
     """
     config = config or ExtractionConfig()
     header = store_header(visual, audio, config)
