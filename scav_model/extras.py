@@ -27,7 +27,6 @@ EXTRAS = {
     "webdataset": "importers",
     "datasets": "model,mteb",
     "mteb": "model,mteb",
-    "faiss": "search",
     "ray": "ray",
 }
 

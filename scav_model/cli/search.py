@@ -248,7 +248,7 @@ def search(
     features: Path | None = None,
     side: Literal["video", "audio"] | None = None,
     k: int = 10,
-    mode: Literal["exact", "hybrid", "mean", "flat", "bounds"] = "exact",
+    mode: Literal["exact", "hybrid", "mean", "bounds"] = "exact",
     candidates: int = 200,
     format: Literal["table", "json", "html"] | None = None,
     output: Path | None = None,
@@ -272,8 +272,8 @@ def search(
         side: Side of the queries, which searches the other; null takes audio for files of sound alone, and video.
         k: Clips to return for each query; -k is the same.
         mode: exact compares whole sequences with every clip; hybrid with the candidates whose means are nearest; mean
-            ranks by the means alone; flat is exact by FAISS, for squared Euclidean and clips of one length; bounds
-            compares with the candidates whose lower bounds are least, for interpolated Euclidean.
+            ranks by the means alone; bounds compares with the candidates whose lower bounds are least, for
+            interpolated Euclidean.
         candidates: Clips that hybrid and bounds compare; scav index tune measures what that costs and finds.
         format: table, json, or html: a page with pictures, players and alignments; null takes what the name of the
             output says, and table.

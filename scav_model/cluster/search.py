@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from scav_model.cluster.shard import Limits, ShardWorker
 from scav_model.search.compare import smallest
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import SearchIndexError
-from scav_model.search.pooled import best_of
+from scav_model.search.pooled import largest
 from scav_model.search.queries import Queries
 
 # Times that a worker is restarted, and what it was asked redone, before that is given up.
@@ -78,11 +77,12 @@ class SearchWorkers:
         distances = torch.cat([part.distances for part in found], dim=1)
         return smallest(distances, torch.cat([part.numbers for part in found], dim=1), k)
 
-    def nearest_means(self, queries: Queries, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def nearest_means(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         """Distances 1 − cosine (Q, k), ascending, and numbers (Q, k) of the clips with the nearest means."""
         asked = self._ray.put(queries)
         found = self._results([actor.best_scores.remote(asked, k) for actor in self.actors])
-        scores, numbers = best_of([part[0] for part in found], [part[1] for part in found], k)
+        scores, numbers = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
+        scores, numbers = largest(scores, numbers, k)
         return 1 - scores, numbers
 
     def _results(self, asked: Sequence[Any]) -> list[Any]:

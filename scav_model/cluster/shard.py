@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 import scav_kernels
@@ -118,10 +116,10 @@ class ShardWorker:
         distances, numbers = exact(index, queries, own, outside=shared, report=report, device=self._device)
         return Found(distances, numbers + first, report)
 
-    def best_scores(self, queries: Queries, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def best_scores(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         index, first = self._open()
         own = min(k, len(index))
         if not own:
-            return np.empty((len(queries), 0), dtype=np.float32), np.empty((len(queries), 0), dtype=np.int64)
+            return torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
         scores, numbers = best_scores(index, queries, own)
         return scores, numbers + first

@@ -3,8 +3,7 @@
 index.json                         what the index holds; replaced whole with every change
 shard-000000.sequences.safetensors encoded steps of each side, one clip after the other
 shard-000000.clips.safetensors     ids, lengths, checksums and media of its clips
-shard-000000.vectors.safetensors   means and segment means
-shard-000000.audio.faiss           FAISS index of the audios' means; likewise .video.faiss
+shard-000000.audio.means.bin       mean steps of the audios, scaled to length 1; likewise .video.means.bin
 shard-000000.bounds.safetensors    what lower bounds need of each clip, where the metric is interpolated Euclidean
 directions-000000.safetensors      the directions along which that is kept
 deleted-000003.bin                 numbers of the deleted clips, where there are any

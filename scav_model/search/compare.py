@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 import scav_kernels
@@ -238,8 +236,8 @@ def compare(index: SearchIndex, queries: Queries, query: int, numbers: Sequence[
     return distances(index, Sequences(steps.float(), lengths), queries.side, clips)[0]
 
 
-def reorder(index: SearchIndex, queries: Queries, candidates: NDArray[np.int64], k: int) -> tuple[Tensor, Tensor]:
+def reorder(index: SearchIndex, queries: Queries, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Distances (Q, k), ascending, and numbers (Q, k) of the nearest among each query's candidates (Q, C)."""
-    chosen = torch.from_numpy(np.sort(candidates, axis=1))
+    chosen = candidates.sort(dim=1).values
     found = torch.stack([compare(index, queries, row, chosen[row].tolist()) for row in range(len(queries))])
     return smallest(found, chosen, k)

@@ -26,13 +26,13 @@ from scav_model.strict_json import Fields, read_json_file
 from scav_model.tensors import load_expected
 from scav_model.text import shown
 
-FORMAT = 2
+FORMAT = 3
+# Format 2 keeps the means in other files. Both formats are read; a change makes an index one of format 3.
+FORMATS = (2, FORMAT)
 HEADER = "index.json"
 # Of the other files, all of which are in the index's folder.
 NAMES = re.compile(r"(shard|deleted|directions)-[0-9]+(\.[a-z]+)+")
 SIDES = ("video", "audio")
-# Parts that a clip is cut into for its segment means.
-SEGMENTS = 4
 SHARD_BYTES = 128 << 20
 
 
@@ -67,8 +67,8 @@ class Shard:
             each clip has one of its own in `columns`.
         begins: byte of `sequences` at which a side's steps begin, by side.
         columns: ids, lengths, checksums and media of the clips.
-        vectors: means (C, D) and segment means (C, S, D) of each side, float32.
-        flat: FAISS index of each side's means, scaled to length 1, by side.
+        means: mean steps (C, D) of each side, scaled to length 1, float32; none in a shard of format 2.
+        vectors: of a shard of format 2, means (C, D) that are not scaled, and segment means (C, 4, D), float32.
         bounds: what lower bounds need (`scav_kernels.Summaries`) of each side; None where the metric has no such.
     """
 
@@ -76,13 +76,13 @@ class Shard:
     sequences: File
     begins: dict[str, int]
     columns: File
-    vectors: File
-    flat: dict[str, File]
+    means: dict[str, File]
+    vectors: File | None = None
     bounds: File | None = None
 
     def files(self) -> list[File]:
-        bounds = [] if self.bounds is None else [self.bounds]
-        return [self.sequences, self.columns, self.vectors, *self.flat.values(), *bounds]
+        optional = [file for file in (self.vectors, self.bounds) if file is not None]
+        return [self.sequences, self.columns, *self.means.values(), *optional]
 
 
 @dataclass
@@ -174,12 +174,13 @@ class Header:
             ) from None
         if not sound:
             raise DamagedIndexError(f"{path} is damaged: its checksum does not fit its content; {AGAIN}")
-        if found != FORMAT:
+        if found not in FORMATS:
             raise SearchIndexError(
-                f"{folder} is a search index of format {shown(found)}, and this version reads {FORMAT}; build it again"
+                f"{folder} is a search index of format {shown(found)}, and this version reads "
+                f"{' and '.join(map(str, FORMATS))}; build it again"
             )
         try:
-            return _header(values)
+            return _header(values, found)
         except ValueError as error:
             raise DamagedIndexError(f"{path} is not the header of a search index ({error}); {AGAIN}") from None
 
@@ -197,7 +198,7 @@ def _check_sides(sides: list[str]) -> None:
         raise SearchIndexError(f"expected sides to be video, audio or both, got {shown(sides)}")
 
 
-def _header(values: dict[str, Any]) -> Header:
+def _header(values: dict[str, Any], version: int) -> Header:
     """
     Raises:
         ValueError: a field is missing or not what it should be.
@@ -225,7 +226,7 @@ def _header(values: dict[str, Any]) -> Header:
         features=features,
         version=fields.integer("version"),
         next_shard=fields.integer("next_shard"),
-        shards=[_shard(entry, number, sides) for number, entry in enumerate(fields.items("shards"))],
+        shards=[_shard(entry, number, sides, version) for number, entry in enumerate(fields.items("shards"))],
         deleted=_optional_file(values.get("deleted"), "deleted"),
         deleted_clips=fields.integer("deleted_clips"),
         directions=_optional_file(values.get("directions"), "directions"),
@@ -246,11 +247,15 @@ def _features(values: dict[str, Any], side: str) -> None:
             fields.text(text)
 
 
-def _shard(values: Any, number: int, sides: list[str]) -> Shard:
+def _shard(values: Any, number: int, sides: list[str], version: int) -> Shard:
+    if version == 2 and isinstance(values, dict):
+        # Format 2 kept a FAISS index of the means, `flat`, beside the means in `vectors`.
+        values = {name: value for name, value in values.items() if name != "flat"} | {"means": {}}
     fields = Fields(values, f"shard {number}")
     fields.only(Shard.__dataclass_fields__)
-    begins, flat = fields.mapping("begins"), fields.mapping("flat")
-    for found in (begins, flat):
+    begins, means = fields.mapping("begins"), fields.mapping("means")
+    vectors = _optional_file(values.get("vectors"), "vectors")
+    for found in (begins, means) if vectors is None else (begins,):
         if set(found) != set(sides):
             raise ValueError(f"expected shard {number} to hold {' and '.join(sides)}, got {shown(sorted(found))}")
     for side in sides:
@@ -260,8 +265,8 @@ def _shard(values: Any, number: int, sides: list[str]) -> Shard:
         sequences=_file(values.get("sequences"), "sequences"),
         begins=begins,
         columns=_file(values.get("columns"), "columns"),
-        vectors=_file(values.get("vectors"), "vectors"),
-        flat={side: _file(flat[side], side) for side in flat},
+        means={side: _file(means[side], f"means of {side}") for side in sides} if vectors is None else {},
+        vectors=vectors,
         bounds=_optional_file(values.get("bounds"), "bounds"),
     )
 

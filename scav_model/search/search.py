@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from scav_model.search.bounds import has_bounds
 from scav_model.search.compare import by_bounds, compare, exact, reorder, smallest
-from scav_model.search.flattened import flattened
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import SearchIndexError
 from scav_model.search.pooled import nearest_means
 from scav_model.search.queries import Queries
 
-MODES = ("exact", "hybrid", "mean", "flat", "bounds")
+MODES = ("exact", "hybrid", "mean", "bounds")
 # Candidates that hybrid takes from the means, and bounds from the bounds.
 CANDIDATES = 200
 
@@ -50,7 +47,7 @@ class Answer:
 
     Attributes:
         queries: what was asked.
-        mode: exact, hybrid, mean, flat or bounds.
+        mode: exact, hybrid, mean or bounds.
         hits: of each query, the nearest first.
         notes: what the one who asked should know, such as that there are fewer clips than were asked for.
     """
@@ -67,7 +64,7 @@ class Workers(Protocol):
     def exact(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         """As `scav_model.search.compare.exact`."""
 
-    def nearest_means(self, queries: Queries, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def nearest_means(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
         """As `scav_model.search.pooled.nearest_means`."""
 
 
@@ -87,19 +84,16 @@ def search(
         index: is searched on the side that the queries are not of.
         queries: Q, encoded by the index's model.
         k: clips to return; all, with a note, where there are fewer.
-        mode: `exact` compares whole sequences with every clip; `hybrid` with the `candidates` whose means are nearest,
-            by FAISS; `mean` ranks by the means alone, by FAISS; `flat` compares all, by FAISS, where each sequence can
-            be one vector: squared interpolated Euclidean, and clips of one length; `bounds` compares whole sequences
-            with the `candidates`, of every group of up to 100,000 clips, whose lower bounds are least, by interpolated
-            Euclidean.
+        mode: `exact` compares whole sequences with every clip; `hybrid` with the `candidates` whose means are nearest;
+            `mean` ranks by the means alone; `bounds` compares whole sequences with the `candidates`, of every group of
+            up to 100,000 clips, whose lower bounds are least, by interpolated Euclidean.
         candidates: k′ of `hybrid` and `bounds`, the dial between their recall and their time (`scav index tune`
             measures both); at least k.
-        workers: who compares, such as `scav_model.cluster.SearchWorkers`; None: this process. Not in modes bounds and
-            flat.
+        workers: who compares, such as `scav_model.cluster.SearchWorkers`; None: this process. Not in mode bounds.
 
     Raises:
         SearchIndexError: queries of another size or side than the index holds, an unknown mode, one that the metric
-            does not have, k or candidates below 1, workers in modes bounds and flat.
+            does not have, k or candidates below 1, workers in mode bounds.
         DamagedIndexError: what had to be read is not what was written.
     """
     if mode not in MODES:
@@ -107,8 +101,8 @@ def search(
     for name, value in (("k", k), ("candidates", candidates)):
         if value < 1:
             raise SearchIndexError(f"expected {name} to be at least 1, got {value}")
-    if mode in ("bounds", "flat") and workers is not None:
-        raise SearchIndexError(f"mode {mode} is of one process; with workers, use --mode exact")
+    if mode == "bounds" and workers is not None:
+        raise SearchIndexError("mode bounds searches in one process; with workers, use --mode exact")
     if mode == "bounds" and not has_bounds(index.header):
         raise SearchIndexError(
             f"mode bounds needs the metric interpolated_euclidean, not divided by steps, and {index.folder} has "
@@ -124,10 +118,8 @@ def search(
     means = functools.partial(nearest_means, index) if workers is None else workers.nearest_means
     if mode == "exact":
         distances, numbers = exact(index, queries, k) if workers is None else workers.exact(queries, k)
-    elif mode == "flat":
-        distances, numbers = flattened(index, queries, k)
     elif mode == "mean":
-        distances, numbers = (torch.from_numpy(found) for found in means(queries, k))
+        distances, numbers = means(queries, k)
     else:
         if candidates < k:
             notes.append(f"candidates is {candidates}, less than k, so {k} are taken")

@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,8 @@ from torch import Tensor
 
 from scav_model.data.ids import are_names
 from scav_model.data.store.layout import DTYPES
-from scav_model.search import flat
 from scav_model.search.layout import (
     AGAIN,
-    SEGMENTS,
     DamagedIndexError,
     File,
     Header,
@@ -62,31 +60,14 @@ class Encoded:
 TOGETHER = 64
 
 
-def mean_vectors(steps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Means (C, D) and segment means (C, S, D), float32, of C sequences (T, D).
-
-    A sequence has S segments, as even as they can be; where T < S a step is in several.
-    """
+def unit_means(steps: Sequence[Tensor]) -> Tensor:
+    """Mean steps (C, D) of C sequences (T, D), float32, scaled to length 1."""
     found = []
     for length, group in groupby(steps, key=len):
-        alike, shares = list(group), _shares(length)
+        alike, shares = list(group), torch.full((length,), 1 / length)
         for first in range(0, len(alike), TOGETHER):
-            # One product reads the steps once, where a mean for each part would read them twice and more slowly.
             found.append(shares @ torch.stack(alike[first : first + TOGETHER]).float())
-    vectors = torch.cat(found)  # (C, 1 + S, D)
-    return vectors[:, 0].contiguous(), vectors[:, 1:].contiguous()
-
-
-@cache
-def _shares(length: int) -> Tensor:
-    """(1 + S, T): what each step adds to the mean of all, and to that of each segment."""
-    shares = torch.zeros(1 + SEGMENTS, length)
-    shares[0] = 1 / length
-    for part in range(SEGMENTS):
-        low, high = (length * edge // SEGMENTS for edge in (part, part + 1))
-        high = max(high, low + 1)
-        shares[1 + part, low:high] = 1 / (high - low)
-    return shares
+    return F.normalize(torch.cat(found), dim=1)
 
 
 def write_shard(
@@ -100,16 +81,12 @@ def write_shard(
         "ids": _text([clip.id for clip in clips]),
         "media": _text([orjson.dumps(clip.media).decode() for clip in clips]),
     }
-    vectors: dict[str, Tensor] = {}
-    indices: dict[str, File] = {}
+    means: dict[str, File] = {}
     for side in sides:
         steps = [clip.steps[side] for clip in clips]
         columns[f"{side}_lengths"] = np.array([len(one) for one in steps], dtype=np.int64)
         columns[f"{side}_crc32"] = np.array([zlib.crc32(_bytes(one)) for one in steps], dtype=np.uint32)
-        # Of what is stored, not of what was rounded to it, for they bound distances between what is stored.
-        means, vectors[f"{side}_segments"] = mean_vectors(steps)
-        vectors[f"{side}_means"] = means
-        indices[side] = write_file(folder, f"{stem}.{side}.faiss", flat.make(F.normalize(means, dim=1)))
+        means[side] = write_file(folder, f"{stem}.{side}.means.bin", unit_means(steps).numpy().tobytes())
     return Shard(
         clips=len(clips),
         sequences=write_file(folder, f"{stem}.sequences.safetensors", sequences, checked=min(begins.values())),
@@ -117,8 +94,7 @@ def write_shard(
         columns=write_file(
             folder, f"{stem}.clips.safetensors", save({k: torch.from_numpy(v) for k, v in columns.items()})
         ),
-        vectors=write_file(folder, f"{stem}.vectors.safetensors", save(vectors)),
-        flat=indices,
+        means=means,
         bounds=None if bounds is None else write_file(folder, f"{stem}.bounds.safetensors", save(bounds)),
     )
 
@@ -175,13 +151,19 @@ class ShardReader:
         self._columns = load_tensors(folder / shard.columns.name, content, sizes, load_arrays)
         self.lengths = {side: self._columns[f"{side}_lengths"] for side in header.sides}
         self._check_lengths()
+        for file in shard.means.values():
+            if file.bytes != 4 * shard.clips * self._dim:
+                raise DamagedIndexError(
+                    f"{folder / file.name} is damaged: expected {shard.clips} means of {self._dim} numbers, "
+                    f"{4 * shard.clips * self._dim} bytes, got {file.bytes} bytes; {AGAIN}"
+                )
         # Lists, for numbers of NumPy's are slow one by one: where each clip begins, and the last one ends.
         self._ends = {side: [0, *np.cumsum(lengths).tolist()] for side, lengths in self.lengths.items()}
         self._sound = {side: bytearray(shard.clips) for side in header.sides}
         self._rows: dict[str, Tensor] = {}
         self._ids: list[str] | None = None
         self._media: list[str] | None = None
-        self._flats: dict[str, Any] = {}
+        self._means: dict[str, Tensor] = {}
 
     def _check_lengths(self) -> None:
         """
@@ -265,14 +247,28 @@ class ShardReader:
             self._rows[side] = torch.from_numpy(steps).view(self._dtype)
         return self._rows[side]
 
-    def vectors(self) -> dict[str, Tensor]:
-        """Means (C, D) and segment means (C, S, D) of each side, float32: `video_means`, `video_segments` and so on."""
-        file, clips = self.shard.vectors, len(self)
+    def means(self, side: str) -> Tensor:
+        """Mean steps (C, D) of one side, float32, scaled to length 1: on the disk's pages, or in memory where the shard
+        is of format 2.
+
+        Raises:
+            DamagedIndexError: they are not what was written.
+        """
+        if side not in self._means:
+            self._means[side] = self._read_means(side) if self.shard.vectors is None else self._scaled_means(side)
+        return self._means[side]
+
+    def _read_means(self, side: str) -> Tensor:
+        content = torch.from_numpy(self._files.checked(self.shard.means[side]))
+        return content.view(torch.float32).view(len(self), self._dim)
+
+    def _scaled_means(self, side: str) -> Tensor:
+        assert self.shard.vectors is not None
         sizes: dict[str, tuple[Any, list[int | None]]] = {}
-        for side in self.lengths:
-            sizes[f"{side}_means"] = (torch.float32, [clips, self._dim])
-            sizes[f"{side}_segments"] = (torch.float32, [clips, SEGMENTS, self._dim])
-        return self._tensors(file, sizes)
+        for name in self.lengths:
+            sizes[f"{name}_means"] = (torch.float32, [len(self), self._dim])
+            sizes[f"{name}_segments"] = (torch.float32, [len(self), 4, self._dim])
+        return F.normalize(self._tensors(self.shard.vectors, sizes)[f"{side}_means"], dim=1)
 
     def bounds(self) -> dict[str, Tensor]:
         """What lower bounds need, as `scav_model.search.bounds` wrote it."""
@@ -289,25 +285,15 @@ class ShardReader:
         found: dict[str, Tensor] = load_tensors(self.folder / file.name, self._files.checked(file).tobytes(), sizes)
         return found
 
-    def flat(self, side: str) -> Any:
-        """The FAISS index of one side's means, on the disk's pages."""
-        if side not in self._flats:
-            self._flats[side] = flat.open_content(self._flat_content(side))
-        return self._flats[side]
-
-    def _flat_content(self, side: str) -> NDArray[np.uint8]:
-        file = self.shard.flat[side]
-        content = self._files.checked(file)
-        flat.check(self.folder / file.name, content, len(self), self._dim)
-        return content
-
     def problems(self) -> list[str]:
         """Everything in the shard that is not what was written."""
         found = []
-        read: list[Callable[[], object]] = [self.vectors, *(partial(self._flat_content, side) for side in self.lengths)]
+        # Read again, for bytes may have changed since they were checked.
+        read = self._read_means if self.shard.vectors is None else self._scaled_means
+        calls: list[Callable[[], object]] = [partial(read, side) for side in self.lengths]
         if self.shard.bounds is not None:
-            read.append(self.bounds)
-        for call in (*read, lambda: [self.media(clip) for clip in range(len(self))]):
+            calls.append(self.bounds)
+        for call in (*calls, lambda: [self.media(clip) for clip in range(len(self))]):
             try:
                 call()
             except DamagedIndexError as error:

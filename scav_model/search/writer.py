@@ -23,7 +23,6 @@ from scav_model.data.ids import name_problem
 from scav_model.data.store.layout import DTYPES
 from scav_model.files import LOCK, is_partial, lock, make_folder, remove_unlisted
 from scav_model.search.bounds import has_bounds, make_bounds, principal_directions
-from scav_model.search.flat import import_faiss
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import (
     SHARD_BYTES,
@@ -48,7 +47,6 @@ class IndexWriter:
     def __init__(self, folder: Path | str, *, shard_bytes: int = SHARD_BYTES) -> None:
         if shard_bytes < 1:
             raise SearchIndexError(f"expected shard_bytes to be at least 1, got {shard_bytes}")
-        import_faiss()
         self.folder, self.shard_bytes = Path(folder), shard_bytes
         # Before the lock is made, so that a mistyped folder stays as it is.
         Header.read(self.folder)
@@ -68,7 +66,6 @@ class IndexWriter:
     def create(cls, folder: Path | str, header: Header, *, shard_bytes: int = SHARD_BYTES) -> IndexWriter:
         """Make an empty index in a new or empty folder."""
         folder = Path(folder)
-        import_faiss()
         make_folder(folder)
         # Before the lock is made, so that a mistyped folder stays as it is; and after, in case of others.
         _check_empty(folder)

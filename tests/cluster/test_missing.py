@@ -13,7 +13,6 @@ from tests.search.worlds import clip, header
 def test_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("faiss")
     monkeypatch.setitem(sys.modules, "ray", None)
     with IndexWriter.create(tmp_path / "index", header()) as writer:
         writer.add(clip(1))
@@ -43,7 +42,6 @@ def test_a_cluster_that_is_not_there_is_a_line(
 
 
 def test_settings_of_workers_without_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("faiss")
     with IndexWriter.create(tmp_path / "index", header()) as writer:
         writer.add(clip(1))
     for option in (["--workers", "2"], ["--gpus_per_worker", "1"]):

@@ -24,7 +24,6 @@ from scav_model.search import (
 from tests.search.worlds import clip, header
 
 ray = pytest.importorskip("ray")
-pytest.importorskip("faiss")
 # So many that bounds are tried: of each other shard, clips of two lengths.
 MANY = [f"clip-{number}" for number in range(1, 34)]
 
@@ -181,8 +180,8 @@ def test_what_cannot_be(index: SearchIndex, cluster: str) -> None:
         SearchWorkers(index, 3)
     with pytest.raises(ClusterError, match=r"at least 0\.5 GPUs for 1 workers with 0\.5 each, got one of 0"):
         SearchWorkers(index, 1, gpus_per_worker=0.5)
-    with pytest.raises(SearchIndexError, match="mode flat is of one process"):
-        search(index, queries, mode="flat", workers=object())  # type: ignore[arg-type]
+    with pytest.raises(SearchIndexError, match="mode bounds searches in one process"):
+        search(index, queries, mode="bounds", workers=object())  # type: ignore[arg-type]
 
 
 def test_shards_are_divided_evenly() -> None:

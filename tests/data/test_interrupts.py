@@ -162,7 +162,6 @@ def test_other_commands_that_hang(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 def test_search_over_ray(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    pytest.importorskip("faiss")
     index = tmp_path / "index"
     with IndexWriter.create(index, header()) as writer:
         for number in range(2):

@@ -1,6 +1,5 @@
 """Small indexes."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from scav_model.search import IndexWriter, SearchIndex
 from tests.search.worlds import clip, header
 
 Maker = Callable[..., Path]
-# Without the extra `search` there is nothing to test.
-collect_ignore_glob = [] if importlib.util.find_spec("faiss") else ["test_*.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -143,7 +143,7 @@ def test_mode_bounds_says_where_it_cannot(make_index):
     with pytest.raises(SearchIndexError, match="mode bounds needs the metric interpolated_euclidean"):
         search(index, queries, 3, mode="bounds")
     index = SearchIndex.open(make_index(name="other"))
-    with pytest.raises(SearchIndexError, match="mode bounds is of one process"):
+    with pytest.raises(SearchIndexError, match="mode bounds searches in one process"):
         search(index, queries, 3, mode="bounds", workers=object())
 
 

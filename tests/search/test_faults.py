@@ -23,7 +23,7 @@ def test_no_damage_crashes_or_changes_an_answer():
     assert sum(result[3] == "named" for result in results) > 20
 
 
-@pytest.mark.parametrize("kind", ["index.json", "clips", "sequences", "vectors", "audio.faiss", "deleted"])
+@pytest.mark.parametrize("kind", ["index.json", "clips", "sequences", "audio.means", "bounds", "deleted"])
 def test_a_flipped_bit_is_named(tmp_path, kind):
     make_damageable(tmp_path / "index")
     path = next(path for path in sorted((tmp_path / "index").iterdir()) if kind in path.name)

@@ -1,8 +1,22 @@
+import json
+import zlib
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
-from scav_model.search import Encoded, IndexWriter, SearchIndex, SearchIndexError, queries_by_id, search
+from scav_model.search import (
+    DamagedIndexError,
+    Encoded,
+    IndexWriter,
+    SearchIndex,
+    SearchIndexError,
+    queries_by_id,
+    search,
+)
+from scav_model.search.layout import write_file
 from tests.search.worlds import DIM, clip, header
 
 
@@ -50,17 +64,13 @@ def test_pieces_hold_every_clip_once_and_padded_with_zeros(index, even, monkeypa
     assert any(piece.even for piece in index.pieces("audio")) == (even < 64)
 
 
-def test_vectors_are_means_of_what_is_stored(index):
+def test_means_are_those_of_what_is_stored(index):
     shard = index.shards[1]
-    vectors = shard.vectors()
+    means = shard.means("video")
+    assert means.dtype == torch.float32
     for number in range(len(shard)):
-        steps = shard.steps("video", number).float()
-        torch.testing.assert_close(vectors["video_means"][number], steps.mean(0))
-        parts = vectors["video_segments"][number]
-        assert parts.shape == (4, DIM)
-        torch.testing.assert_close(parts[0], steps[: max(1, len(steps) // 4)].mean(0))
-    pooled = np.stack([shard.flat("video").reconstruct(number) for number in range(len(shard))])
-    np.testing.assert_allclose(np.linalg.norm(pooled, axis=1), 1, rtol=1e-5)
+        mean = shard.steps("video", number).float().mean(0)
+        torch.testing.assert_close(means[number], mean / mean.norm())
 
 
 def test_a_shard_is_written_when_it_is_full(tmp_path):
@@ -162,12 +172,54 @@ def test_no_index_there(tmp_path, make_index):
         IndexWriter.create(tmp_path, header())
 
 
-def test_without_faiss_the_message_says_what_to_install(monkeypatch, make_index):
-    folder = make_index(3)
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+def to_format_2(folder):
+    """Rewrite an index in format 2: means in other files, beside FAISS indexes of them."""
+    header = json.loads((folder / "index.json").read_text())["index"]
     index = SearchIndex.open(folder)
-    asked = queries_by_id(index, ["clip-1"], "video")
-    assert search(index, asked, 1, mode="exact").hits[0][0].id == "clip-1"
-    for ask in (lambda: search(index, asked, 1, mode="mean"), lambda: IndexWriter(folder)):
-        with pytest.raises(ImportError, match=r"pip install 'scav-kernels\[search\]'"):
-            ask()
+    for number, (shard, reader) in enumerate(zip(header["shards"], index.shards, strict=True)):
+        vectors = {}
+        for side in header["sides"]:
+            steps = [reader.steps(side, clip).float() for clip in range(len(reader))]
+            vectors[f"{side}_means"] = torch.stack([one.mean(0) for one in steps])
+            vectors[f"{side}_segments"] = torch.zeros(len(reader), 4, DIM)
+            (folder / shard["means"][side]["name"]).unlink()
+        del shard["means"]
+        names = [f"shard-{number:06d}.{side}.faiss" for side in header["sides"]]
+        described = [asdict(write_file(folder, name, b"a FAISS index")) for name in names]
+        shard["flat"] = dict(zip(header["sides"], described, strict=True))
+        shard["vectors"] = asdict(write_file(folder, f"shard-{number:06d}.vectors.safetensors", save(vectors)))
+    header["format"] = 2
+    crc32 = zlib.crc32(json.dumps(header, sort_keys=True).encode())
+    (folder / "index.json").write_text(json.dumps({"crc32": crc32, "index": header}))
+
+
+def test_an_index_of_format_2_answers_and_grows(make_index):
+    folder = make_index(20)
+    queries = queries_by_id(SearchIndex.open(folder), ["clip-3", "clip-12"], "video")
+
+    def found():
+        index = SearchIndex.open(folder)
+        assert [problem for problems in index.problems() for problem in problems] == []
+        answers = [search(index, queries, 9, mode=mode).hits for mode in ("mean", "hybrid", "exact")]
+        return [[[hit.id for hit in row] for row in answer] for answer in answers]
+
+    right = found()
+    to_format_2(folder)
+    assert found() == right
+    with IndexWriter(folder) as writer:
+        writer.add(clip(40))
+        writer.commit()
+        writer.delete(["clip-40"])
+    assert found() == right
+    assert json.loads((folder / "index.json").read_text())["index"]["format"] == 3
+    assert not [name for name in files(folder) if name.endswith(".faiss")]
+    path = folder / "shard-000001.vectors.safetensors"
+    kept = path.read_bytes()
+    path.write_bytes(kept[:-9] + bytes([kept[-9] ^ 1]) + kept[-8:])
+    with pytest.raises(DamagedIndexError, match=r"vectors\.safetensors is damaged: its CRC-32"):
+        search(SearchIndex.open(folder), queries, 3, mode="mean")
+    path.write_bytes(kept)
+    with IndexWriter(folder) as writer:
+        writer.compact()
+    assert found() == right
+    assert not [name for name in files(folder) if "vectors" in name]

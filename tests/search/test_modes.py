@@ -16,6 +16,7 @@ from scav_model.search import (
     search,
 )
 from scav_model.search.compare import exact
+from scav_model.search.pooled import largest_products
 from scav_model.search.tune import tune
 from tests.search.worlds import clip, header
 
@@ -196,43 +197,66 @@ def test_what_is_known_outside_prunes_and_changes_no_answer(make_index, per_step
     assert told[-1] == (3, 4)
 
 
-def flat_index(folder, lengths, **options):
-    made = header(options={"squared": True, **options})
-    with IndexWriter.create(folder, made) as writer:
-        for number in range(20):
-            one, other = clip(number, steps=lengths[0]), clip(number, steps=lengths[1])
-            writer.add(Encoded(f"clip-{number}", {"video": one.steps["video"], "audio": other.steps["audio"]}, {}))
-            if number == 12:
-                writer.commit()
+def test_mean_search_is_a_stable_sort_of_cosines_however_it_is_cut(make_index, monkeypatch):
+    folder = make_index(60, per_shard=17)
     with IndexWriter(folder) as writer:
-        writer.delete(["clip-4"])
-    return SearchIndex.open(folder)
+        # Copies of clips, in several shards, tie with each other.
+        for number in range(40):
+            writer.add(Encoded(f"copy-{number}", clip(number % 5).steps, {}))
+            if number % 9 == 8:
+                writer.commit()
+        writer.delete(["clip-7", "copy-20"])
+    index = SearchIndex.open(folder)
+    queries = queries_by_id(index, ["clip-1", "clip-33", "copy-2"], "video")
+    means = F.normalize(torch.stack([index.steps("audio", number).mean(0) for number in range(100)]), dim=1)
+    asked = F.normalize(torch.stack([queries.steps(row).mean(0) for row in range(3)]), dim=1)
+    distances = 1 - (asked[:, None].double() * means.double()).sum(2)
+    distances[:, ~torch.from_numpy(index.live)] = torch.inf
+    answers = []
+    for rows, block, floats in ((1024, 4096, 1 << 22), (1, 4096, 1), (2, 5, 24), (1024, 1, 1 << 22)):
+        for name, value in (("ROWS", rows), ("BLOCK", block), ("FLOATS", floats)):
+            monkeypatch.setattr(f"scav_model.search.pooled.{name}", value)
+        found = search(index, queries, 30, mode="mean").hits
+        answers.append([[(hit.number, hit.distance) for hit in row] for row in found])
+    for row, hits in enumerate(answers[0]):
+        np.testing.assert_allclose([far for _, far in hits], distances[row].sort().values[:30], atol=1e-6)
+        np.testing.assert_allclose([distances[row, number] for number, _ in hits], [far for _, far in hits], atol=1e-6)
+        assert hits == sorted(hits, key=lambda hit: (hit[1], hit[0]))
+    assert len({far for _, far in answers[0][2][:9]}) == 1, "nine copies are as far as each other, to the bit"
+    assert all(answer == answers[0] for answer in answers)
 
 
-@pytest.mark.parametrize(
-    ("lengths", "options", "side"),
-    [((9, 9), {}, "audio"), ((7, 11), {}, "video"), ((7, 11), {"resample": "y"}, "audio")],
-)
-def test_flat_is_exact(tmp_path, lengths, options, side):
-    index = flat_index(tmp_path / "index", lengths, **options)
-    queries = queries_by_id(index, ["clip-1", "clip-12"], side)
-    exact, flat = (search(index, queries, 19, mode=mode).hits for mode in ("exact", "flat"))
-    assert [[hit.id for hit in hits] for hits in exact] == [[hit.id for hit in hits] for hits in flat]
-    distances = [[[hit.distance for hit in hits] for hits in found] for found in (exact, flat)]
-    np.testing.assert_allclose(*distances, rtol=1e-4, atol=1e-5)
+def test_mean_search_finds_the_first_of_many_that_are_alike():
+    generator = torch.Generator().manual_seed(0)
+    row, queries = torch.randn(24, generator=generator), torch.randn(3, 24, generator=generator)
+    for count in (1, 3, 14, 257):
+        # Rows at the edge of a matrix product may be summed in another order than others.
+        found = largest_products(queries, [(torch.arange(count), row.expand(count, -1).contiguous())], min(count, 5))
+        assert found[1].tolist() == 3 * [list(range(min(count, 5)))]
+        assert len(found[0].unique()) == 3
 
 
-def test_flat_says_where_it_cannot(tmp_path, index):
-    with pytest.raises(SearchIndexError, match="mode flat needs the metric interpolated_euclidean with squared"):
-        search(index, queries_by_id(index, ["clip-1"], "video"), mode="flat")
-    index = flat_index(tmp_path / "uneven", (7, 11))
-    with pytest.raises(SearchIndexError, match="against the 11 of 'clip-1' this metric resamples the clips"):
-        search(index, queries_by_id(index, ["clip-1"], "audio"), mode="flat")
-    with IndexWriter(tmp_path / "uneven") as writer:
-        writer.add(clip(33, steps=5))
-    index = SearchIndex.open(tmp_path / "uneven")
-    with pytest.raises(SearchIndexError, match=r"mode flat needs audios of one length, .* of 5 to 11 steps"):
-        search(index, queries_by_id(index, ["clip-1"], "video"), mode="flat")
+def test_rounding_of_a_matrix_product_leaves_out_none_that_is_as_near(monkeypatch):
+    linear = F.linear
+
+    def rounded(vectors, queries):
+        found = linear(vectors, queries)
+        return found + 1e-6 * torch.arange(len(vectors))[:, None] / len(vectors)
+
+    monkeypatch.setattr("scav_model.search.pooled.F.linear", rounded)
+    row = F.normalize(torch.ones(1, 24), dim=1)
+    found = largest_products(row, [(torch.arange(40), row.expand(40, -1).contiguous())], 5)
+    assert found[1].tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_mean_search_never_finds_nan():
+    vectors = torch.eye(4)
+    vectors[1] = torch.nan
+    blocks = [(torch.tensor([7]), vectors[1:2]), (torch.arange(4), vectors)]
+    scores, numbers = largest_products(torch.eye(4)[:2], blocks, 3)
+    assert numbers[0].tolist() == [0, 2, 3]
+    assert scores[0].tolist() == [1, 0, 0]
+    assert largest_products(torch.eye(4)[:2], blocks, 4)[0][0, 3:].tolist() in ([], [-torch.inf])
 
 
 @pytest.mark.parametrize("mode", ["exact", "hybrid", "mean"])

@@ -43,7 +43,7 @@ def test_a_reader_opened_before_a_change_answers_as_before(make_index):
     for index in (unread, read):
         assert answers(index) == right
         assert [problem for found in index.problems() for problem in found] == []
-        assert "video_means" in index.shards[0].vectors()
+        assert len(index.shards[0].means("video")) == len(index.shards[0])
 
 
 def test_an_open_index_holds_no_descriptors(make_index):
@@ -86,7 +86,7 @@ def test_searches_beside_a_writer_never_fail(make_index):
 
 def test_what_killed_writers_left_is_removed_by_the_next(make_index):
     folder = make_index(4)
-    for name in (".index.json.1.partial", ".shard-000001.clips.safetensors.22.partial", "shard-000009.video.faiss"):
+    for name in (".index.json.1.partial", ".shard-000001.clips.safetensors.22.partial", "shard-000009.video.means.bin"):
         (folder / name).write_bytes(b"half")
     IndexWriter(folder).close()
     listed = {file.name for file in SearchIndex.open(folder).header.files()}
