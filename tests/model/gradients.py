@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import make_features
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -21,6 +20,7 @@ from scav_model.model import AudioVisualModel
 from scav_model.training import train
 from scav_model.training.encoding import Encoding
 from scav_model.training.launch import launch
+from tests.small_features import walks
 
 TINY = ModelConfig(
     visual_input=6, audio_input=5, dim=16, visual_blocks=1, audio_blocks=1, heads=2, feedforward=2.0, dropout=0.0,
@@ -35,7 +35,7 @@ def gradients(metric: str, clips: int, fabric: Fabric, chunk: int = 0) -> dict[s
     model = AudioVisualModel(TINY).double()
     contrast = ContrastiveLoss(LossConfig(metric=metric, options=OPTIONS.get(metric, {}), scale=5.0)).double()
     head = nn.Linear(TINY.dim, 1).double()
-    features = make_features(clips, seed=3)
+    features = walks(clips, seed=3)
     batch = collate(features, parallel.share(range(clips)))
     batch.video, batch.audio = batch.video.double(), batch.audio.double()
     video, audio = Encoding(model, fabric, ComputeConfig(chunk=chunk))(batch)
@@ -58,7 +58,7 @@ def history() -> list[float]:
         optim=OptimConfig(epochs=3, batch_size=15, learning_rate=3e-3),
         compute=ComputeConfig(chunk=3),
     )
-    return [record["loss"] for record in train(config, make_features(48, seed=1), progress=False).history]
+    return [record["loss"] for record in train(config, walks(48, seed=1), progress=False).history]
 
 
 def gloo_threads() -> int:

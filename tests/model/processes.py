@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 # As many threads as the tests themselves have, so that sums come in the same order.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHELASTIC_ERROR_FILE": ""}
 
@@ -17,6 +18,6 @@ def torchrun(*arguments: str | Path, processes: int = 2) -> list[str]:
 
 def run(command: list[str], timeout: float = 120) -> str:
     """What a command that succeeds prints."""
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout

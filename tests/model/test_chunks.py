@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_features
-from gradients import TINY, gradients
 from processes import ENVIRONMENT
 
 from scav_model.config import ComputeConfig, Config
@@ -17,6 +15,8 @@ from scav_model.model import AudioVisualModel
 from scav_model.training import encoding
 from scav_model.training.encoding import Encoding
 from scav_model.training.launch import launch
+from tests.model.gradients import TINY, gradients
+from tests.small_features import walks
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_gradients_are_those_of_the_whole_batch(metric, chunk, fabric):
 
 def test_the_second_pass_drops_out_what_the_first_did(fabric, monkeypatch):
     model = AudioVisualModel(replace(TINY, dropout=0.5)).train()
-    batch = collate(make_features(7, seed=3), range(7))
+    batch = collate(walks(7, seed=3), range(7))
 
     def loss_and_gradients():
         torch.manual_seed(1)

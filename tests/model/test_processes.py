@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from gradients import gradients, history
 from processes import ENVIRONMENT, run, torchrun
 
 from scav_model import checkpoint, parallel
 from scav_model.config import Config, from_dict
 from scav_model.training import CHECKPOINT, train
 from scav_model.training.launch import launch
+from tests.model.gradients import gradients, history
 
 TIMES = ("seconds", "clips_per_second")
 EPOCHS = 20
@@ -59,9 +59,8 @@ def test_the_parts_of_a_batch_make_it_up(monkeypatch):
 def test_loss_and_gradients_are_those_of_one_process(tmp_path):
     """Three processes, 7 and 10 ragged clips: shares of unequal size and length."""
     cases = [("interpolated_euclidean", 7), ("soft_dtw", 10), ("pooled_cosine", 7)]
-    script = Path(__file__).with_name("gradients.py")
     asked = [str(part) for case in cases for part in case]
-    printed = run(torchrun(script, tmp_path / "found.pt", *asked, processes=3))
+    printed = run(torchrun("-m", "tests.model.gradients", tmp_path / "found.pt", *asked, processes=3))
     # One that is still at work when the interpreter ends may abort its process.
     assert printed.count("left: 0") == 3, printed
     found = torch.load(tmp_path / "found.pt")

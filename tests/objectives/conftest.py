@@ -6,9 +6,10 @@ import torch
 from scav_model.config import Config, LossConfig, ModelConfig, OptimConfig, RetrievalConfig
 from scav_model.data import FeatureSet
 from scav_model.model import AudioVisualModel
+from tests.small_features import one_thread as one_thread
 
 
-def make_features(clips: int, seed: int) -> FeatureSet:
+def rhythms(clips: int, seed: int) -> FeatureSet:
     """Two views of one random walk, beside a saw-tooth that rises for five steps and falls at once, and a clock."""
     generator = torch.Generator().manual_seed(seed)
     shared = torch.Generator().manual_seed(1234)
@@ -26,23 +27,14 @@ def make_features(clips: int, seed: int) -> FeatureSet:
     return FeatureSet([f"clip{seed}-{i}" for i in range(clips)], video, audio)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These worlds are too small to share, and a busy machine makes sharing slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def train_features() -> FeatureSet:
-    return make_features(96, seed=1)
+    return rhythms(96, seed=1)
 
 
 @pytest.fixture(scope="session")
 def eval_features() -> FeatureSet:
-    return make_features(40, seed=2)
+    return rhythms(40, seed=2)
 
 
 @pytest.fixture

@@ -4,21 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from scav_model.search import IndexWriter, SearchIndex
 from tests.search.worlds import clip, header
+from tests.small_features import one_thread as one_thread
 
 Maker = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These worlds are too small to share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
