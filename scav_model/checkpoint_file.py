@@ -48,7 +48,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """What `save` wrote. Only tensors and plain values are read, so a file from elsewhere cannot run code.
+    """Read what `save` wrote: tensors and plain values only, so that a file from elsewhere cannot run code.
 
     Raises:
         FileNotFoundError: no such file.
@@ -82,7 +82,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
 
 
 def _is_sealed(path: Path, file: BinaryIO) -> bool:
-    """Whether the file has a SHA-256, the right one; False where it has none. The file is at its start afterwards."""
+    """Return whether the file has the right SHA-256; False where it has none. Afterwards the file is at its start."""
     size = file.seek(0, os.SEEK_END)
     sealed_bytes = size - SEAL_BYTES - LENGTH_BYTES
     found = b""
@@ -109,7 +109,7 @@ def _is_sealed(path: Path, file: BinaryIO) -> bool:
 
 
 def _parts_are_whole(file: BinaryIO) -> bool:
-    """Whether each part of an archive has the CRC-32 that it was written with; PyTorch does not look."""
+    """Return whether each part of an archive has the CRC-32 that it was written with; PyTorch does not check."""
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:

@@ -153,7 +153,7 @@ class OptimConfig:
 @documented
 @dataclass(frozen=True)
 class ComputeConfig:
-    """What a step costs, in digits, memory and time."""
+    """Precision, memory and time of a training step."""
 
     precision: Literal["float32", "bfloat16"] = assumed(
         "float32",
@@ -185,7 +185,7 @@ class ComputeConfig:
 @documented
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Which checkpoints are written beside checkpoint.pt, that of the last epoch."""
+    """Checkpoints to write in addition to checkpoint.pt, which holds the last epoch."""
 
     every: int = setting(
         0,
@@ -209,7 +209,7 @@ class CheckpointConfig:
 @documented
 @dataclass(frozen=True)
 class RetrievalConfig:
-    """How encoded clips are searched."""
+    """Settings of the search among encoded clips."""
 
     metric: str | None = setting(
         None,

@@ -1,4 +1,4 @@
-"""How a config is made of documented fields, written down, read back and compared. Nothing here imports torch."""
+"""Configs of documented fields: make, write, read and compare them. Nothing here imports torch."""
 
 import difflib
 import inspect
@@ -93,7 +93,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def differences(saved: Any, current: Any) -> list[str]:
-    """What keeps `current` from resuming `saved`: one "field: checkpoint …, now …" per field."""
+    """List the fields in which `current` differs from `saved`, each as "field: checkpoint …, now …"."""
 
     def walk(old: Any, new: Any, prefix: str) -> list[str]:
         found = []

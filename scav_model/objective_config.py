@@ -16,7 +16,7 @@ SOURCES = ("batch", "queue", "random", "active", "bank")
 @documented
 @dataclass(frozen=True)
 class NegativesConfig:
-    """Where a clip's negatives, and further positives, come from."""
+    """Sources of a clip's negatives and further positives."""
 
     source: Literal["batch", "queue", "random", "active", "bank"] = setting(
         "batch",
@@ -78,5 +78,5 @@ class TasksConfig:
 
     @property
     def any(self) -> bool:
-        """Whether there is a task to learn."""
+        """True if there is a task to learn."""
         return self.speed + self.direction + self.ordering > 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Pretrained(nn.Module):
-    """What a model with a `config: ModelConfig` needs to be saved, shared and had again.
+    """Save, publish and load a model that has a `config: ModelConfig`.
 
     huggingface_hub's own mixin also takes pickled weights where a repository has no others; this takes safetensors
     alone.

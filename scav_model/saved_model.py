@@ -1,4 +1,4 @@
-"""Where models are read from: a run's folder, a checkpoint, a folder that `save_pretrained` wrote, or the Hub."""
+"""Load models from a run's folder, a checkpoint, a folder that `save_pretrained` wrote, or the Hub."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def write_folder(folder: Path, config: Config, weights: Mapping[str, Tensor]) ->
 
 
 def read_settings(folder: Path) -> Any:
-    """What config.json holds."""
+    """Read config.json."""
     path = folder / CONFIG
     if not path.is_file():
         below = sorted(file.parent.name for file in folder.glob(f"*/{CHECKPOINT}"))
@@ -165,7 +165,7 @@ def set_weights(module: nn.Module, weights: Any, fault: str) -> None:
 
 
 def nonfinite(weights: Mapping[str, Tensor]) -> str | None:
-    """Which tensor has NaN or infinity, the first one, and how many; None where all are finite."""
+    """Name the first tensor with NaN or infinity, and how many tensors have some; None where all are finite."""
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return f"{name} has {int((~tensor.isfinite()).sum())} of {tensor.numel()} numbers that are NaN or infinite"

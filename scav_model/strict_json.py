@@ -106,7 +106,7 @@ def _integer(text: str) -> int:
 
 
 def is_writable(text: str) -> bool:
-    """Whether JSON can hold a text: a name of a file need not be UTF-8."""
+    """Return whether JSON can hold a text: a name of a file need not be UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -71,7 +71,7 @@ def as_written(parameter: str, function: Callable[..., None]) -> str:
 
 
 def suggestion(message: str, words: tuple[str, ...]) -> str:
-    """What the unknown option, or command, of an error message was probably meant to be."""
+    """Suggest the option or command that an unknown one in an error message was probably meant to be."""
     unknown = re.findall(r"(?:unrecognized arguments: -*|does not accept option '|invalid choice: ')([\w.-]+)", message)
     if not unknown:
         return ""
@@ -204,7 +204,7 @@ def told(error: Exception) -> str:
 
 
 def advice(function: Callable[..., None]) -> str:
-    """How a command is gone on with after Ctrl-C."""
+    """Say how to resume a command after Ctrl-C."""
     if function in tree.CONTINUED:
         return "; the same command goes on"
     return "; --resume keeps what is finished" if "resume" in inspect.signature(function).parameters else ""

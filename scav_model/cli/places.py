@@ -1,4 +1,4 @@
-"""What the paths of a command line lead to, for errors that say so. Nothing here imports torch."""
+"""Paths of a command line, and what they lead to, for error messages. Nothing here imports torch."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Which words call which function."""
+"""Table of commands: the words and the function that they call."""
 
 from __future__ import annotations
 

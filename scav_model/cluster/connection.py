@@ -24,7 +24,7 @@ GRACE = 1.0
 
 
 class ClusterError(RuntimeError):
-    """What a cluster cannot do as asked, or a worker that could not be kept alive; the message says what to do."""
+    """A cluster cannot do what was asked, or a worker did not stay alive; the message says what to do."""
 
 
 def import_ray() -> Any:

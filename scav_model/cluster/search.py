@@ -131,7 +131,7 @@ def divide(clips: Sequence[int], workers: int) -> list[range]:
 def search_workers(
     address: str | None, index: SearchIndex, workers: int | None, gpus_per_worker: float
 ) -> Iterator[SearchWorkers | None]:
-    """What the command line asks for: workers of the cluster at an address; None where there is no address.
+    """Return the workers of the cluster at an address; None where there is no address.
 
     Raises:
         SearchIndexError: settings of workers without an address.

@@ -1,4 +1,4 @@
-"""What the actors of a search do: each has a part of the index, and all tell each other how near the k-th is."""
+"""Actors of a search: each searches a part of the index, and all share how near the k-th item is."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Found:
-    """What one part holds: distances (Q, at most k), ascending, and numbers in the whole index; pairs in `report`."""
+    """Result of one part: distances (Q, at most k), ascending, and numbers in the whole index; pairs in `report`."""
 
     distances: Tensor
     numbers: Tensor

@@ -158,7 +158,7 @@ def media_seconds(path: Source) -> float:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Which part of a file is wanted, and in which form."""
+    """Part of a file to decode, and its form."""
 
     start: float
     duration: float | None

@@ -34,7 +34,7 @@ class VisualEncoder(Protocol):
         """In a worker: a clip's (N, S, S, 3) uint8 frames to what `encode` takes."""
 
     def encode(self, clips: Sequence[Array]) -> list[Tensor]:
-        """What `prepare` gave, clip by clip, to (N, Dv) float32 each, on the CPU."""
+        """Encode what `prepare` returned, clip by clip, to (N, Dv) float32 each, on the CPU."""
 
     def describe(self) -> dict[str, Any]:
         """Everything that the features depend on, as JSON: weights, preprocessing, choices."""
@@ -60,7 +60,7 @@ class AudioEncoder(Protocol):
         """In a worker: a clip's (samples,) float32 to what `encode` takes."""
 
     def encode(self, clips: Sequence[Array]) -> list[Tensor]:
-        """What `prepare` gave, clip by clip, to (M, Da) float32 each, on the CPU."""
+        """Encode what `prepare` returned, clip by clip, to (M, Da) float32 each, on the CPU."""
 
     def describe(self) -> dict[str, Any]:
         """Everything that the features depend on, as JSON: weights, preprocessing, choices."""

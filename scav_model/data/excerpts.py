@@ -24,7 +24,7 @@ SLACK = 1e-6
 
 @dataclass(frozen=True)
 class Excerpts:
-    """What of each of B clips is played, in one modality."""
+    """Part of each of B clips that is played, in one modality."""
 
     start: Tensor  # (B,) float64, share of the clip before the excerpt, from 0 to 1 − speed · share
     speed: Tensor  # (B,) int64, times as fast

@@ -34,7 +34,7 @@ class ExtractionError(RuntimeError):
 
 @dataclass(frozen=True)
 class ExtractionConfig:
-    """How clips are read, and what is made of bad ones; the encoders' own choices are theirs."""
+    """Settings of reading clips and of handling bad ones; encoders have their own."""
 
     frame_rate: float = 5.0  # frames/s given to the visual encoder, and so its steps/s; the paper's 50 in ten seconds
     dtype: str = "float32"  # of the numbers on disk; bfloat16 and float16 take half the room
@@ -68,7 +68,7 @@ class ExtractionConfig:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What this run did."""
+    """Counts of a run."""
 
     clips: int  # put into the store
     skipped: list[Skipped]
@@ -113,7 +113,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with clips, in whatever process: the reason stands for one that cannot be used."""
+    """Processing of clips, in any process; a clip that cannot be used gives the reason instead."""
 
     visual: VisualEncoder
     audio: AudioEncoder
@@ -134,7 +134,7 @@ class Work:
         )
 
     def encode(self, batch: Sequence[Prepared | str]) -> list[Encoded | str]:
-        """Those that can be used, together: an encoder's last digits may depend on the batch."""
+        """Encode the usable clips together: an encoder's last digits may depend on the batch."""
         good = [prepared for prepared in batch if isinstance(prepared, Prepared)]
         if not good:
             return [str(reason) for reason in batch]

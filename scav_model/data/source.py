@@ -1,4 +1,4 @@
-"""What training and search read features from, whatever holds them."""
+"""Interface by which training and search read features."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ WARM_UP = 0.1
 
 
 class LateError(Exception):
-    """What can be decoded from here on begins after the clip does."""
+    """The first frame that can be decoded from here lies after the start of the clip."""
 
 
 class FrameTimes:
@@ -97,7 +97,7 @@ class StreamReader:
 
     @property
     def started(self) -> bool:
-        """Whether a frame has been decoded."""
+        """True if a frame has been decoded."""
         return self.end > -math.inf
 
     def read(self, packet: av.Packet[Any]) -> None:

@@ -195,7 +195,7 @@ def _parse(spec: str) -> tuple[str, str | None]:
 
 
 def _pickled_files(name: str, file: Path | None) -> list[Path]:
-    """What open_clip may unpickle of what the user named."""
+    """Files named by the user that open_clip may unpickle."""
     if file is not None:
         return [file] if file.suffix not in (".safetensors", ".npz", ".npy") else []
     if name.startswith("local-dir:"):

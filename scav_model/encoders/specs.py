@@ -14,7 +14,7 @@ from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What both encoders are made with."""
+    """Options of both encoders."""
 
     clip_features: str = "cls+patches"  # or pooled
     beats_frequency: str = "mean"  # or keep

@@ -18,7 +18,7 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def read_checkpoint(path: Path | str) -> Any:
-    """What a `.pt` file holds, by PyTorch's restricted reader: tensors and plain containers, never code.
+    """Read a `.pt` file with PyTorch's restricted reader: tensors and plain containers, never code.
 
     Raises:
         EncoderError: no such file, not a checkpoint, or one that asks for more than tensors and plain containers.
@@ -60,7 +60,7 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def looks_untrained(module: nn.Module) -> bool:
-    """Whether every normalisation layer still has the gains and offsets that it was made with, exactly one and zero.
+    """Return whether every normalization layer still has its initial gains and offsets, exactly one and zero.
 
     One optimiser step moves practically all of them, so trained weights cannot look so; weights that were initialised
     and never loaded or trained always do.

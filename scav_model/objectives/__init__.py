@@ -1,4 +1,4 @@
-"""What a batch is trained by, as named in the config."""
+"""Training objectives, as named in the config."""
 
 from scav_model.objectives.encoding import Encode
 from scav_model.objectives.objective import Objective

@@ -1,4 +1,4 @@
-"""What the trainer lends an objective: a way to encode batches, with gradients."""
+"""Interface by which an objective encodes batches, with gradients."""
 
 from collections.abc import Callable
 

@@ -50,14 +50,14 @@ class Objective(nn.Module):
         return losses if self.tasks is None else losses | self.tasks(encode, batch)
 
     def after_step(self, model: AudioVisualModel, batch: Batch) -> None:
-        """Whatever follows the weights: the model has just taken the optimiser's step on `batch`."""
+        """Update what follows the weights, after the optimizer's step on `batch`."""
         if self.source is not None:
             self.source.after_step(model)
 
     def task_accuracy(
         self, encode: Encode, features: Features, *, batch_size: int = 64, device: str | torch.device = "cpu"
     ) -> list[dict[str, Any]]:
-        """How well each auxiliary task's heads know these clips; see `TemporalTasks.accuracy`. Empty without tasks."""
+        """Accuracy of each auxiliary task on these clips; see `TemporalTasks.accuracy`. Empty without tasks."""
         if self.tasks is None:
             return []
         return self.tasks.accuracy(encode, features, batch_size=batch_size, device=device)

@@ -21,7 +21,7 @@ from scav_model.objectives.momentum import MomentumEncoder
 
 
 class Source(nn.Module, abc.ABC):
-    """What a batch is contrasted with, beyond itself. `memory` holds the keys of the latest clips.
+    """Negatives from outside the batch. `memory` holds the keys of the latest clips.
 
     Several processes that train as one hold the same: the keys of all of them, and the same choice among them.
     """

@@ -24,7 +24,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Answer:
-    """What a head says of B excerpts, and what is right."""
+    """Predictions of a head for B excerpts, and the right answers."""
 
     task: str  # speed, direction or ordering
     of: str  # the modality, or for ordering the two

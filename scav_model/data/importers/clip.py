@@ -29,7 +29,7 @@ class ImportProblem(ValueError):
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """What the files do not say of themselves."""
+    """Settings that the files themselves do not record."""
 
     video_rate_hz: float  # video steps per second
     audio_rate_hz: float  # audio steps per second

@@ -81,7 +81,7 @@ def _background(scene: Scene, times: Floats) -> Floats:
 
 
 def _flash(item: SceneObject, times: Floats) -> Floats:
-    """How far into a flash an object is at each time (T,): 1 at a strike, then falling towards 0."""
+    """Brightness of an object's flash at each time (T,): 1 at a strike, then falling towards 0."""
     since = times[:, None] - item.strikes[None, :].astype(np.float32)  # (T, strikes)
     return np.where(since >= 0, np.exp(-np.maximum(since, 0) / GLOW), 0).max(axis=1).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""What happens in a clip of the demo: which objects there are, how they move and when they strike.
+"""Scene of a clip of the demo: its objects, how they move and when they strike.
 
 A few objects move over a dim background. Each belongs to a kind, with a colour, a shape and a timbre of its own, and
 flashes exactly when its sound is heard, at irregular times. There are far fewer sets of kinds than clips, so *which*
@@ -86,7 +86,7 @@ class Scene:
     texture_seed: int  # of the noise in sound and background
 
     def onsets(self) -> list[tuple[float, Kind]]:
-        """When each visible and audible strike happens, in seconds, ascending."""
+        """Times of the visible and audible strikes, in seconds, ascending."""
         strikes = [(float(time), item.kind) for item in self.objects if item.kind.timbre for time in item.strikes]
         return sorted(strikes, key=lambda strike: strike[0])
 

@@ -14,7 +14,7 @@ from scav_model.experiments.demo.scene import SceneConfig
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much is rendered and trained."""
+    """Sizes of the demo: clips to render, and training."""
 
     train_clips: int = 2048
     test_clips: int = 512

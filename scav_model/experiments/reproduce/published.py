@@ -1,4 +1,4 @@
-"""What the paper reports: R@1 in percent, where this project has a number of it (arXiv 2407.05782)."""
+"""R@1 in percent that the paper reports (arXiv 2407.05782)."""
 
 from __future__ import annotations
 
