@@ -123,7 +123,7 @@ class OptimConfig:
         "of an epoch is left out.",
     )
     accumulate: int = assumed(
-        1, "Batches whose mean gradient makes one step of the optimiser; clips of two batches are not contrasted."
+        1, "Batches whose mean gradient makes one step of the optimizer; clips of two batches are not contrasted."
     )
     learning_rate: float = assumed(1e-4, "Highest learning rate, reached at the end of the warm-up.")
     warmup: float = assumed(0.1, "Fraction of all steps in which the learning rate rises from 0.")
@@ -189,7 +189,7 @@ class CheckpointConfig:
 
     every: int = setting(
         0,
-        "Steps of the optimiser between two checkpoints within an epoch, which replace checkpoint.pt; 0 writes one "
+        "Steps of the optimizer between two checkpoints within an epoch, which replace checkpoint.pt; 0 writes one "
         "after each epoch only.",
         free=True,
     )
@@ -256,7 +256,7 @@ class Config:
         default_factory=NegativesConfig, metadata=about("Where the contrast's negatives come from.")
     )
     tasks: TasksConfig = field(default_factory=TasksConfig, metadata=about("Auxiliary tasks."))
-    optim: OptimConfig = field(default_factory=OptimConfig, metadata=about("The optimiser and its schedule."))
+    optim: OptimConfig = field(default_factory=OptimConfig, metadata=about("The optimizer and its schedule."))
     compute: ComputeConfig = field(default_factory=ComputeConfig, metadata=about("Precision, memory and speed."))
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig, metadata=about("What is kept."))
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig, metadata=about("Evaluation."))

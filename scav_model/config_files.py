@@ -9,7 +9,7 @@ from typing import Any
 
 from scav_model.config import Config, from_dict
 from scav_model.extras import needed_by
-from scav_model.fields import nearest, section
+from scav_model.fields import nearest, section, with_current_names
 
 with needed_by("reading config files"):
     import yaml
@@ -60,6 +60,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold settings by name, got {type(found).__name__}")
     base = found.pop("base", None)
+    found = with_current_names(Config, found)
     return found if base is None else merge(_read(find(str(base), path.parent), (*above, path)), found)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, field, fields, is_dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def about(help: str, *, assumption: bool = False, free: bool = False) -> dict[str, Any]:
-    """A field's metadata. `free` fields may change when a run is resumed: they alter no weight."""
-    return {"help": help, "assumption": assumption, "free": free}
+def about(help: str, *, assumption: bool = False, free: bool = False, old_name: str | None = None) -> dict[str, Any]:
+    """Metadata of a field. `free` fields may change when a run is resumed: they alter no weight."""
+    return {"help": help, "assumption": assumption, "free": free, "old_name": old_name}
 
 
 def setting(default: T, help: str, *, assumption: bool = False, free: bool = False) -> T:
@@ -20,9 +21,9 @@ def setting(default: T, help: str, *, assumption: bool = False, free: bool = Fal
     return field(default=default, metadata=about(help, assumption=assumption, free=free))
 
 
-def assumed(default: T, help: str) -> T:
-    """A field whose value the paper does not state."""
-    return setting(default, help, assumption=True)
+def assumed(default: T, help: str, *, old_name: str | None = None) -> T:
+    """A field whose value the paper does not state. Saved configs may call it by its `old_name`."""
+    return field(default=default, metadata=about(help, assumption=True, old_name=old_name))
 
 
 def documented(cls: type[T]) -> type[T]:
@@ -79,6 +80,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     """The config that `to_dict` wrote. A missing field keeps its default; an unknown one is a ValueError."""
     known = {entry.name: entry for entry in fields(cls)}  # type: ignore[arg-type]
+    values = with_current_names(cls, values)
     for name in values:
         if name not in known:
             hint = nearest(name, [*known, *names(cls)])
@@ -90,6 +92,36 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
             raise ValueError(f"{cls.__name__}.{name} must be a mapping of settings, got {value!r}")
         arguments[name] = value if inner is None else from_dict(inner, value)
     return cls(**arguments)
+
+
+def with_current_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a config class and its sections, with old names of fields replaced.
+
+    Warns:
+        DeprecationWarning: for each old name.
+    """
+    entries = {entry.name: entry for entry in fields(cls)}
+    old = {entry.metadata["old_name"]: entry.name for entry in entries.values() if entry.metadata.get("old_name")}
+    renamed = {}
+    for name, value in values.items():
+        if name in old:
+            warnings.warn(f"{cls.__name__}.{name} is now {old[name]}", DeprecationWarning, stacklevel=3)
+            name = old[name]
+        inner = section(entries[name]) if name in entries else None
+        renamed[name] = with_current_names(inner, value) if inner and isinstance(value, Mapping) else value
+    return renamed
+
+
+def old_names(cls: type, prefix: str = "") -> dict[str, str]:
+    """Return the current name of every field that has an old one, as in {"model.head": "model.heads"}."""
+    found: dict[str, str] = {}
+    for entry in fields(cls):
+        inner = section(entry)
+        if inner is not None:
+            found |= old_names(inner, f"{prefix}{entry.name}.")
+        elif entry.metadata.get("old_name"):
+            found[prefix + entry.metadata["old_name"]] = prefix + entry.name
+    return found
 
 
 def differences(saved: Any, current: Any) -> list[str]:

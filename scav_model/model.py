@@ -32,9 +32,9 @@ def masked_mean(x: Tensor, lengths: Tensor | None = None) -> Tensor:
 
 
 class ConvPosition(nn.Module):
-    """wav2vec 2.0's relative positional embedding: a grouped, weight-normalised convolution over time, then GELU.
+    """wav2vec 2.0's relative positional embedding: a grouped, weight-normalized convolution over time, then GELU.
 
-    Zeros stand where the convolution reaches past either end, so that a step sees its place from its neighbours alone.
+    Zeros stand where the convolution reaches past either end, so that a step sees its place from its neighbors alone.
     """
 
     def __init__(self, dim: int, kernel: int, groups: int) -> None:

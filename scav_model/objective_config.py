@@ -28,7 +28,9 @@ class NegativesConfig:
     pool: int = assumed(4096, "Latest clips that random and active select their dictionary from; at least size.")
     every: int = assumed(1, "Steps between two selections of random and active.")
     momentum: float = assumed(0.999, "Share of a momentum encoder's weights kept in a step (MoCo's 0.999).")
-    neighbours: int = assumed(1, "Clips of the bank that become a clip's positives: those nearest to it.")
+    neighbors: int = assumed(
+        1, "Clips of the bank that become a clip's positives: those nearest to it.", old_name="neighbours"
+    )
     candidates: int = assumed(256, "Clips of the bank, next nearest after those, to draw a clip's negatives from.")
     hard: int = assumed(16, "Negatives that a clip draws from its candidates in each step.")
 
@@ -36,7 +38,7 @@ class NegativesConfig:
         require(self.source in SOURCES, "negatives.source", f"one of {', '.join(SOURCES)}", self.source)
         for name in ("size", "every", "candidates", "hard"):
             require(getattr(self, name) >= 1, f"negatives.{name}", "at least 1", getattr(self, name))
-        require(self.neighbours >= 0, "negatives.neighbours", "at least 0", self.neighbours)
+        require(self.neighbors >= 0, "negatives.neighbors", "at least 0", self.neighbors)
         require(0 <= self.momentum < 1, "negatives.momentum", "at least 0 and below 1", self.momentum)
         if self.source in ("random", "active"):
             require(self.pool >= self.size, "negatives.pool", f"at least negatives.size ({self.size})", self.pool)
@@ -44,8 +46,8 @@ class NegativesConfig:
             require(
                 self.hard <= self.candidates, "negatives.hard", f"at most candidates ({self.candidates})", self.hard
             )
-            room = self.size > self.neighbours + self.candidates
-            require(room, "negatives.size", "above neighbours + candidates for the bank to hold them", self.size)
+            room = self.size > self.neighbors + self.candidates
+            require(room, "negatives.size", "above neighbors + candidates for the bank to hold them", self.size)
 
 
 @documented

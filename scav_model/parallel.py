@@ -1,6 +1,6 @@
 """Several processes that train as one, started by torchrun; in a single process everything here does nothing.
 
-Each process has a share of every batch and back-propagates losses of its own. What is minimised is the mean of these
+Each process has a share of every batch and back-propagates losses of its own. What is minimized is the mean of these
 losses over the processes, and `average_gradients` gives its exact gradient: a loss that reads other processes' clips
 through `gather` sends gradients back to where they were encoded, and a loss that all processes compute alike counts
 once. So a loss over a whole batch needs no factor, and neither does the mean of equal shares.

@@ -11,7 +11,7 @@ from scav_model.cli import tree
 from scav_model.cli.models import train
 from scav_model.cli.tree import Group
 from scav_model.config import Config
-from scav_model.fields import names
+from scav_model.fields import names, old_names
 
 # Options of every command, and whether a value follows.
 COMMON = {"config": True, "traceback": False, "help": False, "print_config": False}
@@ -134,6 +134,8 @@ def is_value(word: str, option: str | None) -> bool:
 
 def spelling(name: str, function: Function, known: dict[str, bool]) -> str | None:
     """Return the option of that name, in which hyphens may stand for underscores; None where there is none."""
+    if function is train:
+        name = old_names(Config).get(name, name)
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         option = ".".join(parts[:count]).replace("-", "_")

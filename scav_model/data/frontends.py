@@ -16,7 +16,7 @@ POWER_FLOOR = 1e-10
 
 @dataclass(frozen=True)
 class FramePatchConfig:
-    """A step per frame: the mean and the spread of the colours in each patch of a square grid."""
+    """A step per frame: the mean and the spread of the colors in each patch of a square grid."""
 
     frame_size: int = 64  # px, width and height that a frame is scaled to
     patch_size: int = 8  # px, width and height of a patch
@@ -30,7 +30,7 @@ class FramePatchConfig:
 
     @property
     def dim(self) -> int:
-        """Features of a step: two statistics of three colours in every patch."""
+        """Features of a step: two statistics of three colors in every patch."""
         return (self.frame_size // self.patch_size) ** 2 * 3 * 2
 
 

@@ -35,7 +35,7 @@ def import_open_clip() -> Any:
 
 @dataclass
 class ClipPicture:
-    """The model's own resizing and cropping, up to and without the division by 255 and the normalisation.
+    """The model's own resizing and cropping, up to and without the division by 255 and the normalization.
 
     Those two are done on the device: bytes are a quarter of what floats take on the way there.
     """

@@ -18,7 +18,7 @@ from scav_model.data.pictures import Picture, Square
 
 @dataclass(frozen=True)
 class FramePatchEncoder:
-    """`patches`: mean and spread of the colours in each patch of a frame."""
+    """`patches`: mean and spread of the colors in each patch of a frame."""
 
     config: FramePatchConfig = field(default_factory=FramePatchConfig)
 

@@ -62,7 +62,7 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 def looks_untrained(module: nn.Module) -> bool:
     """Return whether every normalization layer still has its initial gains and offsets, exactly one and zero.
 
-    One optimiser step moves practically all of them, so trained weights cannot look so; weights that were initialised
+    One optimizer step moves practically all of them, so trained weights cannot look so; weights that were initialized
     and never loaded or trained always do.
     """
     norms = [layer for layer in module.modules() if isinstance(layer, NORMS) and layer.weight is not None]

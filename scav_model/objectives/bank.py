@@ -6,7 +6,7 @@ the bank holds the momentum encoders' keys of the latest clips, and clip i is as
 cosines say within both modalities, (1 − cos(v̂_i, v̂_j)) + (1 − cos(â_i, â_j)), its own earlier entries being no part of
 it. Then
 
-- the nearest `neighbours` are further positives P_i of both directions;
+- the nearest `neighbors` are further positives P_i of both directions;
 - `hard` of the `candidates` next nearest, drawn anew in each step, are further negatives N_i.
 """
 
@@ -22,7 +22,7 @@ from scav_model.objectives.dictionary import Batched, Entries
 from scav_model.objectives.sources import Source
 
 
-def neighbourhood(batch: Batched, videos: Entries, audios: Entries) -> Tensor:
+def neighborhood(batch: Batched, videos: Entries, audios: Entries) -> Tensor:
     """Distance (B, K) of each clip of the batch to each of the bank, in both modalities; infinite to itself."""
     similar = pooled(batch.video_keys) @ pooled(videos.clips).T + pooled(batch.audio_keys) @ pooled(audios.clips).T
     return (2 - similar).masked_fill(batch.keys[:, None] == videos.keys, torch.inf)
@@ -76,16 +76,16 @@ class BankSource(Source):
         more = ((empty, empty), (empty, empty))
         videos, audios = self.memory.entries()
         config = self.config
-        needed = config.neighbours + config.candidates
-        distances = neighbourhood(batch, videos, audios)
+        needed = config.neighbors + config.candidates
+        distances = neighborhood(batch, videos, audios)
         if len(videos.keys) and bool((distances.isfinite().sum(1) >= needed).all()):
-            near, hard = draw(distances, config.neighbours, config.candidates, config.hard)
+            near, hard = draw(distances, config.neighbors, config.candidates, config.hard)
             places = torch.cat((near, hard), dim=1)  # (B, P + H)
             found = (
                 self.logits(contrast, batch.video, audios, places, to_video=False),
                 self.logits(contrast, batch.audio, videos, places, to_video=True),
             )
-            more = tuple((side[:, : config.neighbours], side[:, config.neighbours :]) for side in found)  # type: ignore[assignment]
+            more = tuple((side[:, : config.neighbors], side[:, config.neighbors :]) for side in found)  # type: ignore[assignment]
         return (supplemented_loss(of_videos, own, *more[0]) + supplemented_loss(of_audios, own, *more[1])) / 2
 
     @staticmethod

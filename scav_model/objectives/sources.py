@@ -1,7 +1,7 @@
 """Sources of negatives from earlier steps: a queue, and dictionaries selected from a pool.
 
 Each source encodes the batch's keys with momentum encoders, contrasts the batch with what it holds from *earlier*
-steps, and takes the keys in once the optimiser has stepped; so no clip of a batch meets its own batch's keys.
+steps, and takes the keys in once the optimizer has stepped; so no clip of a batch meets its own batch's keys.
 """
 
 import abc

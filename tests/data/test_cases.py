@@ -54,7 +54,7 @@ def test_flashes_and_tones_come_at_their_times(name: str, seconds: float) -> Non
 
 def corner(frame: NDArray[np.uint8], row: int, column: int) -> str:
     red, green, _ = frame[row * (frame.shape[0] - 8) :, column * (frame.shape[1] - 8) :][:8, :8].mean((0, 1))
-    return "red" if red > green + 100 else "grey"
+    return "red" if red > green + 100 else "gray"
 
 
 def test_a_part_of_a_late_clock_counts_from_the_containers_start() -> None:
@@ -68,7 +68,7 @@ def test_a_display_matrix_turns_the_picture() -> None:
     frames = read_clip(CASES / "rotated90.mp4").frames
     assert frames.shape[1:] == (96, 64, 3)
     assert corner(frames[0], 1, 0) == "red"
-    assert corner(frames[0], 0, 0) == "grey"
+    assert corner(frames[0], 0, 0) == "gray"
 
 
 def test_a_guessed_length_loses_nothing() -> None:

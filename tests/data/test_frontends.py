@@ -5,7 +5,7 @@ import torch
 from scav_model.data.frontends import FramePatchConfig, FramePatches, LogMel, LogMelConfig
 
 
-def test_a_patch_is_the_mean_and_spread_of_its_colours() -> None:
+def test_a_patch_is_the_mean_and_spread_of_its_colors() -> None:
     config = FramePatchConfig(frame_size=8, patch_size=4)
     frames = np.zeros((2, 8, 8, 3), dtype=np.uint8)
     frames[1, :4, 4:, 1] = 128  # green, upper right
@@ -13,7 +13,7 @@ def test_a_patch_is_the_mean_and_spread_of_its_colours() -> None:
     steps = FramePatches(config)(frames)
     assert steps.shape == (2, config.dim)
     assert steps.dtype == torch.float32
-    patches = steps.view(2, 2, 2, 3, 2)  # frame, row, column, colour, (mean, spread)
+    patches = steps.view(2, 2, 2, 3, 2)  # frame, row, column, color, (mean, spread)
     dark, flat = -1.5, -1.0
     assert torch.equal(patches[0], torch.tensor([dark, flat]).expand(2, 2, 3, 2))
     assert patches[1, 0, 1, 1].tolist() == [128 / 32 + dark, flat]

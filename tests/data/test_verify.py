@@ -94,7 +94,7 @@ def test_an_unfinished_store(tmp_path: Path) -> None:
 
 def test_weights_that_look_untrained_by_their_norms(tmp_path: Path) -> None:
     (warning,) = verify(make(tmp_path / "store", good(), untrained=True)).warnings
-    assert "the weights of clip m look untrained: every normalisation layer has gain one and offset zero" in warning
+    assert "the weights of clip m look untrained: every normalization layer has gain one and offset zero" in warning
 
 
 def test_clips_that_hardly_differ(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tiny, randomly initialised checkpoints in the formats of the official ones."""
+"""Tiny, randomly initialized checkpoints in the formats of the official ones."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from scav_model.cli import main
+from scav_model.cli.words import arranged
 from scav_model.config import Config, from_dict, to_dict
 from scav_model.config_files import CONFIGS, load, packaged, read
 from scav_model.distances import retrieval_distance, training_distance
@@ -135,3 +136,15 @@ def test_packages_hold_the_configs():
     setup = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"configs/**/*.yaml"' in setup
     assert all(yaml.safe_load(path.read_text()) for path in CONFIGS.rglob("*.yaml"))
+
+
+def test_an_old_name_of_a_setting_is_read_and_warns(tmp_path):
+    """In a file, in a checkpoint's config and on the command line."""
+    (tmp_path / "old.yaml").write_text("negatives: {source: bank, neighbours: 3}\n")
+    with pytest.warns(DeprecationWarning, match=r"^NegativesConfig.neighbours is now neighbors$"):
+        assert load(tmp_path / "old.yaml").negatives.neighbors == 3
+    saved = to_dict(Config())
+    saved["negatives"]["neighbours"] = 2 + saved["negatives"].pop("neighbors")
+    with pytest.warns(DeprecationWarning, match=r"^NegativesConfig.neighbours is now neighbors$"):
+        assert from_dict(Config, saved).negatives.neighbors == 3
+    assert arranged(["train", "--negatives.neighbours", "3"]) == ["train", "--negatives.neighbors=3"]

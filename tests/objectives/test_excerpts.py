@@ -86,7 +86,7 @@ def test_ordering_answers_are_how_the_two_excerpts_lie(generator):
                 begins[earlier[0] < later[0]] += 1
             else:
                 before, after = (later, earlier) if order else (earlier, later)
-                # Rounding may let neighbours share a step's place, but no step.
+                # Rounding may let neighbors share a step's place, but no step.
                 assert before[-1] < after[0] <= before[-1] + 8
     assert min(Counter(plan.order.tolist()).values()) > 150
     assert min(begins[True], begins[False]) > 100

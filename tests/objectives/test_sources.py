@@ -12,11 +12,11 @@ from scav_model.distances import POOLED_COSINE, Sequences, pooled
 from scav_model.losses import ContrastiveLoss
 from scav_model.objective_config import NegativesConfig
 from scav_model.objectives.active import select
-from scav_model.objectives.bank import draw, neighbourhood, supplemented_loss
+from scav_model.objectives.bank import draw, neighborhood, supplemented_loss
 from scav_model.objectives.dictionary import Batched, clip_keys
 from scav_model.objectives.objective import SOURCES
 
-SMALL = NegativesConfig(size=8, pool=24, momentum=0.9, neighbours=1, candidates=5, hard=3)
+SMALL = NegativesConfig(size=8, pool=24, momentum=0.9, neighbors=1, candidates=5, hard=3)
 
 
 def make(source, model, **changes):
@@ -113,7 +113,7 @@ def test_keys_are_taken_in_before_the_encoders_follow(model, contrast, train_fea
         source.after_step(model)
 
 
-def test_neighbours_are_nearest_in_both_modalities_and_never_the_clip_itself():
+def test_neighbors_are_nearest_in_both_modalities_and_never_the_clip_itself():
     def unit(*angles):
         return Sequences(torch.tensor([[[math.cos(a), math.sin(a)]] for a in angles]), torch.ones(len(angles)).long())
 
@@ -122,7 +122,7 @@ def test_neighbours_are_nearest_in_both_modalities_and_never_the_clip_itself():
     keys = torch.tensor([5, 6, 7, 8])
     videos, audios = Entries(unit(0.0, 0.3, 0.1, 3.0), keys), Entries(unit(0.0, 0.1, 0.9, 0.1), keys)
     query = Batched(unit(1.0), unit(1.0), unit(0.0), unit(0.0), *(torch.tensor([5]),) * 2)
-    distances = neighbourhood(query, videos, audios)
+    distances = neighborhood(query, videos, audios)
     assert distances[0].isinf().tolist() == [True, False, False, False]
     expected = [2 - math.cos(a) - math.cos(b) for a, b in ((0.3, 0.1), (0.1, 0.9), (3.0, 0.1))]
     torch.testing.assert_close(distances[0, 1:], torch.tensor(expected))
@@ -180,5 +180,5 @@ def test_settings_that_cannot_be_are_named():
         NegativesConfig(source="active", size=8, pool=4)
     with pytest.raises(ValueError, match=r"source must be one of batch, queue, random, active, bank, got 'moco'"):
         NegativesConfig(source="moco")
-    with pytest.raises(ValueError, match=r"negatives.size must be above neighbours"):
+    with pytest.raises(ValueError, match=r"negatives.size must be above neighbors"):
         NegativesConfig(source="bank", size=8, candidates=8, hard=2)

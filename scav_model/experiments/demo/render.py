@@ -89,22 +89,22 @@ def _flash(item: SceneObject, times: Floats) -> Floats:
 def _add_object(canvas: Floats, item: SceneObject, times: Floats) -> None:
     """Paint `item` over the canvas (T, SIZE + 2 MARGIN, SIZE + 2 MARGIN, 3), in a window that moves with it."""
     level = _flash(item, times)
-    centre_x = SIZE * _bounce(item.position[0] + item.velocity[0] * times, item.radius)  # px
-    centre_y = SIZE * _bounce(item.position[1] + item.velocity[1] * times, item.radius)
+    center_x = SIZE * _bounce(item.position[0] + item.velocity[0] * times, item.radius)  # px
+    center_y = SIZE * _bounce(item.position[1] + item.velocity[1] * times, item.radius)
     reach = int(np.ceil(item.radius * (1 + SWELL) * SIZE)) + 1
     offsets = np.arange(-reach, reach + 1)
-    columns = centre_x.astype(np.int64)[:, None] + offsets  # (T, window)
-    rows = centre_y.astype(np.int64)[:, None] + offsets
-    x = ((columns + 0.5 - centre_x[:, None]) / SIZE)[:, None, :].astype(np.float32)
-    y = ((rows + 0.5 - centre_y[:, None]) / SIZE)[:, :, None].astype(np.float32)
+    columns = center_x.astype(np.int64)[:, None] + offsets  # (T, window)
+    rows = center_y.astype(np.int64)[:, None] + offsets
+    x = ((columns + 0.5 - center_x[:, None]) / SIZE)[:, None, :].astype(np.float32)
+    y = ((rows + 0.5 - center_y[:, None]) / SIZE)[:, :, None].astype(np.float32)
     radius = (item.radius * (1 + SWELL * level))[:, None, None]
     # Distance to the outline, positive within: the share of a pixel that is covered follows from it.
     alpha = np.clip(SHAPES[item.kind.shape](x, y, radius) * SIZE + 0.5, 0, 1)[..., None]  # (T, window, window, 1)
     brightness = REST_BRIGHTNESS + (1 - REST_BRIGHTNESS) * level
-    colour = brightness[:, None, None, None] * np.array(item.kind.colour, dtype=np.float32)
+    color = brightness[:, None, None, None] * np.array(item.kind.color, dtype=np.float32)
     window = (np.arange(len(times))[:, None, None], rows[:, :, None] + MARGIN, columns[:, None, :] + MARGIN)
     below = canvas[window]
-    canvas[window] = below + alpha * (colour - below)
+    canvas[window] = below + alpha * (color - below)
 
 
 def _bounce(position: Floats, margin: float) -> Floats:

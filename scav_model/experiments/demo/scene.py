@@ -1,6 +1,6 @@
 """Scene of a clip of the demo: its objects, how they move and when they strike.
 
-A few objects move over a dim background. Each belongs to a kind, with a colour, a shape and a timbre of its own, and
+A few objects move over a dim background. Each belongs to a kind, with a color, a shape and a timbre of its own, and
 flashes exactly when its sound is heard, at irregular times. There are far fewer sets of kinds than clips, so *which*
 things sound tells little; *when* they do decides. Silent objects that flash, sounds from off screen, hum and noise
 are there to distract.
@@ -20,7 +20,7 @@ class Kind:
     """A kind of object: how it looks and how it sounds."""
 
     shape: str
-    colour: tuple[float, float, float]  # RGB from 0 to 1
+    color: tuple[float, float, float]  # RGB from 0 to 1
     timbre: str | None  # None: silent
 
 

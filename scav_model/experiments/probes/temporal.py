@@ -1,8 +1,8 @@
 """Recall against the strength of a disturbance in time, applied to one side of the test clips.
 
 Where the disturbance is applied matters. In the features, before encoding, it is as if the clip had been recorded so:
-the encoder sees the neighbours and the distances from the ends that it would see there, and what is measured is model
-and distance together. In encoded steps, each step still knows of the neighbours that it had in the undisturbed clip, so
+the encoder sees the neighbors and the distances from the ends that it would see there, and what is measured is model
+and distance together. In encoded steps, each step still knows of the neighbors that it had in the undisturbed clip, so
 that only the distance's own use of order is measured. The first is the default.
 """
 

@@ -96,17 +96,17 @@ def plot_searches(searches: Sequence[Row], dataset: str) -> Figure:
     figure = new_figure(9, 4.2)
     axes = figure.subplots()
     colors = shades(len(ways))
-    labelled: set[str] = set()
+    labeled: set[str] = set()
     for search in searches:
         way = ways.index(name_of(search))
         place, width = bar_place(rows.index(search["row"]), way, len(ways))
-        label = None if name_of(search) in labelled else name_of(search)
-        labelled.add(name_of(search))
+        label = None if name_of(search) in labeled else name_of(search)
+        labeled.add(name_of(search))
         bar = axes.bar(place, search["R@1"], width, color=colors[way], label=label)
         axes.bar_label(bar, fmt="%.1f", padding=2, fontsize=7)
         if search["published R@1"] is not None:
-            label = None if "published" in labelled else "published"
-            labelled.add("published")
+            label = None if "published" in labeled else "published"
+            labeled.add("published")
             ends = (place - width / 2, place + width / 2)
             axes.hlines(search["published R@1"], *ends, color="crimson", linewidth=2.5, label=label or "_")
     axes.set_xticks(np.arange(len(rows)), [LABELS[row] for row in rows])
