@@ -4,15 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -type f)
 
-.PHONY: demo test bench gpu sanitize mutants lint lock build
+.PHONY: demo test check bench gpu sanitize mutants lint lock build
 .DEFAULT_GOAL := test
 
 demo: build
 	$(BIN)/scav demo
 
 test: build
-	$(BIN)/python -m pytest tests --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest tests -m "not slow" --numprocesses auto --dist worksteal
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
+
+# The long proofs, a quarter of an hour on two cores: random calls, kernels under a shim and an interpreter, signals and
+# kills, clusters.
+check: build
+	$(BIN)/python -m pytest tests -m slow --numprocesses auto --dist worksteal
 
 # Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
 bench: build $(VENV)/.bench

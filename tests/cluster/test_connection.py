@@ -18,6 +18,8 @@ from scav_model.cluster import connection as connection_module
 from scav_model.cluster.connection import import_ray
 from tests.cluster.conftest import one_at_a_time
 
+pytestmark = pytest.mark.slow
+
 ray = import_ray()
 psutil = pytest.importorskip("psutil")  # comes with Ray
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -188,7 +190,6 @@ except ConnectionError as error:
 """
 
 
-@pytest.mark.slow
 def test_a_cluster_is_joined_with_its_token(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef" * 4)

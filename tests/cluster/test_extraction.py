@@ -23,6 +23,8 @@ from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from tests.data.conftest import make_media  # noqa: F401
 from tests.encoders.checkpoints import beats_file, clip_folder
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray")
 Maker = Callable[..., Path]
 FRAMES = FramePatchConfig(frame_size=16)
@@ -81,7 +83,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 def test_killed_and_begun_again_it_ends_in_the_same_store(make_media: Maker, tmp_path: Path, cluster: str) -> None:  # noqa: F811
     path = make_media(seconds=2.0)
     clips = [Clip(f"clip-{number}", path, "train", start=0.01 * number) for number in range(40)]
@@ -147,7 +148,6 @@ class Crashing(FramePatchEncoder):
         os._exit(7)
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_is_told_and_what_was_done_kept(
     make_media: Maker,  # noqa: F811
     tmp_path: Path,

@@ -23,6 +23,8 @@ from scav_model.search import (
 )
 from tests.search.worlds import clip, header
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray")
 # So many that bounds are tried: of each other shard, clips of two lengths.
 MANY = [f"clip-{number}" for number in range(1, 34)]

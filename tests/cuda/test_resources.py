@@ -8,6 +8,8 @@ import scav_kernels
 
 from .resources import TABLE, Usage, measured, with_tensor_cores
 
+pytestmark = pytest.mark.slow
+
 if scav_kernels.build_info()["cuda_version"] is None:
     pytest.skip("built without CUDA kernels", allow_module_level=True)
 

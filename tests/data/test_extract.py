@@ -186,6 +186,7 @@ def test_names_are_printed_on_any_terminal(tmp_path: Path, monkeypatch: pytest.M
     assert [line.partition(f"{tmp_path}/")[2] for line in lines] == [f"{name}.mp4): no such file" for name in shown]
 
 
+@pytest.mark.slow
 def test_a_clip_that_hangs_or_crashes_its_decoder_is_skipped(
     make_media: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,8 @@ from scav_model.search import IndexWriter
 from tests.data.store_clips import fill
 from tests.search.worlds import clip, header
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Path]
 # A command ends in one or two seconds, in more where all cores are busy; one that hangs does not end at all.
 SECONDS = 30.0
@@ -159,7 +161,6 @@ def test_other_commands_that_hang(tmp_path: Path, name: str) -> None:
     assert "Traceback" not in told
 
 
-@pytest.mark.slow
 def test_search_over_ray(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     index = tmp_path / "index"
@@ -177,7 +178,6 @@ def test_search_over_ray(tmp_path: Path) -> None:
         command.interrupt(group=True, seconds=RAY_SECONDS)
 
 
-@pytest.mark.slow
 def test_extract_over_ray_with_a_clip_that_hangs(make_media: Maker, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     make_media("media/a.mp4", seconds=1)

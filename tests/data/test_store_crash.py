@@ -12,6 +12,8 @@ from store_clips import clips, contents, fill, header
 from scav_model.data import FeatureStore
 from scav_model.data.store import Skipped, StoreWriter
 
+pytestmark = pytest.mark.slow
+
 KILLED = """
 import os, signal, sys, warnings
 from pathlib import Path

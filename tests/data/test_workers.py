@@ -11,6 +11,8 @@ import pytest
 
 from scav_model.data.workers import WorkerDied, WorkerError, WorkerTimeout, ordered_map, parallel_map
 
+pytestmark = pytest.mark.slow
+
 
 def double(number: int) -> int:
     return 2 * number

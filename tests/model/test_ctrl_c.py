@@ -18,6 +18,8 @@ from scav_model.data import FeatureSet
 from scav_model.model import AudioVisualModel
 from scav_model.training import CHECKPOINT
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"dim": 16, "visual_blocks": 1, "audio_blocks": 1, "heads": 2, "conv_kernel": 4, "conv_groups": 4}
 SETTINGS = {
     "tensorboard": False,
@@ -111,8 +113,8 @@ def scav(arguments: list[str]) -> list[str]:
         ("train", True),
         ("reproduce", True),
         ("combinations", False),
-        pytest.param("demo", True, marks=pytest.mark.slow),
-        pytest.param("demo", False, marks=pytest.mark.slow),
+        ("demo", True),
+        ("demo", False),
     ],
 )
 def test_one_ctrl_c_ends_a_command_that_can_be_resumed(command, group, options, tmp_path):
@@ -151,7 +153,6 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(options
     assert checkpoint.load(out / CHECKPOINT)["epoch"] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("group", [True, False])
 def test_one_ctrl_c_ends_all_processes_of_torchrun(group, options, tmp_path):
     arguments, started = options["train"]

@@ -9,6 +9,8 @@ from processes import ENVIRONMENT
 
 from scav_model.extras import EXTRAS, MissingPackageError, needed_by
 
+pytestmark = pytest.mark.slow
+
 # The process finds no package of that name, and runs the statement.
 PROGRAM = """
 import sys

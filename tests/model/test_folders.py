@@ -19,6 +19,8 @@ from scav_model.files import LOCK, FolderInUseError, working_in
 from scav_model.model import AudioVisualModel
 from scav_model.training import CHECKPOINT, train
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"dim": 16, "visual_blocks": 1, "audio_blocks": 1, "heads": 2, "conv_kernel": 4, "conv_groups": 4}
 CONFIG = Config(
     tensorboard=False,
@@ -98,7 +100,7 @@ def start(command, out):
     return process
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_two_runs_in_a_folder(processes, commands, train_features, tmp_path):
     """The second is refused; after the first is killed, the next takes over and removes what it was writing."""
     out = tmp_path / "out"
@@ -121,7 +123,6 @@ def test_two_runs_in_a_folder(processes, commands, train_features, tmp_path):
     assert {path.name for path in out.iterdir()} == {CHECKPOINT, "config.yaml"}
 
 
-@pytest.mark.slow
 def test_all_processes_of_torchrun_are_refused(commands, tmp_path):
     with working_in(tmp_path / "out", "trains"):
         done = subprocess.run(

@@ -119,6 +119,7 @@ def scores(model, task_class, files):
     return result.task_results[0].scores["test"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("direction", "task"), [("v2a", Rendered), ("a2v", RenderedA2V)])
 @pytest.mark.parametrize("search", ["mean", "dtw", "interpolated_euclidean"])
 def test_recalls_are_those_of_scav_evaluate(world, search, direction, task):

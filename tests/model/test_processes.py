@@ -19,6 +19,8 @@ from scav_model.training import CHECKPOINT, train
 from scav_model.training.launch import launch
 from tests.model.gradients import gradients, history
 
+pytestmark = pytest.mark.slow
+
 TIMES = ("seconds", "clips_per_second")
 EPOCHS = 20
 SETTINGS = {
@@ -55,7 +57,6 @@ def test_the_parts_of_a_batch_make_it_up(monkeypatch):
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-@pytest.mark.slow
 def test_loss_and_gradients_are_those_of_one_process(tmp_path):
     """Three processes, 7 and 10 ragged clips: shares of unequal size and length."""
     cases = [("interpolated_euclidean", 7), ("soft_dtw", 10), ("pooled_cosine", 7)]
@@ -74,7 +75,6 @@ def test_loss_and_gradients_are_those_of_one_process(tmp_path):
             torch.testing.assert_close(actual[name], value, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.slow
 def test_when_a_process_is_killed_all_end_and_resume(feature_files, train_features, tmp_path):
     """With dropout, which each process draws for itself, one of them killed at any moment."""
     train_file, _ = feature_files

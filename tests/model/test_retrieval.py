@@ -161,6 +161,7 @@ def test_ties_and_nan_are_counted_across_blocks(block, monkeypatch):
         assert row["MeanR"] == ranks(matrix, torch.arange(17)).double().mean().item()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_gallery():
     """300 and then 1200 clips of two times 32 KiB: held at once, the larger gallery would take 75 MiB."""
     script = Path(__file__).with_name("peak_of_evaluation.py")

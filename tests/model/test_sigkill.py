@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 
+import pytest
 import torch
 from processes import ENVIRONMENT
 
 from scav_model import checkpoint
 from scav_model.config import Config, from_dict
 from scav_model.training import CHECKPOINT, train
+
+pytestmark = pytest.mark.slow
 
 # The command, but the process kills itself as it enters a step.
 PROGRAM = """

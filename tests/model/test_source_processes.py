@@ -10,6 +10,8 @@ from processes import run, torchrun
 from scav_model import checkpoint
 from scav_model.training import CHECKPOINT
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "model": {
         "dim": 16,
@@ -33,7 +35,6 @@ SOURCES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_two_processes_train_as_one(source, feature_files, tmp_path):
     settings = {**SETTINGS, "negatives": {"source": source, "momentum": 0.9, **SOURCES[source]}}

@@ -49,6 +49,7 @@ def interrupt_before_epoch(monkeypatch):
     return arrange
 
 
+@pytest.mark.slow
 def test_resuming_equals_never_stopping(
     tiny, train_features, eval_features, tmp_path, interrupt_before_epoch, monkeypatch
 ):
@@ -162,6 +163,7 @@ def test_files_that_are_no_checkpoint_are_refused_and_run_nothing(tmp_path, monk
         checkpoint.load(path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_then_resume(tiny, feature_files, tmp_path):
     """SIGINT while training runs; the checkpoint is whole, and resuming gives what an uninterrupted run gives."""
     config = [

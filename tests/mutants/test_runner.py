@@ -8,8 +8,9 @@ import pytest
 
 from .page import ROOT
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_a_mutant_is_caught(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.mutants", "norm-of-nan", "--page", str(tmp_path / "page.md")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

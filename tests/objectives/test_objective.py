@@ -82,6 +82,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_resuming_equals_never_stopping(source, tiny, train_features, tmp_path, monkeypatch):
     config = replace(tiny, negatives=negatives(source, every=3), tasks=TASKS)

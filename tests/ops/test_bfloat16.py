@@ -45,6 +45,7 @@ def assert_that_of_rounded_steps(case: Case, given: Sequences, paired: bool = Fa
     assert_accurate(case, answer(case.kernel, given, paired), plain, oracle)
 
 
+@pytest.mark.slow
 @multiplies
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("case", DIRECT, ids=str)

@@ -181,6 +181,7 @@ def test_denormal_costs(metric: str, flushed: bool) -> None:
     assert ((cost.grad >= 0) & (cost.grad <= 1 + ALIGNMENT)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [256, 4096])
 @pytest.mark.parametrize(("gamma", "factor"), [(1e-3, 1.0), (0.1, 100.0)])
 def test_alignments_lose_no_mass(n: int, gamma: float, factor: float) -> None:

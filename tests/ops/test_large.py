@@ -11,6 +11,8 @@ import scav_kernels
 from .inputs import Sequences, Shape, sequences
 from .tolerances import assert_within, floor
 
+pytestmark = pytest.mark.slow
+
 MANY = Shape(b1=1024, b2=1024, n=47, m=46, d=1, ragged=False)
 # One iteration of Sinkhorn visits every cell.
 OPS = [("interpolated_euclidean", {}), ("dtw", {}), ("soft_dtw", {}), ("sinkhorn", {"max_iterations": 1})]
@@ -52,7 +54,6 @@ def test_given_cells_beyond_32_bits(op: str, options: dict[str, Any]) -> None:
     assert_same(found, getattr(scav_kernels, op)(cost, **options).expand_as(found), MANY)
 
 
-@pytest.mark.slow
 def test_paths_beyond_32_bits() -> None:
     """DTW saves a byte for each of N + M steps of a pair: 2 GiB."""
     shape = Shape(b1=4096, b2=4096, n=2, m=127, d=1, ragged=False)

@@ -34,6 +34,7 @@ def peaks(metric: str, *sizes: tuple[int, int]) -> list[tuple[int, int]]:
     return [tuple(map(int, line.split())) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [*METRICS, *FROM_COST])
 def test_peak_memory(metric: str) -> None:
     for size, (forward, backward) in zip(SIZES, peaks(metric, *SIZES), strict=True):

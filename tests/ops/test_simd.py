@@ -9,6 +9,8 @@ import pytest
 
 import scav_kernels
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 BUILD = scav_kernels.build_info()
 OTHER_LEVELS = [level for level in BUILD["simd_levels"] if level != BUILD["simd_level"]]

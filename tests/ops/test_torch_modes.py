@@ -90,6 +90,7 @@ def compiled_answers(case: Case, paired: bool, **options: Any) -> None:
         assert_same_up_to_rounding(answer(compiled, given, paired), answer(loss, given, paired))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize("case", CASES, ids=str)

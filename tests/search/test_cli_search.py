@@ -257,6 +257,7 @@ def test_lists_of_queries_as_people_have_them(built, tmp_path, capsys):
     assert r"'caf\udce9' is not in" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_what_a_terminal_cannot_show_is_escaped(world, built, tmp_path, encoding):
     names = ["caf\u00e9", "\U0001f600", "\u65e5\u672c"]

@@ -17,6 +17,8 @@ from scav_model.data import FeatureSet
 from tests.encoders.checkpoints import beats_file
 from tests.search.test_cli_search import make_checkpoint, make_media
 
+pytestmark = pytest.mark.slow
+
 FUNCTIONS = dict(leaves(COMMANDS))
 # Commands that take minutes when nothing is wrong, and the functions that do their work.
 LONG = {

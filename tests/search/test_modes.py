@@ -154,6 +154,7 @@ def test_bounds_are_tried_once_and_given_up_where_they_leave_out_too_little(make
     assert all(one == found[0] for one in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["video", "audio"])
 @pytest.mark.parametrize(("metric", "options", "per_step"), METRICS)
 @pytest.mark.parametrize("even", [3, 64])

@@ -10,6 +10,8 @@ from scav_model.search import IndexWriter, SearchIndex, queries_by_id, search
 from tests.search.survival import answers
 from tests.search.worlds import clip
 
+pytestmark = pytest.mark.slow
+
 WRITER = """
 import sys
 import torch

@@ -26,6 +26,8 @@ from scav_model.search import (
 from tests.search.survival import answers, make_damageable
 from tests.search.worlds import clip, header
 
+pytestmark = pytest.mark.slow
+
 ODD = [None, True, -1, 0, 1.5, 10**12, 1 << 62, 10**40, float("nan"), float("inf"), "", "x", [], {}, [1], {"a": 1}]
 FIELDS = [
     "format checkpoint model_sha256 metric options per_step dim dtype sides features version next_shard shards",

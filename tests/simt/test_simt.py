@@ -14,6 +14,8 @@ import pytest
 
 from tests.simt.build import ROOT, build
 
+pytestmark = pytest.mark.slow
+
 # Of the shim's settings: the first gives every pair a thread, the second every pair a block, in several tiles.
 LANES = {"MULTIPROCESSORS": "0"}
 WAVEFRONT = {"MULTIPROCESSORS": "1000000", "SCRATCH_BYTES": "20000"}
@@ -72,7 +74,6 @@ REST = "test_padding and float32 or test_gradcheck"
 
 
 # Few processes, as each takes seconds to start.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "select"),
     [
@@ -86,13 +87,11 @@ def test_op_suite(library: Path, files: str, select: str) -> None:
     run_suite(files, f"{NOT_OURS} and ({select})", **WAVEFRONT)
 
 
-@pytest.mark.slow
 def test_op_suite_of_lanes(library: Path) -> None:
     select = f"{NOT_OURS} and not sinkhorn and not paired and ({PARITY} or {REST})"
     run_suite("test_parity test_near_steps test_padding test_gradients", select, **LANES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("files", ["test_from_cost", "test_blocked_ways test_errors test_extremes"])
 def test_op_suite_of_one_path(library: Path, files: str) -> None:
     run_suite(files, f"{NOT_OURS} and {NO_LENGTHS} and not float64 and not opcheck and not threads", **WAVEFRONT)
@@ -125,7 +124,6 @@ def test_the_order_of_threads_changes_nothing(library: Path, settings: dict[str,
     run("tests.simt.answers", **settings)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("module", ["fused", "slabs", "packed"])
 def test_against_the_reference(library: Path, module: str) -> None:
     run(f"tests.simt.{module}")

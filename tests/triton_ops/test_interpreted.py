@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent / "interpreted"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(path.name for path in HERE.glob("test_*.py")))
 def test_in_the_interpreter(file: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

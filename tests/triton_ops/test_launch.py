@@ -13,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from scav_kernels._triton import interpolated_euclidean as kernels
 from scav_kernels._triton import packing
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 

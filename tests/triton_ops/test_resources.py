@@ -7,6 +7,8 @@ import triton
 
 from .resources import ARCHITECTURES, OPERANDS, TABLE, compiled, launches, measure
 
+pytestmark = pytest.mark.slow
+
 RECORDED = json.loads(TABLE.read_text())
 TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 
