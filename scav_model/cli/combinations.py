@@ -26,7 +26,6 @@ def combinations(
         clips: Training clips to use, from the first on.
         seed: Seed of weights, order and excerpts.
         manifest: The demo's manifest.jsonl: tasks play decoded clips; null cuts excerpts from stored features.
-        resume: Keep what an earlier run with these settings left in the folder and go on from there.
         threads: CPU threads to train with; null takes as many as PyTorch does.
     """
     from scav_model.experiments.demo.combinations import run_combinations

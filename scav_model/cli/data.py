@@ -48,9 +48,7 @@ def extract(
         beats_frequency: BEATs' eight frequency patches of a step: mean averages them (62 steps in ten seconds), keep
             leaves them one after the other (496).
         frame_rate: Frames per second given to the visual encoder, so its steps per second.
-        device: Device of the encoders, as torch names it: cpu, cuda, cuda:1.
         precision: Precision of the encoders' products: auto is bfloat16 on a GPU that has it, float32 elsewhere.
-        dtype: Numbers on disk; bfloat16 and float16 take half the room of float32.
         workers: Processes that decode ahead of the encoders; 0 decodes in this one. With --ray, actors that decode and
             encode, with a CPU and the encoders of their own.
         batch_clips: Clips that are encoded together.
@@ -128,11 +126,7 @@ def _clips(source: Path) -> tuple[list["Clip"], int]:
 
 
 def features_info(store: Path) -> None:
-    """Prints what a feature store holds: encoders, hashes, rates, clips, splits, labels, sizes.
-
-    Args:
-        store: Folder of the feature store.
-    """
+    """Prints what a feature store holds: encoders, hashes, rates, clips, splits, labels, sizes."""
     from collections import Counter
 
     from scav_model.data.ids import ids_sha256
@@ -215,7 +209,6 @@ def features_import(
         split: Split of clips that come without one.
         video_key: Name of the video's array, (steps, features).
         audio_key: Name of the audio's array, (steps, features).
-        dtype: Numbers on disk; bfloat16 and float16 take half the room of float32.
         shard_megabytes: Size of a file of the store, in MiB.
         max_clip_megabytes: Size of a clip's two arrays in memory, in MiB, above which it is skipped and not read.
     """

@@ -26,7 +26,6 @@ def demo(
         seeds: Number of repetitions, each with clips and weights of its own; the table shows mean and deviation.
         quick: Fewer clips and epochs: shows in about two minutes that everything runs, not how well.
         seed: Seed of the first repetition; the others count up from it.
-        resume: Keep what an earlier, interrupted run left in the folder and go on from there.
         threads: CPU threads to train with and processes to render and decode with; null is one per core.
     """
     from scav_model.experiments.demo.run import run_demo
@@ -78,15 +77,8 @@ def evaluate(
     """Searches stored features with a trained model: R@1, R@5, R@10 in percent, median and mean rank.
 
     Args:
-        checkpoint: A run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
-        features: Gallery: a feature file (safetensors), a feature store, or one split of it, STORE:SPLIT; every clip is
-            a query and an item, in both directions.
         modes: Ways to search: mean (pooled cosine), sequence (the metric), hybrid (mean, then sequence for the best).
-        metric: Distance between sequences, a metric of scav_kernels.cdist; null takes the checkpoint's.
-        options: Keyword arguments of that metric; null takes the checkpoint's, or none where the metric is another.
         hybrid_k: Clips that hybrid takes from the pooled ranking; null takes the checkpoint's.
-        batch_size: Clips to encode at a time.
-        device: Device to run on, as torch names it: cpu, cuda, cuda:1.
         output: File to write the results to as well, as JSON, with the gallery's ids beside it as NAME.ids.txt; null
             writes none.
     """
@@ -147,9 +139,7 @@ def reproduce(
         hybrid_k: Clips that hybrid search takes from the pooled ranking, one search for each number.
         settings: Config file laid over every row's config, for example to try all this at a small size; the results
             say so.
-        device: Device to train and search on, as torch names it: cpu, cuda, cuda:1.
         seed: Seed of the weights, of the order of the clips and of dropout.
-        resume: Keep what an earlier, interrupted run left in the folder and go on from there.
     """
     from scav_model.experiments.reproduce import reproduce as run
 

@@ -17,6 +17,7 @@ from scav_model import config_files
 from scav_model.cli import numbers, places, tree
 from scav_model.cli.exits import FAILURE, INTERRUPTED, PROGRAM, interrupted
 from scav_model.cli.models import train
+from scav_model.cli.shared_help import SHARED
 from scav_model.cli.terminal import interruptible
 from scav_model.cli.tree import Commands, Group, leaves
 from scav_model.cli.words import arranged, command_of, options, positional, takes_texts
@@ -102,7 +103,8 @@ def add_options(command: Parser, function: Callable[..., None]) -> None:
     """An option per parameter but `config`; those that are off by default are flags: --quick, not --quick true."""
     parameters = inspect.signature(function).parameters
     flags = [name for name, parameter in parameters.items() if parameter.default is False]
-    help_of = {entry.arg_name: entry.description for entry in docstring_parser.parse(function.__doc__ or "").params}
+    documented = docstring_parser.parse(function.__doc__ or "").params
+    help_of = SHARED | {entry.arg_name: entry.description or "" for entry in documented}
     arguments = positional(function)
     for name in arguments:
         kind = parameters[name].annotation
@@ -111,6 +113,9 @@ def add_options(command: Parser, function: Callable[..., None]) -> None:
     command.add_function_arguments(function, as_group=False, skip={"config", *flags, *arguments})
     for name in flags:
         command.add_argument(f"--{name}", action="store_true", help=help_of[name])
+    for action in command._actions:
+        if action.help is None:
+            action.help = help_of.get(action.dest)
 
 
 def make_parser(words: tuple[str, ...]) -> Parser:

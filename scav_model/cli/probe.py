@@ -38,21 +38,14 @@ def temporal(
     """Shifts, rolls, crops, warps, reverses and permutes test clips in time: recall against the strength, by metric.
 
     Args:
-        checkpoint: A run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
-        features: Gallery: a feature file (safetensors), a feature store, or STORE:SPLIT; all clips search all.
         out: Folder for results.json (written after every cell), table.md and recall.png.
-        metrics: Distances to search by: pooled_cosine, or metrics of scav_kernels.cdist.
         options: Keyword arguments by metric, {soft_dtw: {gamma: 0.1}}; without any, a metric takes the checkpoint's.
         transformations: What is done to the clips' time; scav_model.experiments.probes.transforms defines each.
         strengths: How much of it, from 0 (nothing) to 1; 0 is always among them.
         side: Modality whose clips are transformed, all of them; the other stays as it is.
         where: Transform the features that the encoder reads, or the encoded steps.
         seed: Seed of what is random in a transformation, clip by clip.
-        clips: Clips to search among, the first of the file; null takes all. Time grows with the square.
-        batch_size: Clips to encode at a time.
-        device: Device to run on, as torch names it: cpu, cuda, cuda:1.
         resume: Keep the finished cells of an earlier run with the same settings; metrics, strengths may be added.
-        overwrite: Start anew although the folder holds results.
     """
     from scav_model.experiments.probes.experiment import Experiment
     from scav_model.experiments.probes.temporal import run_temporal
@@ -94,10 +87,7 @@ def ablation(
     """Recall by distance, sequence length, resolution and interpolation direction, of one model without training.
 
     Args:
-        checkpoint: A run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
-        features: Gallery: a feature file (safetensors), a feature store, or STORE:SPLIT; all clips search all.
         out: Folder for results.json (written after every cell), table.md and recall.png.
-        metrics: Distances to search by: pooled_cosine, or metrics of scav_kernels.cdist.
         options: Keyword arguments by metric, {soft_dtw: {gamma: 0.1}}; without any, a metric takes the checkpoint's.
         lengths: Shares of each clip to keep, from its start, on both sides; above 0, up to 1.
         factors: How many steps in a row become one; 2 halves the steps per second.
@@ -105,11 +95,7 @@ def ablation(
         where: Change the features that the encoder reads, the encoded steps, or each in turn.
         reduction: What steps become one by: their mean, or the first of them.
         coarsen: Modality whose resolution is lowered.
-        clips: Clips to search among, the first of the file; null takes all. Time grows with the square.
-        batch_size: Clips to encode at a time.
-        device: Device to run on, as torch names it: cpu, cuda, cuda:1.
         resume: Keep the finished cells of an earlier run with the same settings; metrics, lengths may be added.
-        overwrite: Start anew although the folder holds results.
     """
     from scav_model.experiments.probes.ablation import run_ablation
     from scav_model.experiments.probes.experiment import Experiment
@@ -154,11 +140,7 @@ def efficiency(
         candidates: Numbers of clips that hybrid takes from the pooled ranking, at least 10.
         queries: Clips to search with, drawn at random; null takes all.
         repeats: Times that each search is timed; the median counts.
-        seed: Seed of the draw.
         clips: Clips to search among, the first of the file; null takes all.
-        batch_size: Clips to encode at a time.
-        device: Device to run on, as torch names it: cpu, cuda, cuda:1.
-        overwrite: Start anew although the folder holds results.
     """
     from scav_model.experiments.probes.efficiency import run_efficiency
     from scav_model.experiments.probes.experiment import Experiment

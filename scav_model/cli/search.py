@@ -38,18 +38,10 @@ def index_build(
         checkpoint: A run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub;
             queries are encoded by it too.
         features: Clips to be found: a feature store, one split of it, STORE:SPLIT, or a feature file (safetensors).
-        manifest: Manifest (JSON Lines) that the features were extracted from, so that hits name their media files; null
-            takes the files that the feature store names.
-        metric: Distance between sequences, a metric of scav_kernels.cdist; null takes the checkpoint's.
-        options: Keyword arguments of that metric; null takes the checkpoint's, or none where the metric is another.
         sides: Encoded sides to hold; audio alone is searched by videos, video alone by audios, in half the room.
         dtype: Numbers of the encoded steps on disk; exact search is exact for what is stored.
         video_rate_hz: Video steps per second, for features that do not say it; null leaves times in steps.
         audio_rate_hz: Audio steps per second, likewise.
-        shard_megabytes: Encoded steps in a file of the index, in MiB; a few times as much is held in memory.
-        batch_size: Clips that are encoded together.
-        device: Device of the model, as torch names it: cpu, cuda, cuda:1.
-        skip_bad: Leave out clips whose features are NaN or infinite, and name them, instead of ending there.
     """
     from scav_model.checkpoint import load_model
     from scav_model.data import open_features
@@ -92,16 +84,9 @@ def index_add(
     """Adds clips to an index; those that it holds already are passed over.
 
     Args:
-        index: Folder of the index.
         features: Clips to be added, by the front ends that the index was made with: a feature store, STORE:SPLIT, or a
             feature file.
-        manifest: Manifest (JSON Lines) that the features were extracted from, so that hits name their media files; null
-            takes the files that the feature store names.
         checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
-        shard_megabytes: Encoded steps in a file of the index, in MiB; a few times as much is held in memory.
-        batch_size: Clips that are encoded together.
-        device: Device of the model, as torch names it: cpu, cuda, cuda:1.
-        skip_bad: Leave out clips whose features are NaN or infinite, and name them, instead of ending there.
     """
     from scav_model.data import open_features
     from scav_model.search import IndexWriter
@@ -148,7 +133,6 @@ def index_delete(index: Path, ids: Sequence[str], *, compact: bool = False) -> N
     """Takes clips out of an index; those that are left are found as before.
 
     Args:
-        index: Folder of the index.
         ids: Ids of the clips; if one of them is not there, none is deleted. With --compact it may be left out.
         compact: Write the index anew without the deleted clips, which gives their room back and joins small files; it
             needs room for both until then.
@@ -165,11 +149,7 @@ def index_delete(index: Path, ids: Sequence[str], *, compact: bool = False) -> N
 
 
 def index_info(index: Path) -> None:
-    """Prints what an index holds: model, metric, clips, sides, rates and sizes.
-
-    Args:
-        index: Folder of the index.
-    """
+    """Prints what an index holds: model, metric, clips, sides, rates and sizes."""
     from scav_model.search import SearchIndex
 
     opened = SearchIndex.open(index)
@@ -228,7 +208,6 @@ def index_tune(
         queries: Clips to ask with, drawn at random.
         side: Side of the queries; the other is searched.
         candidates: Values of search's --candidates to try, those from k to the size of the index.
-        seed: Seed of the draw.
     """
     from scav_model.cli.models import table
     from scav_model.search import SearchIndex
@@ -265,7 +244,6 @@ def search(
     """Finds the sounds that fit a video, or the videos that fit a sound.
 
     Args:
-        index: Folder of the index.
         query: Media files (mp4, wav and so on) or ids of clips of the index, of one kind.
         batch: File with such a query a line, instead; null takes those of the command line.
         features: Features whose clips are all queries, instead: a feature store, STORE:SPLIT, or a feature file.
@@ -282,7 +260,6 @@ def search(
         metric: The index's metric, to be refused where it has another; null takes the index's.
         visual: Front end of query videos, as scav extract takes it, where the index cannot tell; null asks the index.
         audio: Front end of query sounds, likewise.
-        device: Device to encode queries on, as torch names it: cpu, cuda, cuda:1.
         alignment: Add to JSON, for each hit, which second matches which and what that contributes.
         ray: Address of a Ray cluster whose workers search a part of the index each, to the same answer: local starts
             one on this machine for this search, auto or HOST:PORT joins one that runs; null searches in this process.
