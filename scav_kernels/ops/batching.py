@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.dtypes import accumulation_dtype
-from scav_kernels.ops.common import find_op
+from scav_kernels.ops.library import find_op
 
 # All-pairs entries of at most so many pairs share one paired call, which repeats each sequence for each of its pairs.
 # Larger entries take less time in a call of their own, because the pairs of a sequence share its loads.
@@ -187,4 +187,4 @@ def _as_tuple(result: Any) -> tuple[Tensor, ...]:
 def register_batching(*names: str) -> None:
     """Register the batching rules of ops."""
     for name in names:
-        torch.library.register_vmap(name, _Rule(name))
+        torch.library.register_vmap(f"scav::{name}", _Rule(name))
