@@ -18,9 +18,9 @@ MOST_COLUMNS = 2**24
 MOST_SEQUENCES = 2**23
 
 
-def launch(kernel: Any, programs: tuple[int, ...], *args: Any, **constants: Any) -> None:
-    """Every launch passes here, which tests make use of."""
-    kernel[programs](*args, **constants)
+def launch(kernel: Any, programs: tuple[int, ...], **arguments: Any) -> None:
+    """Launch a kernel. Tests replace this function, which every launch calls."""
+    kernel[programs](**arguments)
 
 
 class Side(NamedTuple):
@@ -45,7 +45,12 @@ def side(data: Tensor, lengths: Tensor | None) -> Side:
         launch(
             rows_kernels.find_poison,
             (triton.cdiv(rows, at_once),),
-            *(poison, data, inside, rows, steps, features),
+            found=poison,
+            data=data,
+            lengths=inside,
+            rows=rows,
+            steps=steps,
+            features=features,
             ROWS=at_once,
             BLOCK=min(64, triton.next_power_of_2(features)),
             num_warps=4,
@@ -179,6 +184,8 @@ class Packed:
         self.sources, self.source_steps, _ = given.source.data.shape
         self.dtype, self.sum_dtype = target.data.dtype, target.poison.dtype
         self.precision = float32_precision() if self.dtype == torch.float32 else "ieee"
+        # float16 weights would overflow, or vanish.
+        self.gradient_precision = "tf32" if self.dtype == torch.float16 else self.precision
         self.tensor_cores = self.dtype in (torch.bfloat16, torch.float16) or self.precision == "tf32"
         size = self.dtype.itemsize
         self.tile = tile_for(self.sources, self.batch // most_groups(target), self.features, size, self.tensor_cores)
@@ -217,8 +224,21 @@ class Packed:
         launch(
             rows_kernels.pack_rows,
             (slots * (height // at_once),),
-            *(rows, norms, of.data, of.lengths, of.poison, order, self.groups.length, *chunk),
-            *(height, of.data.shape[1], self.features, self.width),
+            rows=rows,
+            norms=norms,
+            data=of.data,
+            lengths=of.lengths,
+            poison=of.poison,
+            order=order,
+            group_length=self.groups.length,
+            first_step=chunk.first_step,
+            steps_here=chunk.steps,
+            first=chunk.first,
+            count=chunk.sources,
+            height=height,
+            steps=of.data.shape[1],
+            features=self.features,
+            width=self.width,
             OWN=own,
             TF32=self.precision == "tf32",
             ROWS=at_once,

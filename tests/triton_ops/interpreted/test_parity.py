@@ -137,9 +137,9 @@ def products_and_kernels(given: Sequences, monkeypatch: pytest.MonkeyPatch) -> t
         counts[0] += 1
         return product(*args)
 
-    def counted_launch(kernel: Any, programs: tuple[int, ...], *args: Any, **constants: Any) -> None:
-        counts[1] += constants.get("CAREFUL") is False
-        launch(kernel, programs, *args, **constants)
+    def counted_launch(kernel: Any, programs: tuple[int, ...], **arguments: Any) -> None:
+        counts[1] += arguments.get("CAREFUL") is False
+        launch(kernel, programs, **arguments)
 
     monkeypatch.setattr(squared_sums, "product", counted_product)
     monkeypatch.setattr(packing, "launch", counted_launch)
