@@ -23,7 +23,7 @@ A length out of [1, N] cannot raise without waiting for the device: it makes the
 float16 weights would overflow, or vanish: its gradients are products in tf32, which has float16's digits and float32's
 range.
 
-Not tried, because not measured: TMA, warp specialisation, persistent grids.
+Not tried, because not measured: TMA, warp specialization, persistent grids.
 """
 
 import torch
@@ -47,10 +47,10 @@ def forward(
     resample: str,
     paired: bool,
 ) -> Tensor:
-    """(B1, N, D), (B2, M, D) -> (B1, B2) or, `paired`, (B,)."""
+    """Return distances, (B1, N, D), (B2, M, D) -> (B1, B2) or, `paired`, (B,)."""
     shape = (len(x),) if paired else (len(x), len(y))
     out = x.new_empty(shape, dtype=accumulation_dtype(x))
-    if not paired and max(shape) > packing.MOST_SEQUENCES:
+    if not paired and max(shape) > packing.MAX_SEQUENCES:
         for rows, x_part, x_some in packing.parts(x, x_lengths):
             for columns, y_part, y_some in packing.parts(y, y_lengths):
                 out[rows, columns] = forward(x_part, y_part, x_some, y_some, squared, resample, paired)
@@ -100,14 +100,14 @@ def backward(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients like x and like y, empty where not needed."""
-    if not paired and max(grad.shape) > packing.MOST_SEQUENCES:
+    """Return gradients like x and like y, empty where not needed."""
+    if not paired and max(grad.shape) > packing.MAX_SEQUENCES:
         return backward_in_parts(grad, x, y, x_lengths, y_lengths, squared, resample, need_x, need_y)
     of_x, of_y = side(x, x_lengths), side(y, y_lengths)
-    dx = of_x.poison.new_zeros(x.shape) if need_x else None
-    dy = of_y.poison.new_zeros(y.shape) if need_y else None
+    dx = of_x.nonfinite.new_zeros(x.shape) if need_x else None
+    dy = of_y.nonfinite.new_zeros(y.shape) if need_y else None
     if grad.numel():
-        grad = grad.detach().to(of_x.poison.dtype)
+        grad = grad.detach().to(of_x.nonfinite.dtype)
         run = pairs_backward if paired else all_pairs_backward
         for given in passes(of_x, of_y, squared, resample, grad.stride()):
             run(given, grad, *((dx, dy) if given.source is of_x else (dy, dx)))
@@ -145,15 +145,15 @@ def backward_in_parts(
 def finish_gradient(
     of: Tensor | None, side: Side, other: Side, grad: Tensor, paired: bool, strides: tuple[int, ...]
 ) -> None:
-    """Set the gradient to NaN at the valid steps of sequences that have a poisoned pair with a gradient."""
+    """Set the gradient to NaN at the valid steps of sequences of which a pair with inf or NaN has a gradient."""
     if of is None:
         return
     if paired:
-        spoilt = (grad != 0) & ((side.poison + other.poison) != 0)
+        nonfinite_gradients = (grad != 0) & ((side.nonfinite + other.nonfinite) != 0)
     else:
-        spoilt = launches.find_spoilt(side, other, grad, strides) != 0
+        nonfinite_gradients = launches.find_nonfinite_gradients(side, other, grad, strides) != 0
     valid = torch.arange(of.shape[1], device=of.device) < side.lengths[:, None]
-    of.masked_fill_((valid & spoilt[:, None])[..., None], torch.nan)
+    of.masked_fill_((valid & nonfinite_gradients[:, None])[..., None], torch.nan)
 
 
 def all_pairs_backward(given: Pass, grad: Tensor, d_source: Tensor | None, d_target: Tensor | None) -> None:
@@ -163,7 +163,7 @@ def all_pairs_backward(given: Pass, grad: Tensor, d_source: Tensor | None, d_tar
     dtype = torch.float32 if packed.dtype == torch.float16 else packed.dtype
     # Bytes of a source's step: weights, their sums, and the gradients of resampled rows.
     sums = triton.cdiv(packed.breadth, tile.targets) + triton.cdiv(packed.breadth, tile.sources)
-    cell = packed.breadth * dtype.itemsize + (sums + groups.most * packed.width) * packed.sum_dtype.itemsize
+    cell = packed.breadth * dtype.itemsize + (sums + groups.max_count * packed.width) * packed.sum_dtype.itemsize
     shares = launches.pack_shares(packed, grad)
     for chunk in packed.chunks(cell):
         add_gradients(packed, chunk, shares, dtype, d_source, d_target)
@@ -180,7 +180,7 @@ def add_gradients(
     near_tiles = shares.new_empty((chunk.steps, tiles_i, tiles_j), dtype=torch.int8)
     launches.find_weights(packed, chunk, shares, weights, row_sums, column_sums, near_tiles)
     if d_source is not None:
-        slots = chunk.steps * packed.groups.most
+        slots = chunk.steps * packed.groups.max_count
         d_rows = shares.new_empty((slots, packed.height, packed.width))
         launches.add_products(packed, chunk, weights, row_sums, d_rows, slots=slots, of_targets=False)
         launches.add_near(packed, chunk, shares, weights, near_tiles, d_rows, slots=slots, of_targets=False)

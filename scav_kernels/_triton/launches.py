@@ -59,7 +59,7 @@ def add_distances(
 
 
 def finish_distances(packed: Packed, out: Tensor, sums: Tensor, splits: int) -> None:
-    """Write means of the sums, which may be `out` itself, or what a poisoned pair becomes."""
+    """Write means of the sums, which may be `out` itself, or inf or NaN of pairs that have it."""
     given = packed.given
     packing.launch(
         kernels.finish_distances,
@@ -238,7 +238,7 @@ def spread_rows(packed: Packed, chunk: Chunk, resampled_grad: Tensor, grad: Tens
         resampled_grad=resampled_grad,
         lengths=packed.given.source.lengths,
         group_length=groups.length,
-        groups=groups.most,
+        groups=groups.max_count,
         **_place(chunk),
         height=packed.height,
         steps=packed.source_steps,
@@ -250,27 +250,27 @@ def spread_rows(packed: Packed, chunk: Chunk, resampled_grad: Tensor, grad: Tens
     )
 
 
-def find_spoilt(side: Side, other: Side, grad: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """Return (B,) int8: whether a poisoned pair of a sequence has a gradient, by `grad`'s strides (own, other)."""
-    spoilt = torch.empty_like(side.lengths, dtype=torch.int8)
+def find_nonfinite_gradients(side: Side, other: Side, grad: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """Return (B,) int8: whether a pair with inf or NaN has a gradient; `strides` are by own and by other side."""
+    nonfinite_gradients = torch.empty_like(side.lengths, dtype=torch.int8)
     stride, other_stride = strides
     rows = 16
     packing.launch(
-        rows_kernels.find_spoilt,
-        (triton.cdiv(len(spoilt), rows),),
-        spoilt=spoilt,
-        poison=side.poison,
-        other_poison=other.poison,
+        rows_kernels.find_nonfinite_gradients,
+        (triton.cdiv(len(nonfinite_gradients), rows),),
+        nonfinite_gradients=nonfinite_gradients,
+        nonfinite=side.nonfinite,
+        other_nonfinite=other.nonfinite,
         grad=grad,
         stride=stride,
         other_stride=other_stride,
         others=len(other.data),
-        batch=len(spoilt),
+        batch=len(nonfinite_gradients),
         ROWS=rows,
         BLOCK=128,
         num_warps=4,
     )
-    return spoilt
+    return nonfinite_gradients
 
 
 def find_distances_of_pairs(given: Pass, out: Tensor) -> None:
@@ -306,7 +306,7 @@ def add_gradients_of_pairs(given: Pass, grad: Tensor, out: Tensor, *, of_targets
 
 
 def _products(packed: Packed) -> dict[str, Any]:
-    """The operands of the products."""
+    """Return the operands of the products."""
     return {
         "rows": packed.rows,
         "row_norms": packed.row_norms,
@@ -316,28 +316,28 @@ def _products(packed: Packed) -> dict[str, Any]:
 
 
 def _place(chunk: Chunk) -> dict[str, int]:
-    """The chunk's place among the steps and the sources."""
+    """Return the chunk's place among the steps and the sources."""
     return {"first_step": chunk.first_step, "steps_here": chunk.steps, "first": chunk.first}
 
 
 def _sequences(given: Pass) -> dict[str, Tensor]:
-    """The sequences as given, before packing."""
+    """Return the sequences as given, before packing."""
     return {"source": given.source.data, "source_lengths": given.source.lengths, "target": given.target.data}
 
 
 def _sides(given: Pass) -> dict[str, Tensor]:
-    """Lengths and poison of both sides."""
+    """Return the lengths of both sides, and which sequences have inf or NaN."""
     source, target = given.source, given.target
     return {
         "source_lengths": source.lengths,
         "target_lengths": target.lengths,
-        "source_poison": source.poison,
-        "target_poison": target.poison,
+        "source_nonfinite": source.nonfinite,
+        "target_nonfinite": target.nonfinite,
     }
 
 
 def _pairs(given: Pass) -> dict[str, Any]:
-    """Both sides of pairs, of which x is resampled, and the features that a program reads at a time."""
+    """Return both sides of pairs, of which x is resampled, and the features that a program reads at a time."""
     source, target = given.source, given.target
     features = target.data.shape[2]
     return {
@@ -345,7 +345,7 @@ def _pairs(given: Pass) -> dict[str, Any]:
         "y": target.data,
         "x_lengths": source.lengths,
         "y_lengths": target.lengths,
-        "poison": source.poison + target.poison,
+        "nonfinite": source.nonfinite + target.nonfinite,
         "x_steps": source.data.shape[1],
         "y_steps": target.data.shape[1],
         "features": features,

@@ -19,7 +19,7 @@ BLOCK = 32 * 2**20
 
 
 def applies(given: packing.Pass) -> bool:
-    """One length of targets is known to be the only one without asking the device."""
+    """Return whether all targets are known, without asking the device, to have one length."""
     return given.squared and given.target.full and given.takes == "all"
 
 
@@ -27,14 +27,14 @@ def add_distances(packed: Packed, out: Tensor) -> None:
     """Add the sums over t of all pairs to `out`, by the pass's strides."""
     given = packed.given
     results = out.as_strided((packed.sources, packed.batch), (given.stride_i, given.stride_j))
-    # The rows side by side, once more.
+    # The products need a copy of the rows, side by side.
     for chunk in packed.chunks(packed.width * packed.dtype.itemsize):
         near_tiles = add_products(packed, chunk, results)
         launches.add_distances(packed, chunk, out, near_tiles, splits=1, stride_split=0, careful=True)
 
 
 def add_products(packed: Packed, chunk: Chunk, results: Tensor) -> Tensor:
-    """Adds a chunk's sums to `results` (sources, targets), but in tiles with near pairs, of which it returns marks."""
+    """Add a chunk's sums to `results` (sources, targets), but in tiles with near pairs; return a mark of each tile."""
     tile, (tiles_i, tiles_j) = packed.tile, packed.tiles()
     columns = flat(packed.columns).T  # (steps · width, breadth)
     column_norms = packed.column_norms.sum(0)
