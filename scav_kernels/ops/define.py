@@ -12,10 +12,10 @@ from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.fakes import Arguments, register_fakes
 from scav_kernels.ops.library import LIBRARY, find_op
 
-# What every schema begins with: sequences, or the costs of their steps.
+# Every schema begins with sequences, or with the costs of their steps.
 SEQUENCES = "Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths"
 COSTS = "Tensor cost, Tensor? x_lengths, Tensor? y_lengths"
-# What a gradient's schema on sequences ends with, and what it returns.
+# The schema of a gradient of sequences ends with NEEDS and returns GRADIENTS.
 NEEDS = "bool need_x, bool need_y"
 GRADIENTS = "(Tensor dx, Tensor dy)"
 
@@ -32,7 +32,7 @@ def define_op(
 
     Args:
         name: of the op, e.g. "dtw".
-        schema: of the op, which returns distances, and after them what its gradient needs.
+        schema: of the op, which returns distances, and after them the results that its gradient needs.
         backward: the schema of its gradient.
         saved_results: the fakes of the results after the distances, from the fake of the distances and the arguments.
     """

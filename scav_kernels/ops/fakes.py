@@ -33,12 +33,12 @@ def register_fakes(name: str, saved_results: Callable[[Tensor, Arguments], tuple
 
 
 def steps_of_x(arguments: Arguments) -> Steps:
-    """Return N."""
+    """Return N, the steps of x."""
     return arguments["x"].shape[1] if "x" in arguments else arguments["cost"].shape[2]
 
 
 def steps_of_y(arguments: Arguments) -> Steps:
-    """Return M."""
+    """Return M, the steps of y."""
     return arguments["y"].shape[1] if "y" in arguments else arguments["cost"].shape[3]
 
 
