@@ -10,15 +10,10 @@ from scav_kernels._C import build_info
 from scav_kernels._version import __version__
 from scav_kernels.distance import cdist, pairwise_distance
 from scav_kernels.ops.convergence import Convergence
-from scav_kernels.ops.dtw import dtw, dtw_path
-from scav_kernels.ops.dtw_from_cost import dtw_from_cost
+from scav_kernels.ops.dtw import dtw, dtw_from_cost, dtw_path
 from scav_kernels.ops.interpolated_euclidean import interpolated_euclidean
-from scav_kernels.ops.sinkhorn import sinkhorn, sinkhorn_plan
-from scav_kernels.ops.sinkhorn_divergence import sinkhorn_divergence
-from scav_kernels.ops.sinkhorn_from_cost import sinkhorn_from_cost
-from scav_kernels.ops.soft_dtw import soft_dtw, soft_dtw_alignment
-from scav_kernels.ops.soft_dtw_divergence import soft_dtw_divergence
-from scav_kernels.ops.soft_dtw_from_cost import soft_dtw_from_cost
+from scav_kernels.ops.sinkhorn import sinkhorn, sinkhorn_divergence, sinkhorn_from_cost, sinkhorn_plan
+from scav_kernels.ops.soft_dtw import soft_dtw, soft_dtw_alignment, soft_dtw_divergence, soft_dtw_from_cost
 from scav_kernels.search.topk import topk
 from scav_kernels.search.index import Reader, SearchIndex, Summaries, summarise
 from scav_kernels.search.report import SearchReport

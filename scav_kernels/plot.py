@@ -14,7 +14,7 @@ from torch import Tensor
 from scav_kernels.ops import dtw as _dtw
 from scav_kernels.ops import sinkhorn as _sinkhorn
 from scav_kernels.ops import soft_dtw as _soft_dtw
-from scav_kernels.ops.common import ground_cost
+from scav_kernels.ops.costs import ground_cost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,16 +23,15 @@ A length out of [1, N] cannot raise without waiting for the device: it makes the
 float16 weights would overflow, or vanish: its gradients are products in tf32, which has float16's digits and float32's
 range.
 
-Not tried, because not measured: TMA, warp specialisation, persistent grids.
+Not tried, because not measured: TMA, warp specialization, persistent grids.
 """
 
 import torch
 import triton
 from torch import Tensor
 
-from scav_kernels._triton import interpolated_euclidean_kernels as kernels
-from scav_kernels._triton import packing, paired_kernels, rows_kernels, squared_sums
-from scav_kernels._triton.packing import Chunk, Packed, Pass, Side, passes, side, whole
+from scav_kernels._triton import launches, packing, squared_sums
+from scav_kernels._triton.packing import Chunk, Packed, Pass, Side, passes, side
 from scav_kernels.dtypes import accumulation_dtype
 
 # Programs that keep a large GPU busy: two to each of its multiprocessors.
@@ -48,43 +47,31 @@ def forward(
     resample: str,
     paired: bool,
 ) -> Tensor:
-    """(B1, N, D), (B2, M, D) -> (B1, B2) or, `paired`, (B,)."""
+    """Return distances, (B1, N, D), (B2, M, D) -> (B1, B2) or, `paired`, (B,)."""
     shape = (len(x),) if paired else (len(x), len(y))
     out = x.new_empty(shape, dtype=accumulation_dtype(x))
-    if not paired and max(shape) > packing.MOST_SEQUENCES:
+    if not paired and max(shape) > packing.MAX_SEQUENCES:
         for rows, x_part, x_some in packing.parts(x, x_lengths):
             for columns, y_part, y_some in packing.parts(y, y_lengths):
                 out[rows, columns] = forward(x_part, y_part, x_some, y_some, squared, resample, paired)
     elif out.numel():
         for given in passes(side(x, x_lengths), side(y, y_lengths), squared, resample, out.stride()):
-            (pairs_forward if paired else all_pairs_forward)(given, out)
+            (launches.find_distances_of_pairs if paired else all_pairs_forward)(given, out)
     return out
 
 
 def all_pairs_forward(given: Pass, out: Tensor) -> None:
     packed = Packed(given)
     if squared_sums.applies(given):
-        squared_sums.add_distances(given, packed, out)
+        squared_sums.add_distances(packed, out)
         sums, splits = out, 1
     else:
-        sums, splits = add_distances(given, packed, out)
-    source, target = given.source, given.target
-    block = 32
-    packing.launch(
-        kernels.finish_distances,
-        (triton.cdiv(packed.sources, block) * triton.cdiv(packed.batch, block),),
-        *(out, sums, source.lengths, target.lengths, source.poison, target.poison, packed.sources, packed.batch),
-        *(splits, given.stride_i, given.stride_j, out.numel()),
-        TAKES=given.takes,
-        BM=block,
-        BN=block,
-        num_warps=4,
-    )
+        sums, splits = add_distances(packed, out)
+    launches.finish_distances(packed, out, sums, splits)
 
 
-def add_distances(given: Pass, packed: Packed, out: Tensor) -> tuple[Tensor, int]:
-    """Sums over t, in as many parts as it returns: `out` itself where that is one."""
-    tile, groups, source, target = packed.tile, packed.groups, given.source, given.target
+def add_distances(packed: Packed, out: Tensor) -> tuple[Tensor, int]:
+    """Return sums over t, and in how many splits: in one they are `out` itself."""
     sums, stride_split, splits = out, 0, 0
     for chunk in packed.chunks(0):
         tiles_i, tiles_j = packed.tiles()
@@ -95,26 +82,8 @@ def add_distances(given: Pass, packed: Packed, out: Tensor) -> tuple[Tensor, int
                 sums, stride_split = out.new_empty((splits, *out.shape)), out.numel()
         near_tiles = out.new_empty((splits, tiles_i, tiles_j), dtype=torch.int8)
         for careful in (False, True):
-            # What looks for near cells needs registers, too.
-            parts = max(1, tile.targets // 32) if careful else 1
-            packing.launch(
-                kernels.add_distances,
-                (tiles_i * tiles_j * parts, splits),
-                *(sums, near_tiles, packed.rows, packed.row_norms, packed.columns, packed.column_norms),
-                *(source.data, source.lengths, target.data, groups.order, groups.length, groups.tile_group),
-                *(*chunk, packed.height, packed.breadth, packed.batch, packed.source_steps, packed.steps),
-                *(packed.features, packed.width, given.stride_i, given.stride_j, stride_split),
-                TAKES=given.takes,
-                SQUARED=given.squared,
-                SORTED=not target.full,
-                CAREFUL=careful,
-                PRECISION=packed.precision,
-                BM=tile.sources,
-                BN=tile.targets // parts,
-                BK=tile.depth,
-                PARTS=parts,
-                num_warps=tile.warps,
-                num_stages=tile.stages,
+            launches.add_distances(
+                packed, chunk, sums, near_tiles, splits=splits, stride_split=stride_split, careful=careful
             )
     return sums, splits
 
@@ -131,14 +100,14 @@ def backward(
     need_x: bool,
     need_y: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients like x and like y, empty where not needed."""
-    if not paired and max(grad.shape) > packing.MOST_SEQUENCES:
+    """Return gradients like x and like y, empty where not needed."""
+    if not paired and max(grad.shape) > packing.MAX_SEQUENCES:
         return backward_in_parts(grad, x, y, x_lengths, y_lengths, squared, resample, need_x, need_y)
     of_x, of_y = side(x, x_lengths), side(y, y_lengths)
-    dx = of_x.poison.new_zeros(x.shape) if need_x else None
-    dy = of_y.poison.new_zeros(y.shape) if need_y else None
+    dx = of_x.nonfinite.new_zeros(x.shape) if need_x else None
+    dy = of_y.nonfinite.new_zeros(y.shape) if need_y else None
     if grad.numel():
-        grad = grad.detach().to(of_x.poison.dtype)
+        grad = grad.detach().to(of_x.nonfinite.dtype)
         run = pairs_backward if paired else all_pairs_backward
         for given in passes(of_x, of_y, squared, resample, grad.stride()):
             run(given, grad, *((dx, dy) if given.source is of_x else (dy, dx)))
@@ -176,36 +145,26 @@ def backward_in_parts(
 def finish_gradient(
     of: Tensor | None, side: Side, other: Side, grad: Tensor, paired: bool, strides: tuple[int, ...]
 ) -> None:
-    """NaN for the valid steps of sequences of which a poisoned pair has a gradient."""
+    """Set the gradient to NaN at the valid steps of sequences of which a pair with inf or NaN has a gradient."""
     if of is None:
         return
     if paired:
-        spoilt = (grad != 0) & ((side.poison + other.poison) != 0)
+        nonfinite_gradients = (grad != 0) & ((side.nonfinite + other.nonfinite) != 0)
     else:
-        found = torch.empty_like(side.lengths, dtype=torch.int8)
-        rows = 16
-        packing.launch(
-            rows_kernels.find_spoilt,
-            (triton.cdiv(len(found), rows),),
-            *(found, side.poison, other.poison, grad, *strides, len(other.data), len(found)),
-            ROWS=rows,
-            BLOCK=128,
-            num_warps=4,
-        )
-        spoilt = found != 0
+        nonfinite_gradients = launches.find_nonfinite_gradients(side, other, grad, strides) != 0
     valid = torch.arange(of.shape[1], device=of.device) < side.lengths[:, None]
-    of.masked_fill_((valid & spoilt[:, None])[..., None], torch.nan)
+    of.masked_fill_((valid & nonfinite_gradients[:, None])[..., None], torch.nan)
 
 
 def all_pairs_backward(given: Pass, grad: Tensor, d_source: Tensor | None, d_target: Tensor | None) -> None:
-    """Adds to the gradients, which are None where not needed."""
+    """Add to the gradients, which are None where not needed."""
     packed = Packed(given)
     tile, groups = packed.tile, packed.groups
     dtype = torch.float32 if packed.dtype == torch.float16 else packed.dtype
     # Bytes of a source's step: weights, their sums, and the gradients of resampled rows.
     sums = triton.cdiv(packed.breadth, tile.targets) + triton.cdiv(packed.breadth, tile.sources)
-    cell = packed.breadth * dtype.itemsize + (sums + groups.most * packed.width) * packed.sum_dtype.itemsize
-    shares = pack_shares(packed, grad)
+    cell = packed.breadth * dtype.itemsize + (sums + groups.max_count * packed.width) * packed.sum_dtype.itemsize
+    shares = launches.pack_shares(packed, grad)
     for chunk in packed.chunks(cell):
         add_gradients(packed, chunk, shares, dtype, d_source, d_target)
 
@@ -213,139 +172,28 @@ def all_pairs_backward(given: Pass, grad: Tensor, d_source: Tensor | None, d_tar
 def add_gradients(
     packed: Packed, chunk: Chunk, shares: Tensor, dtype: torch.dtype, d_source: Tensor | None, d_target: Tensor | None
 ) -> None:
-    """A chunk's, by weights of a `dtype`."""
-    given, tile, groups, source, target = (
-        packed.given,
-        packed.tile,
-        packed.groups,
-        packed.given.source,
-        packed.given.target,
-    )
-    precision = "tf32" if packed.dtype == torch.float16 else packed.precision
+    """Add a chunk's gradients, from weights of a `dtype`."""
     tiles_i, tiles_j = packed.tiles()
     weights = shares.new_empty((chunk.steps, packed.height, packed.breadth), dtype=dtype)
     row_sums = shares.new_empty((chunk.steps, packed.height, tiles_j))
     column_sums = shares.new_empty((chunk.steps, packed.breadth, tiles_i))
     near_tiles = shares.new_empty((chunk.steps, tiles_i, tiles_j), dtype=torch.int8)
-    packing.launch(
-        kernels.find_weights,
-        (chunk.steps * tiles_i * tiles_j,),
-        *(weights, row_sums, column_sums, near_tiles, shares),
-        *(packed.rows, packed.row_norms, packed.columns, packed.column_norms),
-        *(groups.length, groups.tile_group, chunk.first_step, chunk.steps, chunk.first),
-        *(packed.height, packed.breadth, packed.width),
-        SQUARED=given.squared,
-        PRECISION=packed.precision,
-        TF32=precision == "tf32",
-        BM=tile.sources,
-        BN=tile.targets,
-        BK=tile.depth,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    for d_side, of_targets in ((d_source, False), (d_target, True)):
-        if d_side is None:
-            continue
-        slots = chunk.steps * (1 if of_targets else groups.most)
-        out = d_side if of_targets else shares.new_empty((slots, packed.height, packed.width))
-        own, other = (tile.targets, tile.sources) if of_targets else (tile.sources, tile.targets)
-        programs = slots * (tiles_j if of_targets else tiles_i)
-        tables = groups.order, groups.length, groups.first_tile, groups.tile_group
-        shape = packed.steps, packed.features, packed.width
-        across = min(128 if dtype.itemsize == 2 else 64, triton.next_power_of_2(packed.width))
-        packing.launch(
-            kernels.add_products,
-            (programs * triton.cdiv(packed.width, across),),
-            *(out, weights, column_sums if of_targets else row_sums, packed.rows, packed.columns, *tables),
-            *(chunk.first_step, chunk.steps, packed.height, packed.breadth, *shape),
-            OF_TARGETS=of_targets,
-            PRECISION=precision,
-            BM=tile.sources,
-            BN=tile.targets,
-            BK=min(other, 128 // dtype.itemsize if packed.tensor_cores else 16),
-            BD=across,
-            num_warps=8 if own * across >= 128 * 64 else 4,
-            num_stages=tile.stages,
-        )
-        at_once = min(16, own)
-        packing.launch(
-            kernels.add_near,
-            (programs * (own // at_once),),
-            *(out, weights, near_tiles, shares, source.data, source.lengths, target.data, *tables, *chunk),
-            *(packed.height, packed.breadth, packed.source_steps, *shape),
-            OF_TARGETS=of_targets,
-            SQUARED=given.squared,
-            BM=tile.sources,
-            BN=tile.targets,
-            BA=at_once,
-            BLOCK=16,
-            num_warps=4,
-        )
-        if not of_targets:
-            at_once = 8
-            packing.launch(
-                rows_kernels.spread_rows,
-                (chunk.sources * triton.cdiv(packed.source_steps, at_once),),
-                *(d_side, out, source.lengths, groups.length, groups.most),
-                *(chunk.first_step, chunk.steps, chunk.first, packed.height, packed.source_steps),
-                *(packed.features, packed.width),
-                ROWS=at_once,
-                BLOCK=min(64, triton.next_power_of_2(packed.features)),
-                num_warps=4,
-            )
-
-
-def pack_shares(packed: Packed, grad: Tensor) -> Tensor:
-    """(sources, breadth) in whole tiles: see the kernel."""
-    given, block = packed.given, 32
-    padded = whole(packed.sources, packed.tile.sources)
-    shares = grad.new_empty((padded, packed.breadth))
-    packing.launch(
-        kernels.pack_shares,
-        (triton.cdiv(padded, block) * triton.cdiv(packed.breadth, block),),
-        *(shares, grad, given.source.lengths, given.target.lengths, given.source.poison, given.target.poison),
-        *(packed.groups.order, packed.sources, padded, packed.breadth, given.stride_i, given.stride_j),
-        TAKES=given.takes,
-        SQUARED=given.squared,
-        BM=block,
-        BN=block,
-        num_warps=4,
-    )
-    return shares
-
-
-def pairs_forward(given: Pass, out: Tensor) -> None:
-    source, target = given.source, given.target
-    features = target.data.shape[2]
-    packing.launch(
-        paired_kernels.find_distances,
-        (len(out),),
-        *(out, source.data, target.data, source.lengths, target.lengths, source.poison + target.poison),
-        *(source.data.shape[1], target.data.shape[1], features),
-        TAKES=given.takes,
-        SQUARED=given.squared,
-        ROWS=16,
-        BLOCK=min(128, triton.next_power_of_2(features)),
-        num_warps=4,
-    )
+    launches.find_weights(packed, chunk, shares, weights, row_sums, column_sums, near_tiles)
+    if d_source is not None:
+        slots = chunk.steps * packed.groups.max_count
+        d_rows = shares.new_empty((slots, packed.height, packed.width))
+        launches.add_products(packed, chunk, weights, row_sums, d_rows, slots=slots, of_targets=False)
+        launches.add_near(packed, chunk, shares, weights, near_tiles, d_rows, slots=slots, of_targets=False)
+        launches.spread_rows(packed, chunk, d_rows, d_source)
+        del d_rows
+    if d_target is not None:
+        slots = chunk.steps
+        launches.add_products(packed, chunk, weights, column_sums, d_target, slots=slots, of_targets=True)
+        launches.add_near(packed, chunk, shares, weights, near_tiles, d_target, slots=slots, of_targets=True)
 
 
 def pairs_backward(given: Pass, grad: Tensor, d_source: Tensor | None, d_target: Tensor | None) -> None:
-    """Adds to the gradients, which are None where not needed."""
-    source, target = given.source, given.target
-    features, at_once = target.data.shape[2], 16
+    """Add to the gradients, which are None where not needed."""
     for out, of_targets in ((d_source, False), (d_target, True)):
-        if out is None:
-            continue
-        packing.launch(
-            paired_kernels.add_gradients,
-            (len(out) * triton.cdiv(out.shape[1], at_once),),
-            *(out, grad, source.data, target.data, source.lengths, target.lengths, source.poison + target.poison),
-            *(source.data.shape[1], target.data.shape[1], features, given.stride_i),
-            OF_TARGETS=of_targets,
-            TAKES=given.takes,
-            SQUARED=given.squared,
-            ROWS=at_once,
-            BLOCK=min(128, triton.next_power_of_2(features)),
-            num_warps=4,
-        )
+        if out is not None:
+            launches.add_gradients_of_pairs(given, grad, out, of_targets=of_targets)

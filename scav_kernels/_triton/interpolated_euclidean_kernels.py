@@ -186,8 +186,8 @@ def finish_distances(
     sums,
     source_lengths,
     target_lengths,
-    source_poison,
-    target_poison,
+    source_nonfinite,
+    target_nonfinite,
     B1,
     B2,
     splits,
@@ -198,7 +198,7 @@ def finish_distances(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Means of the splits' `sums`, which may be `out` itself, and poison."""
+    """Means of the splits' `sums`, which may be `out` itself; inf or NaN of pairs of such a sequence."""
     tiles_j = tl.cdiv(B2, BN)
     i = (tl.program_id(0) // tiles_j * BM + tl.arange(0, BM)).to(tl.int64)
     j = (tl.program_id(0) % tiles_j * BN + tl.arange(0, BN)).to(tl.int64)
@@ -210,10 +210,10 @@ def finish_distances(
     total = tl.zeros((BM, BN), out.dtype.element_ty)
     for split in range(splits):
         total += tl.load(sums + split * stride_split + at, mask=inside, other=0)
-    poison = tl.load(source_poison + i, mask=i < B1, other=0)[:, None]
-    poison += tl.load(target_poison + j, mask=j < B2, other=0)[None, :]
+    nonfinite = tl.load(source_nonfinite + i, mask=i < B1, other=0)[:, None]
+    nonfinite += tl.load(target_nonfinite + j, mask=j < B2, other=0)[None, :]
     mean = total / m[None, :].to(out.dtype.element_ty)
-    tl.store(out + at, tl.where(poison == 0, mean, poison), mask=inside)
+    tl.store(out + at, tl.where(nonfinite == 0, mean, nonfinite), mask=inside)
 
 
 @triton.jit
@@ -222,8 +222,8 @@ def pack_shares(
     grad,
     source_lengths,
     target_lengths,
-    source_poison,
-    target_poison,
+    source_nonfinite,
+    target_nonfinite,
     order,
     sources,
     padded,
@@ -235,7 +235,7 @@ def pack_shares(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """The gradient of one step's distance, targets in `order`: 0 where a pass leaves a pair out or it is poisoned."""
+    """The gradient of one step's distance, targets in `order`: 0 where a pair is left out or not finite."""
     tiles_j = tl.cdiv(breadth, BN)
     i = (tl.program_id(0) // tiles_j * BM + tl.arange(0, BM)).to(tl.int64)
     j = (tl.program_id(0) % tiles_j * BN + tl.arange(0, BN)).to(tl.int64)
@@ -245,8 +245,10 @@ def pack_shares(
     b = tl.maximum(b, 0)
     n = tl.load(source_lengths + i, mask=i < sources, other=1)
     m = tl.load(target_lengths + b)
-    poison = tl.load(source_poison + i, mask=i < sources, other=0)[:, None] + tl.load(target_poison + b)[None, :]
-    taken = exists & (poison == 0) & takes(n[:, None], m[None, :], TAKES)
+    nonfinite = (
+        tl.load(source_nonfinite + i, mask=i < sources, other=0)[:, None] + tl.load(target_nonfinite + b)[None, :]
+    )
+    taken = exists & (nonfinite == 0) & takes(n[:, None], m[None, :], TAKES)
     given = tl.load(grad + i[:, None] * stride_i + b[None, :] * stride_j, mask=taken, other=0)
     share = given / m[None, :].to(shares.dtype.element_ty)
     if SQUARED:
@@ -444,7 +446,7 @@ def add_near(
     BA: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """What cells that find_weights left out add to `out`, as in add_products, from differences of the rows as given.
+    """Add to `out`, as add_products does, what find_weights left out, from differences of the rows as given.
 
     They are those of a tile with near cells whose weight is 0 and whose share is not. A program has BA rows of a tile,
     and redoes one cell of each at a time: of a batch against itself, that is all of them at once.

@@ -1,4 +1,4 @@
-"""Both sides of a call, brought into the form that the kernels read (interpolated_euclidean_kernels)."""
+"""Pack both sides of a call for the kernels of interpolated_euclidean_kernels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from scav_kernels.dtypes import accumulation_dtype
 
 SCRATCH = 256 * 2**20  # bytes
 # Offsets within a tile of weights, 128 rows of so many, fit 32 bits.
-MOST_COLUMNS = 2**24
-# A batch that a launch takes: ragged ones need a tile of columns more for each length.
-MOST_SEQUENCES = 2**23
+MAX_COLUMNS = 2**24
+# Sequences of a launch: ragged batches need a tile of columns more for each length.
+MAX_SEQUENCES = 2**23
 
 
-def launch(kernel: Any, programs: tuple[int, ...], *args: Any, **constants: Any) -> None:
-    """Every launch passes here, which tests make use of."""
-    kernel[programs](*args, **constants)
+def launch(kernel: Any, programs: tuple[int, ...], **arguments: Any) -> None:
+    """Launch a kernel. Tests replace this function, which every launch calls."""
+    kernel[programs](**arguments)
 
 
 class Side(NamedTuple):
@@ -28,7 +28,7 @@ class Side(NamedTuple):
 
     data: Tensor  # (B, steps, D), contiguous
     lengths: Tensor  # (B,) int64, in [1, steps]
-    poison: Tensor  # (B,): 0, or the inf or NaN that all of the sequence's distances become
+    nonfinite: Tensor  # (B,): 0, or inf or NaN, which all distances of the sequence become
     full: bool  # whether all lengths are known to be `steps`
 
 
@@ -40,23 +40,28 @@ def side(data: Tensor, lengths: Tensor | None) -> Side:
         lengths = torch.full((batch,), steps, dtype=torch.int64, device=data.device)
     inside = lengths.clamp(1, steps)
     rows, at_once = batch * steps, 32
-    poison = data.new_empty((batch, steps), dtype=accumulation_dtype(data))
+    nonfinite = data.new_empty((batch, steps), dtype=accumulation_dtype(data))
     if rows:
         launch(
-            rows_kernels.find_poison,
+            rows_kernels.find_nonfinite,
             (triton.cdiv(rows, at_once),),
-            *(poison, data, inside, rows, steps, features),
+            found=nonfinite,
+            data=data,
+            lengths=inside,
+            rows=rows,
+            steps=steps,
+            features=features,
             ROWS=at_once,
             BLOCK=min(64, triton.next_power_of_2(features)),
             num_warps=4,
         )
-    return Side(data, inside, poison.sum(1).masked_fill_(lengths != inside, torch.nan), full)
+    return Side(data, inside, nonfinite.sum(1).masked_fill_(lengths != inside, torch.nan), full)
 
 
 def parts(data: Tensor, lengths: Tensor | None) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    """Of as many sequences as a launch takes."""
-    for first in range(0, len(data), MOST_SEQUENCES):
-        part = slice(first, min(first + MOST_SEQUENCES, len(data)))
+    """Yield parts of a batch, of at most MAX_SEQUENCES."""
+    for first in range(0, len(data), MAX_SEQUENCES):
+        part = slice(first, min(first + MAX_SEQUENCES, len(data)))
         yield part, data[part], None if lengths is None else lengths[part]
 
 
@@ -86,34 +91,34 @@ def tile_for(sources: int, targets: int, features: int, element_size: int, tenso
 
 
 def float32_precision() -> str:
-    """What the user allows float32 products to be: "ieee", or "tf32"."""
+    """Return the precision of float32 products that the user allows: "ieee" or "tf32"."""
     # This one answers whether it was set itself or by torch.set_float32_matmul_precision or allow_tf32.
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 class Groups(NamedTuple):
-    """Targets by length. See interpolated_euclidean_kernels."""
+    """Tables of the targets in groups of one length. See interpolated_euclidean_kernels."""
 
-    most: int  # groups there may be
+    max_count: int  # groups there may be
     order: Tensor  # (breadth,)
-    length: Tensor  # (most + 1,)
-    first_tile: Tensor  # (most + 2,)
+    length: Tensor  # (max_count + 1,)
+    first_tile: Tensor  # (max_count + 2,)
     tile_group: Tensor  # (breadth / columns of a tile,)
 
 
-def most_groups(target: Side) -> int:
+def max_groups(target: Side) -> int:
     batch, steps, _ = target.data.shape
     return 1 if target.full else min(batch, steps)
 
 
 def groups_of(target: Side, columns: int) -> Groups:
-    """Tables on the device of a call whose tiles have `columns` targets."""
-    batch, most = len(target.data), most_groups(target)
-    tiles = triton.cdiv(batch, columns) if most == 1 else min(batch, batch // columns + most)
-    number = torch.arange(max(most + 2, tiles * columns), device=target.data.device)
+    """Return the tables, on the device, of a call whose tiles have `columns` targets."""
+    batch, max_count = len(target.data), max_groups(target)
+    tiles = triton.cdiv(batch, columns) if max_count == 1 else min(batch, batch // columns + max_count)
+    number = torch.arange(max(max_count + 2, tiles * columns), device=target.data.device)
     lengths, order = torch.sort(target.lengths, stable=True)
     group = torch.nn.functional.pad(lengths.diff() > 0, (1, 0)).cumsum(0)  # (B,)
-    start = torch.searchsorted(group, number[: most + 2])  # the first target of each
+    start = torch.searchsorted(group, number[: max_count + 2])  # the first target of each
     length = torch.nn.functional.pad(lengths, (0, 1))[start[:-1]]
     first_tile = torch.nn.functional.pad(((start.diff() + columns - 1) // columns).cumsum(0), (1, 0))
     tile_group = torch.searchsorted(first_tile[1:-1], number[:tiles], right=True)
@@ -121,12 +126,12 @@ def groups_of(target: Side, columns: int) -> Groups:
     group = tile_group[column // columns]
     place = start[group] + column - first_tile[group] * columns
     order = torch.where(place < start[group + 1], order[place.clamp(max=batch - 1)], -1)
-    return Groups(most, order, length, first_tile, tile_group)
+    return Groups(max_count, order, length, first_tile, tile_group)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One direction of resampling, of which a result's strides by source and by target are given, in elements."""
+    """One direction of resampling; `stride_i` and `stride_j` are the result's, in elements, by source and by target."""
 
     source: Side
     target: Side
@@ -137,7 +142,7 @@ class Pass:
 
 
 def passes(x: Side, y: Side, squared: bool, resample: str, strides: tuple[int, ...]) -> list[Pass]:
-    """`strides`: of the result (B1, B2), or of (B,) where pairs are of one batch each."""
+    """Return the passes of a call; `strides` are those of its result, (B1, B2) or, of pairs, (B,)."""
     of_x, of_y = strides[0], strides[-1]
     if resample == "shorter" and x.full and y.full:
         resample = "x" if x.data.shape[1] <= y.data.shape[1] else "y"
@@ -156,7 +161,10 @@ class Chunk(NamedTuple):
 
 
 def chunks(steps: int, sources: int, tile: int, cell: int) -> Iterator[Chunk]:
-    """All sources of some steps before the next steps, `cell` bytes for each source and step, in whole tiles."""
+    """Yield chunks of at most SCRATCH bytes, in whole tiles, of `cell` bytes for each source and step.
+
+    All sources of some steps come before the next steps.
+    """
     rows = min(whole(sources, tile), max(tile, SCRATCH // cell // tile * tile))
     # Even chunks, of as few as fit.
     steps_here = triton.cdiv(steps, triton.cdiv(steps, max(1, SCRATCH // (cell * rows))))
@@ -166,39 +174,41 @@ def chunks(steps: int, sources: int, tile: int, cell: int) -> Iterator[Chunk]:
 
 
 def whole(count: int, tile: int) -> int:
-    """`count` in whole tiles."""
+    """Round `count` up to whole tiles."""
     return triton.cdiv(count, tile) * tile
 
 
 class Packed:
-    """Both sides of a pass as the products read them, a chunk at a time."""
+    """Both sides of a pass, packed for the products, a chunk at a time."""
 
     def __init__(self, given: Pass) -> None:
         self.given, target = given, given.target
         self.batch, self.steps, self.features = target.data.shape
         self.sources, self.source_steps, _ = given.source.data.shape
-        self.dtype, self.sum_dtype = target.data.dtype, target.poison.dtype
+        self.dtype, self.sum_dtype = target.data.dtype, target.nonfinite.dtype
         self.precision = float32_precision() if self.dtype == torch.float32 else "ieee"
+        # float16 weights would overflow, or vanish.
+        self.gradient_precision = "tf32" if self.dtype == torch.float16 else self.precision
         self.tensor_cores = self.dtype in (torch.bfloat16, torch.float16) or self.precision == "tf32"
         size = self.dtype.itemsize
-        self.tile = tile_for(self.sources, self.batch // most_groups(target), self.features, size, self.tensor_cores)
+        self.tile = tile_for(self.sources, self.batch // max_groups(target), self.features, size, self.tensor_cores)
         self.groups = groups_of(target, self.tile.targets)
         self.breadth = len(self.groups.order)
-        if self.breadth > MOST_COLUMNS:
+        if self.breadth > MAX_COLUMNS:
             raise ValueError(
-                f"interpolated_euclidean: expected at most {MOST_COLUMNS} columns on the side that is not resampled, "
-                f"got {self.batch} sequences of {most_groups(target)} lengths; compute the result in parts"
+                f"interpolated_euclidean: expected at most {MAX_COLUMNS} columns on the side that is not resampled, "
+                f"got {self.batch} sequences of {max_groups(target)} lengths; compute the result in parts"
             )
         self.width = whole(self.features, self.tile.depth)
         # Bytes of a source's step in all groups.
-        self.row_bytes = self.groups.most * (self.width * size + self.sum_dtype.itemsize)
+        self.row_bytes = self.groups.max_count * (self.width * size + self.sum_dtype.itemsize)
         self.sources_in_order = torch.arange(self.sources, device=target.data.device)
         self.rows = self.row_norms = self.columns = self.column_norms = self.nothing = target.data.new_empty(0)
 
     def chunks(self, cell: int) -> Iterator[Chunk]:
-        """`cell`: bytes needed for each source and step beyond its rows."""
+        """Pack chunk after chunk, whose sources and steps need `cell` bytes each beyond their rows."""
         for chunk in chunks(self.steps, self.sources, self.tile.sources, self.row_bytes + cell):
-            # The last chunk's make room.
+            # Free the last chunk's rows first.
             self.rows = self.row_norms = self.nothing
             if chunk.first == 0:
                 self.columns = self.column_norms = self.nothing
@@ -210,15 +220,28 @@ class Packed:
 
     def pack(self, of: Side, order: Tensor, chunk: Chunk, height: int) -> tuple[Tensor, Tensor]:
         own = of is self.given.target
-        slots = chunk.steps * (1 if own else self.groups.most)
+        slots = chunk.steps * (1 if own else self.groups.max_count)
         rows = of.data.new_empty((slots, height, self.width))
-        norms = of.poison.new_empty((slots, height))
+        norms = of.nonfinite.new_empty((slots, height))
         at_once = 16
         launch(
             rows_kernels.pack_rows,
             (slots * (height // at_once),),
-            *(rows, norms, of.data, of.lengths, of.poison, order, self.groups.length, *chunk),
-            *(height, of.data.shape[1], self.features, self.width),
+            rows=rows,
+            norms=norms,
+            data=of.data,
+            lengths=of.lengths,
+            nonfinite=of.nonfinite,
+            order=order,
+            group_length=self.groups.length,
+            first_step=chunk.first_step,
+            steps_here=chunk.steps,
+            first=chunk.first,
+            count=chunk.sources,
+            height=height,
+            steps=of.data.shape[1],
+            features=self.features,
+            width=self.width,
             OWN=own,
             TF32=self.precision == "tf32",
             ROWS=at_once,
@@ -228,5 +251,5 @@ class Packed:
         return rows, norms
 
     def tiles(self) -> tuple[int, int]:
-        """Of the chunk."""
+        """Return the numbers of tiles of the chunk, by rows and by columns."""
         return self.height // self.tile.sources, self.breadth // self.tile.targets

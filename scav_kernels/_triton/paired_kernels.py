@@ -2,7 +2,7 @@
 # The bodies are in Triton's language, which only looks like Python.
 """Interpolated Euclidean of pairs of one batch each, from differences: there is nothing to multiply.
 
-Shapes: x (B, N, D), y (B, M, D), contiguous; lengths, poison (B,). x is resampled.
+Shapes: x (B, N, D), y (B, M, D), contiguous; lengths, nonfinite (B,). x is resampled.
 """
 
 import triton
@@ -31,7 +31,7 @@ def find_distances(
     y,
     x_lengths,
     y_lengths,
-    poison,
+    nonfinite,
     x_steps,
     y_steps,
     features,
@@ -53,7 +53,7 @@ def find_distances(
         t = tl.minimum(t, m - 1)
         square = squares_of_steps(x, y, same + pair, t, n, m, x_steps, y_steps, features, ACC, BLOCK)
         total += tl.where(valid, square if SQUARED else tl.sqrt(square), 0)
-    bad = tl.load(poison + pair)
+    bad = tl.load(nonfinite + pair)
     tl.store(out + pair, tl.where(bad == 0, tl.sum(total, 0) / m.to(ACC), bad))
 
 
@@ -65,7 +65,7 @@ def add_gradients(
     y,
     x_lengths,
     y_lengths,
-    poison,
+    nonfinite,
     x_steps,
     y_steps,
     features,
@@ -83,7 +83,7 @@ def add_gradients(
     pair = (tl.program_id(0) // blocks).to(tl.int64)
     s = (tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     n, m = tl.load(x_lengths + pair), tl.load(y_lengths + pair)
-    if (takes(n, m, TAKES) == 0) | (tl.load(poison + pair) != 0):
+    if (takes(n, m, TAKES) == 0) | (tl.load(nonfinite + pair) != 0):
         return
     low, high = touching(s, n, m)
     if OF_TARGETS:

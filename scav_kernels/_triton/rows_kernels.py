@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 # The bodies are in Triton's language, which only looks like Python.
-"""Kernels over the steps of one side: what they are resampled from, packing, poison, and the adjoint of resampling.
+"""Kernels over the steps of one side: resampling and its adjoint, packing, and values that are inf or NaN.
 
-Shapes: data (B, steps, D) as given, contiguous; `lengths`, `poison` (B,). Every index into them is int64.
+Shapes: data (B, steps, D) as given, contiguous; `lengths`, `nonfinite` (B,). Every index into them is int64.
 """
 
 import triton
@@ -40,7 +40,7 @@ def rounded_to_tf32(value):
 
 @triton.jit
 def takes(n, m, TAKES: tl.constexpr):
-    """Whether a pass resamples n steps to m."""
+    """Return whether a pass resamples n steps to m."""
     if TAKES == "shorter":
         taken = n < m
     elif TAKES == "not_longer":
@@ -51,7 +51,7 @@ def takes(n, m, TAKES: tl.constexpr):
 
 
 @triton.jit
-def find_poison(found, data, lengths, rows, steps, features, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def find_nonfinite(found, data, lengths, rows, steps, features, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """found (B, steps), `rows` in all: squared norms of valid steps that are inf or NaN, else 0."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     exists = row < rows
@@ -69,11 +69,11 @@ def find_poison(found, data, lengths, rows, steps, features, ROWS: tl.constexpr,
 
 @triton.jit
 def pack_rows(
-    rows,  # (slots, height, width), zero beyond the features, and where there is no step or it is poisoned
+    rows,  # (slots, height, width), zero beyond the features, and where there is no step or its sequence has inf or NaN
     norms,  # (slots, height): squared norms of what is in `rows`
     data,
     lengths,
-    poison,
+    nonfinite,
     order,  # which sequence is row `first` + r, of `count`; -1 where there is none
     group_length,
     first_step,
@@ -102,7 +102,7 @@ def pack_rows(
     m = n
     if not OWN:
         m = tl.load(group_length + slot // steps_here) + tl.zeros((ROWS,), tl.int64)
-    valid = exists & (t < m) & (tl.load(poison + b) == 0)
+    valid = exists & (t < m) & (tl.load(nonfinite + b) == 0)
     # Rows that nobody reads must still point into the data.
     t = tl.where(valid, t, 0)
     m = tl.where(valid, m, n)
@@ -137,7 +137,7 @@ def spread_rows(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The adjoint of resampling. One program owns some steps of one sequence, and adds in the order of t."""
+    """Add the adjoint of resampling. One program owns some steps of one sequence, and adds in the order of t."""
     ACC: tl.constexpr = grad.dtype.element_ty
     blocks = tl.cdiv(steps, ROWS)
     r = (tl.program_id(0) // blocks).to(tl.int64)
@@ -176,27 +176,36 @@ def touching(s, n, m):
 
 @triton.jit
 def share(s, t, n, m, ACC: tl.constexpr):
-    """How much of step t, resampled from n to m steps, is step s."""
+    """Return the share of step s in step t, resampled from n to m steps."""
     left, right, rest = place(t, n, m)
     weight = rest.to(ACC) / (2 * m).to(ACC)
     return tl.where(left == s, 1 - weight, 0) + tl.where(right == s, weight, 0)
 
 
 @triton.jit
-def find_spoilt(
-    spoilt, poison, other_poison, grad, stride, other_stride, others, batch, ROWS: tl.constexpr, BLOCK: tl.constexpr
+def find_nonfinite_gradients(
+    nonfinite_gradients,  # (B,) int8
+    nonfinite,
+    other_nonfinite,
+    grad,
+    stride,
+    other_stride,
+    others,
+    batch,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """spoilt (B,) int8: whether a poisoned pair of a sequence, poisoned here or there, has a gradient."""
+    """Find sequences of which a pair has a gradient, and inf or NaN in either sequence."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     exists = row < batch
-    bad = tl.load(poison + row, mask=exists, other=0) != 0
+    bad = tl.load(nonfinite + row, mask=exists, other=0) != 0
     found = tl.zeros((ROWS,), tl.int32)
     for start in range(0, others, BLOCK):
         column = start + tl.arange(0, BLOCK).to(tl.int64)
         inside = column < others
-        other_bad = tl.load(other_poison + column, mask=inside, other=0) != 0
+        other_bad = tl.load(other_nonfinite + column, mask=inside, other=0) != 0
         at = grad + row[:, None] * stride + column[None, :] * other_stride
         given = tl.load(at, mask=exists[:, None] & inside[None, :], other=0)
         hit = (given != 0) & (bad[:, None] | other_bad[None, :])
         found = tl.maximum(found, tl.max(hit.to(tl.int32), 1))
-    tl.store(spoilt + row, found.to(tl.int8), mask=exists)
+    tl.store(nonfinite_gradients + row, found.to(tl.int8), mask=exists)

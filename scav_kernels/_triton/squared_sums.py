@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels._triton import interpolated_euclidean_kernels as kernels
-from scav_kernels._triton import packing
+from scav_kernels._triton import launches, packing
 from scav_kernels._triton.packing import Chunk, Packed
 
 # Bytes of the products of a block of sources; a few tensors of as many pairs exist at a time.
@@ -19,41 +19,22 @@ BLOCK = 32 * 2**20
 
 
 def applies(given: packing.Pass) -> bool:
-    """One length of targets is known to be the only one without asking the device."""
+    """Return whether all targets are known, without asking the device, to have one length."""
     return given.squared and given.target.full and given.takes == "all"
 
 
-def add_distances(given: packing.Pass, packed: Packed, out: Tensor) -> None:
-    """Sums over t of all pairs, into `out` by the pass's strides."""
-    tile, groups, source, target = packed.tile, packed.groups, given.source, given.target
+def add_distances(packed: Packed, out: Tensor) -> None:
+    """Add the sums over t of all pairs to `out`, by the pass's strides."""
+    given = packed.given
     results = out.as_strided((packed.sources, packed.batch), (given.stride_i, given.stride_j))
-    parts = max(1, tile.targets // 32)
-    # The rows side by side, once more.
+    # The products need a copy of the rows, side by side.
     for chunk in packed.chunks(packed.width * packed.dtype.itemsize):
         near_tiles = add_products(packed, chunk, results)
-        packing.launch(
-            kernels.add_distances,
-            (near_tiles.numel() * parts, 1),
-            *(out, near_tiles, packed.rows, packed.row_norms, packed.columns, packed.column_norms),
-            *(source.data, source.lengths, target.data, groups.order, groups.length, groups.tile_group),
-            *(*chunk, packed.height, packed.breadth, packed.batch, packed.source_steps, packed.steps),
-            *(packed.features, packed.width, given.stride_i, given.stride_j, 0),
-            TAKES=given.takes,
-            SQUARED=True,
-            SORTED=False,
-            CAREFUL=True,
-            PRECISION=packed.precision,
-            BM=tile.sources,
-            BN=tile.targets // parts,
-            BK=tile.depth,
-            PARTS=parts,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
+        launches.add_distances(packed, chunk, out, near_tiles, splits=1, stride_split=0, careful=True)
 
 
 def add_products(packed: Packed, chunk: Chunk, results: Tensor) -> Tensor:
-    """Adds a chunk's sums to `results` (sources, targets), but in tiles with near pairs, of which it returns marks."""
+    """Add a chunk's sums to `results` (sources, targets), but in tiles with near pairs; return a mark of each tile."""
     tile, (tiles_i, tiles_j) = packed.tile, packed.tiles()
     columns = flat(packed.columns).T  # (steps · width, breadth)
     column_norms = packed.column_norms.sum(0)

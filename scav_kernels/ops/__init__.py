@@ -1,4 +1,4 @@
-"""The distances: schema, fake, autograd and public function of each, one file to a distance."""
+"""The distances, one file each: schemas and public functions. The other files are what the distances share."""
 
 # Loading the extension registers its kernels with the dispatcher; torch comes first, for its libraries.
 import torch  # noqa: F401

@@ -1,4 +1,4 @@
-"""Register how the ops are differentiated, with the dispatcher, so that `torch.func` and direct calls get it too."""
+"""Register the ops' gradients with the dispatcher, so that `torch.func` and direct calls have them, too."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -8,7 +8,43 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
-from scav_kernels.ops.common import LIBRARY, find_op
+from scav_kernels.ops.library import LIBRARY, find_op
+
+
+def register_gradient(name: str) -> None:
+    """Register the gradient of the op `name`: `<name>_backward`, whose arguments are found by their names.
+
+    Its arguments are, in this order: the gradient of the op's first result, tensors and then options that have the name
+    of an argument or a result of the op, and flags `need_…`. It returns the gradients of the op's first arguments.
+    """
+    op, backward_op = find_op(name), find_op(f"{name}_backward")
+    arguments = [argument.name for argument in op._schema.arguments]
+    results = [result.name for result in op._schema.returns]
+    _, *others = backward_op._schema.arguments
+    flags = [argument.name for argument in others if argument.name.startswith("need_")]
+    tensors = [argument.name for argument in others if "Tensor" in str(argument.type)]
+    options = [argument.name for argument in others if argument.name not in (*tensors, *flags)]
+    gradients = len(backward_op._schema.returns)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        outputs = output if isinstance(output, tuple) else (output,)
+        known = dict(zip([*arguments, *results], [*inputs, *outputs], strict=True))
+        if len(outputs) > 1:
+            ctx.mark_non_differentiable(*outputs[1:])
+            ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*[known[name] for name in tensors])
+        ctx.options = [known[name] for name in options]
+
+    def backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * len(arguments)
+        needed = ctx.needs_input_grad[:gradients]
+        result = backward_op(grad, *ctx.saved_tensors, *ctx.options, *needed[: len(flags)])
+        computed = result if isinstance(result, tuple) else (result,)
+        of_inputs = [value if need else None for value, need in zip(computed, needed, strict=True)]
+        return *of_inputs, *(None,) * (len(arguments) - gradients)
+
+    register_autograd(name, backward, setup_context=setup_context)
 
 
 def register_autograd(
@@ -17,7 +53,7 @@ def register_autograd(
     *,
     setup_context: Callable[[Any, tuple[Any, ...], Any], None] | None = None,
 ) -> None:
-    """Register the gradient of an op, and refuse its forward-mode derivative.
+    """Register the gradient of the op `name`, and refuse its forward-mode derivative.
 
     Like `torch.library.register_autograd`, with three differences:
 
@@ -58,7 +94,7 @@ def register_autograd(
 
     def autograd(keyset: Any, *arguments: Any) -> Any:
         if forward_ad._current_level >= 0:
-            refuse_tangents(name, arguments)
+            refuse_tangents(op.name(), arguments)
         if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
             return below_autograd(keyset, arguments)
         for position in saves:
@@ -73,6 +109,7 @@ def register_autograd(
 
 
 def refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:
+    """Raise if an argument has a forward-mode tangent."""
     for argument in arguments:
         if isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None:
             raise RuntimeError(
@@ -82,11 +119,11 @@ def refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:
 
 
 def refuse_double_backward(name: str) -> None:
-    """Gradients of gradients through `name`, a backward op, raise instead of being wrong."""
+    """Make gradients of the gradient op `name` raise an error."""
 
     def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
         raise RuntimeError(
-            f"{name}: gradients of gradients are not implemented by scav_kernels; "
+            f"scav::{name}: gradients of gradients are not implemented by scav_kernels; "
             "call backward or torch.autograd.grad without create_graph=True"
         )
 

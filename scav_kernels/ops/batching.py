@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.dtypes import accumulation_dtype
-from scav_kernels.ops.common import find_op
+from scav_kernels.ops.library import find_op
 
 # All-pairs entries of at most so many pairs share one paired call, which repeats each sequence for each of its pairs.
 # Larger entries take less time in a call of their own, because the pairs of a sequence share its loads.
@@ -25,7 +25,7 @@ _MOST_PAIRS = 8
 
 
 class _Layout(NamedTuple):
-    """How the tensors of V entries become those of one call, and its results those of V entries."""
+    """Functions that turn the tensors of V entries into those of one call, and its results into those of V entries."""
 
     # (V, ...) -> the argument of the call, by kind. A kind that is left out is not mapped, and passed as it is.
     fold: dict[str, Callable[[Tensor], Tensor]]
@@ -34,7 +34,7 @@ class _Layout(NamedTuple):
 
 
 def _side_by_side(v: int, b: int) -> _Layout:
-    """Pairs of all entries one after the other, in a paired call."""
+    """Lay the pairs of all entries one after the other, in a paired call."""
     kinds = ("x", "y", "pair")
     return _Layout(
         {kind: lambda value: value.flatten(0, 1) for kind in kinds},
@@ -43,14 +43,14 @@ def _side_by_side(v: int, b: int) -> _Layout:
 
 
 def _along_x(v: int, b1: int) -> _Layout:
-    """V · B1 x's against the y's that all entries share."""
+    """Compare V · B1 x's with the y's that all entries share."""
     layout = _side_by_side(v, b1)
     del layout.fold["y"]
     return layout
 
 
 def _along_y(v: int, b2: int) -> _Layout:
-    """The x's that all entries share against V · B2 y's."""
+    """Compare the x's that all entries share with V · B2 y's."""
     layout = _side_by_side(v, b2)
     del layout.fold["x"]
     layout.fold["pair"] = lambda value: value.movedim(0, 1).flatten(1, 2)
@@ -59,7 +59,7 @@ def _along_y(v: int, b2: int) -> _Layout:
 
 
 def _pair_by_pair(v: int, b1: int, b2: int, dtype: torch.dtype) -> _Layout:
-    """V · B1 · B2 pairs in a paired call, and gradients summed over the pairs of a sequence, in `dtype`."""
+    """Lay out V · B1 · B2 pairs in a paired call, and sum gradients over the pairs of a sequence, in `dtype`."""
 
     def entries(value: Tensor) -> Tensor:
         return value.unflatten(0, (v, b1, b2))
@@ -132,7 +132,7 @@ class _Rule:
         return self._one_by_one(v, values, mapped)
 
     def _once(self, layout: _Layout, v: int, values: list[Any], mapped: list[bool]) -> tuple[Tensor, ...]:
-        """The results of one call in that layout."""
+        """Return the results of one call in that layout."""
         arguments = [
             layout.fold[kind](value if is_mapped else value.expand(v, *value.shape))
             if isinstance(value, Tensor) and kind in layout.fold
@@ -149,7 +149,7 @@ class _Rule:
         )
 
     def _one_by_one(self, v: int, values: list[Any], mapped: list[bool]) -> tuple[Tensor, ...]:
-        """The results of a call for each entry."""
+        """Return the results of a call for each entry."""
         calls = [
             self._op(*(value[i] if is_mapped else value for value, is_mapped in zip(values, mapped, strict=True)))
             for i in range(v)
@@ -157,7 +157,7 @@ class _Rule:
         return tuple(torch.stack(parts) for parts in zip(*map(_as_tuple, calls), strict=True))
 
     def _batches(self, values: list[Any], mapped: list[bool], paired: bool) -> tuple[int, int]:
-        """B1 and B2."""
+        """Return B1 and B2."""
         sizes: dict[str, list[int]] = {"x": [], "y": []}
         for value, kind, is_mapped in zip(values, self._kinds, mapped, strict=True):
             if isinstance(value, Tensor):
@@ -175,7 +175,7 @@ class _Rule:
 
 
 def _kind(name: str) -> str:
-    """The kind of a tensor, of its name in a schema."""
+    """Return the kind of a tensor from its name in a schema."""
     first = name.removeprefix("d").split("_")[0]
     return first if first in ("x", "y") else "pair"
 
@@ -187,4 +187,4 @@ def _as_tuple(result: Any) -> tuple[Tensor, ...]:
 def register_batching(*names: str) -> None:
     """Register the batching rules of ops."""
     for name in names:
-        torch.library.register_vmap(name, _Rule(name))
+        torch.library.register_vmap(f"scav::{name}", _Rule(name))

@@ -1,31 +1,20 @@
-"""What the ops share on the Python side: checks before dispatch, metadata of results, and what other modes do."""
+"""Checks of the arguments of public functions, before the dispatcher sees them."""
 
+import inspect
 from collections.abc import Callable
-from functools import wraps
-from types import NoneType
-from typing import Any, NoReturn, cast
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
-
-from scav_kernels import _C
-from scav_kernels.dtypes import accumulation_dtype
-
-LIBRARY = torch.library.Library("scav", "FRAGMENT")
-
-
-def find_op(name: str) -> torch._ops.OpOverload:
-    """The op of a qualified name, "scav::dtw"."""
-    return getattr(torch.ops.scav, name.removeprefix("scav::")).default
 
 
 def check_tensors(op: str, **tensors: Tensor | None) -> None:
-    """What the dispatcher would answer in its own words, or not at all; everything else is checked by the kernels.
+    """Check that arguments are dense tensors on one device; the kernels check everything else.
 
-    Tensors by name of argument, the one whose device decides first; those named `*_lengths` may be None.
+    `tensors` are the arguments by name. The first decides the device. Those named `*lengths` may be None.
     """
     first, *_ = tensors
     for name, value in tensors.items():
@@ -65,7 +54,7 @@ def _describe(value: object) -> str:
 
 
 def _as_tensor(name: str, value: object) -> str:
-    """How to make a tensor of what was passed as `name`."""
+    """Say how to make a tensor of the value that was passed as `name`."""
     if isinstance(value, PackedSequence):
         return f"use {name}, lengths = torch.nn.utils.rnn.pad_packed_sequence({name}, batch_first=True)"
     parts = value if isinstance(value, (list, tuple)) else ()
@@ -81,40 +70,80 @@ def _as_tensor(name: str, value: object) -> str:
     )
 
 
+class _Option(NamedTuple):
+    types: tuple[type, ...]
+    words: str  # the types, as an error names them
+    default: Any
+
+
 _INTEGERS = (int, np.integer, torch.SymInt)
 _NUMBERS = (float, np.floating, torch.SymFloat, *_INTEGERS)
-# What each option may be, and how an error says so.
-_OPTIONS: dict[str, tuple[tuple[type, ...], str]] = {
-    "cost": ((str,), "a str"),
-    "band": ((*_INTEGERS, NoneType), "an int or None"),
-    "gamma": (_NUMBERS, "a number"),
-    "epsilon": (_NUMBERS, "a number"),
-    "max_iterations": (_INTEGERS, "an int"),
-    "tolerance": (_NUMBERS, "a number"),
-    "squared": ((bool,), "a bool"),
-    "resample": ((str,), "a str"),
-    "return_convergence": ((bool,), "a bool"),
+# The types of values that an annotation accepts, where they are more than its own, and its name in an error.
+_ANNOTATIONS: dict[type, tuple[tuple[type, ...], str]] = {
+    int: (_INTEGERS, "an int"),
+    float: (_NUMBERS, "a number"),
+    NoneType: ((NoneType,), "None"),
 }
+# The options of each public function, by its name.
+_OPTIONS: dict[str, dict[str, _Option]] = {}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def check_options(op: str, **options: object) -> None:
-    """Types of options, by name; their values are checked by the kernels."""
+def declare_options(function: Function) -> Function:
+    """Decorate a public function whose keyword-only arguments are options, for `check_options` of its name.
+
+    An option is annotated with a class or a union of classes, e.g. `int | None`.
+    """
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    _OPTIONS[function.__name__] = {
+        parameter.name: _Option(*_accepted(parameter.annotation), parameter.default)
+        for parameter in parameters
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    return function
+
+
+def _accepted(annotation: Any) -> tuple[tuple[type, ...], str]:
+    """Return the types that an annotation accepts, and their names."""
+    classes = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if annotation is inspect.Parameter.empty or not all(isinstance(kind, type) for kind in classes):
+        raise TypeError(
+            f"expected an option annotated with a class or a union of classes, got {annotation}; "
+            "annotate it, e.g. with int | None"
+        )
+    accepted = [_ANNOTATIONS.get(kind, ((kind,), f"a {kind.__name__}")) for kind in classes]
+    return tuple(kind for kinds, _ in accepted for kind in kinds), " or ".join(words for _, words in accepted)
+
+
+def check_options(op: str, **options: object) -> tuple[Any, ...]:
+    """Check the types of options of the public function `op`; the kernels check their values.
+
+    Return the values of all its options, in the order of its signature.
+    """
+    declared = _OPTIONS.get(op, {})
     for name, value in options.items():
-        kinds, words = _OPTIONS[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        if name not in declared:
+            raise TypeError(
+                f"{op}: expected an option of {op}, got {name!r}; it takes {', '.join(declared) or 'none'}, "
+                "the keyword arguments of the function that @declare_options decorates"
+            )
+        types, words, _ = declared[name]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise TypeError(
                 f"{op}: expected {name} to be {words}, got {value!r} of type {type(value).__name__}; "
                 f"see help(scav_kernels.{op})"
             )
-        if isinstance(value, int) and value.bit_length() > (1023 if float in kinds else 63):
+        if isinstance(value, int) and value.bit_length() > (1023 if float in types else 63):
             raise ValueError(
                 f"{op}: expected {name} to be {words} of 64 bits, got an int of {value.bit_length()} bits; "
                 f"see help(scav_kernels.{op})"
             )
+    return tuple([options.get(name, option.default) for name, option in declared.items()])
 
 
 def check_pair(op: str, x: Tensor, y: Tensor) -> None:
-    """One pair to look at, x (N, D) and y (M, D)."""
+    """Check that the arguments are one pair, x (N, D) and y (M, D)."""
     check_tensors(op, x=x, y=y)
     if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or 0 in (*x.shape, *y.shape):
         raise ValueError(
@@ -126,98 +155,3 @@ def check_pair(op: str, x: Tensor, y: Tensor) -> None:
             f"{op}: expected x and y of one floating-point dtype, got {x.dtype} and {y.dtype}; "
             "convert them, e.g. y.to(x.dtype)"
         )
-
-
-def ground_cost(x: Tensor, y: Tensor, cost: str) -> Tensor:
-    """Costs of one pair, x (N, D) and y (M, D) -> (N, M), from differences: to look at, more exact than fast."""
-    dtype = accumulation_dtype(x)
-    x, y = x.detach().to(dtype), y.detach().to(dtype)
-    if cost == "cosine":
-        return 1 - functional.normalize(x, eps=1e-8) @ functional.normalize(y, eps=1e-8).T
-    if cost not in ("euclidean", "sqeuclidean"):
-        raise ValueError(f"expected cost 'euclidean', 'sqeuclidean' or 'cosine', got {cost!r}")
-    distance = torch.cdist(x[None], y[None], compute_mode="donot_use_mm_for_euclid_dist")[0]
-    return distance if cost == "euclidean" else distance.square()
-
-
-def register_fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`torch.library.register_fake`, refusing tensors on several devices.
-
-    A meta tensor among others brings a call here, and the answer would be memory that nobody wrote.
-    """
-
-    def register(fake: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(fake)
-        def on_one_device(*args: object) -> Any:
-            devices = {str(value.device) for value in args if isinstance(value, Tensor)}
-            if len(devices) > 1:
-                raise RuntimeError(
-                    f"{op}: expected all tensors on one device, got {' and '.join(sorted(devices))}; "
-                    "move them, e.g. with .to(x.device)"
-                )
-            return fake(*args)
-
-        torch.library.register_fake(op, on_one_device)
-        return fake
-
-    return register
-
-
-def new_result(x: Tensor, y: Tensor, paired: bool, *tail: int | torch.SymInt) -> Tensor:
-    """Metadata of a result: (B1, B2, *tail), or (B, *tail) where `paired`, in the dtype of accumulation."""
-    batch = (x.shape[0],) if paired else (x.shape[0], y.shape[0])
-    return x.new_empty((*batch, *tail), dtype=accumulation_dtype(x))
-
-
-def as_batch(cost: Tensor) -> Tensor:
-    """(N, M) costs as (1, 1, N, M), others as they are."""
-    return cost[None, None] if cost.dim() == 2 else cost
-
-
-def new_result_of_costs(cost: Tensor) -> Tensor:
-    """Metadata of a result: (B1, B2, N, M) -> (B1, B2), in the dtype of accumulation."""
-    return cost.new_empty(cost.shape[:2], dtype=accumulation_dtype(cost))
-
-
-def new_convergence(out: Tensor, saved: bool) -> tuple[Tensor, Tensor]:
-    """Metadata of Sinkhorn's iterations and marginal errors, one for each distance; empty unless `saved`."""
-    shape = out.shape if saved else (0,)
-    return out.new_empty(shape, dtype=torch.int64), out.new_empty(shape)
-
-
-def new_gradients(x: Tensor, y: Tensor, need_x: bool, need_y: bool) -> tuple[Tensor, Tensor]:
-    """Metadata of gradients: contiguous, like x and y; empty where not needed."""
-    return (
-        x.new_empty(x.shape) if need_x else x.new_empty(0),
-        y.new_empty(y.shape) if need_y else y.new_empty(0),
-    )
-
-
-def promote_under_autocast(op: str) -> None:
-    """Within `torch.autocast`, x and y of two dtypes, as modules leave them there, meet in the wider one."""
-
-    def promoted(x: Tensor, y: Tensor, *rest: object) -> object:
-        if x.is_floating_point() and y.is_floating_point():
-            dtype = torch.promote_types(x.dtype, y.dtype)
-            x, y = x.to(dtype), y.to(dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            return find_op(op)(x, y, *rest)
-
-    for device in ("CPU", "CUDA"):
-        LIBRARY.impl(op, promoted, f"Autocast{device}")
-
-
-def refuse_missing_cuda(*ops: str) -> None:
-    """In a build without CUDA kernels, CUDA tensors get an error that says how to get them."""
-    if _C.build_info()["cuda_version"] is not None:
-        return
-
-    for op in ops:
-
-        def refuse(*args: object, op: str = op, **kwargs: object) -> NoReturn:
-            raise RuntimeError(
-                f"{op}: this build of scav_kernels has no CUDA kernels; move the inputs to the CPU, or rebuild with "
-                "SCAV_BUILD_CUDA=1 where torch and a CUDA toolkit are installed"
-            )
-
-        torch.library.impl(op, "CUDA", refuse)

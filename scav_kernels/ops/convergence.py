@@ -1,4 +1,4 @@
-"""How Sinkhorn's iterations end: the report that a caller asks for, and the warning that others get."""
+"""Convergence of Sinkhorn's iterations: the report that a caller asks for, and the warning that others get."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 
 class Convergence(NamedTuple):
-    """How the iterations of each pair ended, as ``sinkhorn(..., return_convergence=True)`` returns it.
+    """Convergence of the iterations of each pair, as ``sinkhorn(..., return_convergence=True)`` returns it.
 
     Both have the shape of the distances. A pair that holds inf or NaN has run no iteration, and its error is NaN.
     """
@@ -59,8 +59,10 @@ _COUNTED: ContextVar[_Unconverged | None] = ContextVar("unconverged", default=No
 
 
 def can_look(*inputs: Tensor) -> bool:
-    """Whether the values of a result can be read here and now: not on a GPU, which the host would have to wait for, nor
-    where the call is traced or mapped."""
+    """Return whether the values of a result can be read here and now.
+
+    They cannot on a GPU, for which the host would have to wait, nor where the call is traced or mapped.
+    """
     return (
         not torch.compiler.is_compiling()
         and not torch._C._is_tracing()
@@ -72,7 +74,7 @@ def can_look(*inputs: Tensor) -> bool:
 
 
 def warn_of_unconverged(op: str, error: Tensor, max_iterations: int, tolerance: float) -> None:
-    """Warns if any marginal error is not below `tolerance`, or counts those pairs for the context that is open."""
+    """Warn of marginal errors that are not below `tolerance`, or count those pairs for the context that is open."""
     counted = _COUNTED.get()
     found = _Unconverged() if counted is None else counted
     found.add(error, max_iterations, tolerance)
@@ -81,7 +83,7 @@ def warn_of_unconverged(op: str, error: Tensor, max_iterations: int, tolerance: 
 
 
 class OneWarning:
-    """A context in which calls of Sinkhorn do not warn: at its end one warning, under the name `op`, speaks for all.
+    """A context in which calls of Sinkhorn do not warn: at its end comes one warning for all, in the name of `op`.
 
     The object can be used again, and warns the first time only.
     """
@@ -108,7 +110,7 @@ class OneWarning:
 
 
 def _frames_inside() -> int:
-    """The `stacklevel` of the caller's caller that is in no module of this package."""
+    """Return the `stacklevel` of the first caller outside this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back

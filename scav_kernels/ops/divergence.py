@@ -1,4 +1,4 @@
-"""What debiasing takes from a distance: the mean of each sequence's distance from itself."""
+"""Divergences: a distance of x and y minus the mean of their distances from themselves."""
 
 import re
 from typing import Any
@@ -18,9 +18,9 @@ def divergence(
     paired: bool,
     **options: Any,
 ) -> Tensor:
-    """d(x, y) − (d(x, x) + d(y, y)) / 2 with the distance named `parent`, all pairs or, where `paired`, pair by pair.
+    """Return d(x, y) − (d(x, x) + d(y, y)) / 2 of the distance d named `parent`: all pairs, or `paired`.
 
-    Self terms cost one distance per sequence, not per pair.
+    d(x, x) and d(y, y) are computed once per sequence.
     """
     try:
         return _debiased(METRICS[parent], x, y, x_lengths, y_lengths, paired, options)

@@ -1,4 +1,4 @@
-"""Dynamic time warping."""
+"""Dynamic time warping, of sequences and of given costs."""
 
 from functools import partial
 from typing import Any
@@ -6,36 +6,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
-from scav_kernels.ops.batching import register_batching
-from scav_kernels.ops.common import (
-    check_options,
-    check_pair,
-    check_tensors,
-    new_gradients,
-    new_result,
-    promote_under_autocast,
-    refuse_missing_cuda,
-    register_fake,
-)
+from scav_kernels.ops.common import check_options, check_pair, check_tensors, declare_options
+from scav_kernels.ops.costs import as_batch
+from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
+from scav_kernels.ops.fakes import Arguments, steps_of_x, steps_of_y
 from scav_kernels.ops.registry import METRICS, Metric
 
-# `path` (B1, B2, N + M) uint8, empty unless save_path: the steps of an optimal path from its end to its start,
-# 0 for (s-1, t-1), 1 for s-1, 2 for t-1, then 3.
-torch.library.define(
-    "scav::dtw",
-    "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, str cost, int? band, bool paired, bool save_path) "
-    "-> (Tensor out, Tensor path)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-torch.library.define(
-    "scav::dtw_backward",
-    "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, Tensor out, Tensor path, str cost, "
-    "bool paired, bool need_x, bool need_y) -> (Tensor dx, Tensor dy)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
+
+def _fake_path(distances: Tensor, given: Arguments) -> tuple[Tensor]:
+    """Return `path` (B1, B2, N + M) uint8, empty unless save_path: an optimal path from its end to its start.
+
+    Its steps are 0 to (s-1, t-1), 1 to (s-1, t) and 2 to (s, t-1); 3 fills the rest.
+    """
+    shape = (*distances.shape, steps_of_x(given) + steps_of_y(given)) if given["save_path"] else (0,)
+    return (distances.new_empty(shape, dtype=torch.uint8),)
 
 
+define_op(
+    "dtw",
+    f"({SEQUENCES}, str cost, int? band, bool paired, bool save_path) -> (Tensor out, Tensor path)",
+    f"(Tensor grad, {SEQUENCES}, Tensor out, Tensor path, str cost, bool paired, {NEEDS}) -> {GRADIENTS}",
+    _fake_path,
+)
+define_op(
+    "dtw_from_cost",
+    f"({COSTS}, int? band, bool save_path) -> (Tensor out, Tensor path)",
+    f"(Tensor grad, {COSTS}, Tensor out, Tensor path) -> Tensor",
+    _fake_path,
+)
+refuse_missing_cuda("dtw", "dtw_from_cost")
+
+
+@declare_options
 def dtw(
     x: Tensor,
     y: Tensor,
@@ -72,8 +74,50 @@ def dtw(
     return _distance(x, y, x_lengths, y_lengths, paired=False, cost=cost, band=band)
 
 
+def _distance(
+    x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, *, paired: bool, **options: Any
+) -> Tensor:
+    check_tensors("dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
+    cost, band = check_options("dtw", **options)
+    distances, _ = torch.ops.scav.dtw(x, y, x_lengths, y_lengths, cost, band, paired, False)
+    return distances
+
+
+METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True), sums_along_path=True)
+
+
+@declare_options
+def dtw_from_cost(
+    cost: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None, *, band: int | None = None
+) -> Tensor:
+    """Dynamic time warping of given costs: cost (B1, B2, N, M) -> (B1, B2), or one pair's (N, M) -> ().
+
+    As ``dtw``, whose recursion, ties and gradient these are, with cost[i, j, s, t] between step s of x[i] and step t of
+    y[j]. The gradient is that of the costs: 1 on one optimal path, 0 elsewhere.
+
+    Args:
+        cost: (B1, B2, N, M) or (N, M), float32, float64, bfloat16 or float16; inf forbids a cell.
+        x_lengths: (B1,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes
+            nothing.
+        y_lengths: (B2,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ M; None: all.
+        band: Sakoe-Chiba radius in steps, ≥ 0, as in ``dtw``. None: no band.
+
+    Returns:
+        (B1, B2) or () distances, float64 for float64 costs and float32 for all others; inf, with zero gradient, where
+        forbidden cells leave no path.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
+    """
+    check_tensors("dtw_from_cost", cost=cost, x_lengths=x_lengths, y_lengths=y_lengths)
+    check_options("dtw_from_cost", band=band)
+    distances, _ = torch.ops.scav.dtw_from_cost(as_batch(cost), x_lengths, y_lengths, band, False)
+    return distances.reshape(()) if cost.dim() == 2 else distances
+
+
+@declare_options
 def dtw_path(x: Tensor, y: Tensor, *, cost: str = "euclidean", band: int | None = None) -> Tensor:
-    """The optimal path of one pair, to look at: x (N, D), y (M, D) -> (L, 2) int64.
+    """Optimal path of one pair, for inspection: x (N, D), y (M, D) -> (L, 2) int64.
 
     Rows are the cells (s, t) from (0, 0) to (N−1, M−1) whose costs ``dtw`` sums and through which its gradient flows;
     ties, ``cost`` and ``band`` are as there. Only where every cost is finite is there such a path.
@@ -90,79 +134,3 @@ def dtw_path(x: Tensor, y: Tensor, *, cost: str = "euclidean", band: int | None 
         s, t = s - (step != 2), t - (step != 1)
         cells.append((s, t))
     return torch.tensor(cells[::-1], dtype=torch.int64)
-
-
-def _distance(
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    *,
-    paired: bool,
-    cost: str = "euclidean",
-    band: int | None = None,
-) -> Tensor:
-    check_tensors("dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
-    check_options("dtw", cost=cost, band=band)
-    out, _ = torch.ops.scav.dtw(x, y, x_lengths, y_lengths, cost, band, paired, False)
-    return out
-
-
-METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True), sums_along_path=True)
-
-
-@register_fake("scav::dtw")
-def _fake(
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    cost: str,
-    band: int | None,
-    paired: bool,
-    save_path: bool,
-) -> tuple[Tensor, Tensor]:
-    out = new_result(x, y, paired)
-    path = x.new_empty((*out.shape, x.shape[1] + y.shape[1]) if save_path else (0,), dtype=torch.uint8)
-    return out, path
-
-
-@register_fake("scav::dtw_backward")
-def _fake_backward(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    out: Tensor,
-    path: Tensor,
-    cost: str,
-    paired: bool,
-    need_x: bool,
-    need_y: bool,
-) -> tuple[Tensor, Tensor]:
-    return new_gradients(x, y, need_x, need_y)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, cost, _band, paired, _save_path = inputs
-    out, path = output
-    ctx.mark_non_differentiable(path)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, out, path)
-    ctx.options = cost, paired
-
-
-def _backward(ctx: Any, grad: Tensor | None, _path: Tensor | None) -> tuple[Tensor | None, ...]:
-    need_x, need_y, *_ = ctx.needs_input_grad
-    if grad is None:
-        return (None,) * 8
-    dx, dy = torch.ops.scav.dtw_backward(grad, *ctx.saved_tensors, *ctx.options, need_x, need_y)
-    return dx if need_x else None, dy if need_y else None, None, None, None, None, None, None
-
-
-register_autograd("scav::dtw", _backward, setup_context=_setup_context)
-promote_under_autocast("scav::dtw")
-refuse_double_backward("scav::dtw_backward")
-register_batching("scav::dtw", "scav::dtw_backward")
-refuse_missing_cuda("scav::dtw", "scav::dtw_backward")

@@ -7,31 +7,18 @@ import torch
 from torch import Tensor
 
 from scav_kernels.dtypes import accumulation_dtype
-from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
-from scav_kernels.ops.batching import register_batching
-from scav_kernels.ops.common import (
-    check_options,
-    check_tensors,
-    new_gradients,
-    new_result,
-    promote_under_autocast,
-    register_fake,
-)
+from scav_kernels.ops.common import check_options, check_tensors, declare_options
+from scav_kernels.ops.define import GRADIENTS, NEEDS, SEQUENCES, define_op
 from scav_kernels.ops.registry import METRICS, Metric
 
-torch.library.define(
-    "scav::interpolated_euclidean",
-    "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, bool squared, str resample, bool paired) -> Tensor",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-torch.library.define(
-    "scav::interpolated_euclidean_backward",
-    "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, bool squared, str resample, bool paired, "
-    "bool need_x, bool need_y) -> (Tensor dx, Tensor dy)",
-    tags=torch.Tag.pt2_compliant_tag,
+define_op(
+    "interpolated_euclidean",
+    f"({SEQUENCES}, bool squared, str resample, bool paired) -> Tensor",
+    f"(Tensor grad, {SEQUENCES}, bool squared, str resample, bool paired, {NEEDS}) -> {GRADIENTS}",
 )
 
 
+@declare_options
 def interpolated_euclidean(
     x: Tensor,
     y: Tensor,
@@ -68,72 +55,18 @@ def interpolated_euclidean(
 
 
 def _distance(
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    *,
-    paired: bool,
-    squared: bool = False,
-    resample: str = "x",
+    x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, *, paired: bool, **options: Any
 ) -> Tensor:
     check_tensors("interpolated_euclidean", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
-    check_options("interpolated_euclidean", squared=squared, resample=resample)
+    squared, resample = check_options("interpolated_euclidean", **options)
     return torch.ops.scav.interpolated_euclidean(x, y, x_lengths, y_lengths, squared, resample, paired)
 
 
 METRICS["interpolated_euclidean"] = Metric(interpolated_euclidean, partial(_distance, paired=True))
 
 
-@register_fake("scav::interpolated_euclidean")
-def _fake(
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    squared: bool,
-    resample: str,
-    paired: bool,
-) -> Tensor:
-    return new_result(x, y, paired)
-
-
-@register_fake("scav::interpolated_euclidean_backward")
-def _fake_backward(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    squared: bool,
-    resample: str,
-    paired: bool,
-    need_x: bool,
-    need_y: bool,
-) -> tuple[Tensor, Tensor]:
-    return new_gradients(x, y, need_x, need_y)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, squared, resample, paired = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.options = squared, resample, paired
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    need_x, need_y, *_ = ctx.needs_input_grad
-    dx, dy = torch.ops.scav.interpolated_euclidean_backward(grad, *ctx.saved_tensors, *ctx.options, need_x, need_y)
-    return dx if need_x else None, dy if need_y else None, None, None, None, None, None
-
-
-register_autograd("scav::interpolated_euclidean", _backward, setup_context=_setup_context)
-promote_under_autocast("scav::interpolated_euclidean")
-refuse_double_backward("scav::interpolated_euclidean_backward")
-register_batching("scav::interpolated_euclidean", "scav::interpolated_euclidean_backward")
-
-
 def _triton() -> Any:
-    """The kernels for CUDA tensors, loaded by the first."""
+    """Return the launcher of the CUDA kernels, which the first CUDA tensor loads."""
     try:
         from scav_kernels._triton import interpolated_euclidean as kernels
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Soft-DTW: dynamic time warping with a smooth minimum."""
+"""Soft-DTW, dynamic time warping with a smooth minimum: of sequences, debiased, and of given costs."""
 
 from functools import partial
 from typing import Any
@@ -6,35 +6,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.autograd import refuse_double_backward, register_autograd
-from scav_kernels.ops.batching import register_batching
-from scav_kernels.ops.common import (
-    check_options,
-    check_pair,
-    check_tensors,
-    ground_cost,
-    new_gradients,
-    new_result,
-    promote_under_autocast,
-    refuse_missing_cuda,
-    register_fake,
-)
+from scav_kernels.ops.common import check_options, check_pair, check_tensors, declare_options
+from scav_kernels.ops.costs import as_batch, ground_cost
+from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
+from scav_kernels.ops.divergence import divergence
 from scav_kernels.ops.registry import METRICS, Metric
 
-torch.library.define(
-    "scav::soft_dtw",
-    "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, float gamma, str cost, int? band, bool paired) "
-    "-> Tensor",
-    tags=torch.Tag.pt2_compliant_tag,
+define_op(
+    "soft_dtw",
+    f"({SEQUENCES}, float gamma, str cost, int? band, bool paired) -> Tensor",
+    f"(Tensor grad, {SEQUENCES}, float gamma, str cost, int? band, bool paired, {NEEDS}) -> {GRADIENTS}",
 )
-torch.library.define(
-    "scav::soft_dtw_backward",
-    "(Tensor grad, Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, float gamma, str cost, int? band, "
-    "bool paired, bool need_x, bool need_y) -> (Tensor dx, Tensor dy)",
-    tags=torch.Tag.pt2_compliant_tag,
+define_op(
+    "soft_dtw_from_cost",
+    f"({COSTS}, float gamma, int? band) -> Tensor",
+    f"(Tensor grad, {COSTS}, float gamma, int? band) -> Tensor",
 )
+refuse_missing_cuda("soft_dtw", "soft_dtw_from_cost")
 
 
+@declare_options
 def soft_dtw(
     x: Tensor,
     y: Tensor,
@@ -75,10 +66,102 @@ def soft_dtw(
     return _distance(x, y, x_lengths, y_lengths, paired=False, gamma=gamma, cost=cost, band=band)
 
 
+def _distance(
+    x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, *, paired: bool, **options: Any
+) -> Tensor:
+    check_tensors("soft_dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
+    gamma, cost, band = check_options("soft_dtw", **options)
+    return torch.ops.scav.soft_dtw(x, y, x_lengths, y_lengths, gamma, cost, band, paired)
+
+
+METRICS["soft_dtw"] = Metric(soft_dtw, partial(_distance, paired=True), sums_along_path=True)
+
+
+@declare_options
+def soft_dtw_divergence(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    gamma: float = 1.0,
+    cost: str = "sqeuclidean",
+    band: int | None = None,
+) -> Tensor:
+    """Soft-DTW divergence, all pairs: x (B1, N, D), y (B2, M, D) -> (B1, B2).
+
+        D(x, y) = soft_dtw(x, y) − (soft_dtw(x, x) + soft_dtw(y, y)) / 2,
+
+    which is 0 at x = y, where ``soft_dtw`` is negative and not least. Self terms are computed once per sequence. Where
+    x ≈ y it is a small difference of large numbers: pass float64 where its last digits count.
+
+    Args:
+        x: (B1, N, D), float32, float64, bfloat16 or float16.
+        y: (B2, M, D), like x.
+        x_lengths: (B1,) int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes nothing.
+        y_lengths: (B2,) int64 valid steps, 1 ≤ length ≤ M; None: all.
+        gamma: smoothing > 0, in the cost's unit.
+        cost: "sqeuclidean" ‖x_s − y_t‖₂², "euclidean" its root, or "cosine" 1 − cos(x_s, y_t).
+        band: Sakoe-Chiba radius in steps, ≥ 0, as in ``dtw``. None: no band.
+
+    Returns:
+        (B1, B2) divergences, float64 for float64 inputs and float32 for all others.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
+
+    Source: Blondel, Mensch & Vert, "Differentiable Divergences Between Time Series", AISTATS 2021, equation 8.
+    """
+    return divergence("soft_dtw", x, y, x_lengths, y_lengths, paired=False, gamma=gamma, cost=cost, band=band)
+
+
+METRICS["soft_dtw_divergence"] = Metric(
+    soft_dtw_divergence, partial(divergence, "soft_dtw", paired=True), sums_along_path=True
+)
+
+
+@declare_options
+def soft_dtw_from_cost(
+    cost: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    gamma: float = 1.0,
+    band: int | None = None,
+) -> Tensor:
+    """Soft-DTW of given costs: cost (B1, B2, N, M) -> (B1, B2), or one pair's (N, M) -> ().
+
+    As ``soft_dtw``, whose recursion this is, with cost[i, j, s, t] between step s of x[i] and step t of y[j]. The
+    gradient in the costs is the expected alignment, as ``soft_dtw_alignment`` shows it.
+
+    Args:
+        cost: (B1, B2, N, M) or (N, M), float32, float64, bfloat16 or float16; inf forbids a cell.
+        x_lengths: (B1,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes
+            nothing.
+        y_lengths: (B2,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ M; None: all.
+        gamma: smoothing > 0, in the cost's unit; DTW as gamma → 0.
+        band: Sakoe-Chiba radius in steps, ≥ 0, as in ``dtw``. None: no band.
+
+    Returns:
+        (B1, B2) or () distances, float64 for float64 costs and float32 for all others; inf, with zero gradient, where
+        forbidden cells leave no path.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
+
+    Source: Cuturi & Blondel, "Soft-DTW: a Differentiable Loss Function for Time-Series", ICML 2017, algorithms 1, 2.
+    """
+    check_tensors("soft_dtw_from_cost", cost=cost, x_lengths=x_lengths, y_lengths=y_lengths)
+    check_options("soft_dtw_from_cost", gamma=gamma, band=band)
+    distances = torch.ops.scav.soft_dtw_from_cost(as_batch(cost), x_lengths, y_lengths, gamma, band)
+    return distances.reshape(()) if cost.dim() == 2 else distances
+
+
+@declare_options
 def soft_dtw_alignment(
     x: Tensor, y: Tensor, *, gamma: float = 1.0, cost: str = "sqeuclidean", band: int | None = None
 ) -> Tensor:
-    """The expected alignment of one pair, to look at: x (N, D), y (M, D) -> E (N, M), 0 ≤ E ≤ 1.
+    """Expected alignment of one pair, for inspection: x (N, D), y (M, D) -> E (N, M), 0 ≤ E ≤ 1.
 
     E[s, t] is the probability that cell (s, t) is on a path, where a path of cost c has probability ∝ exp(−c / gamma),
     and the derivative of ``soft_dtw`` in the cost of that cell. Options are as there; no gradient flows through E.
@@ -90,72 +173,3 @@ def soft_dtw_alignment(
     costs = ground_cost(x, y, cost)[None, None]
     one = costs.new_ones(1, 1)
     return torch.ops.scav.soft_dtw_from_cost_backward(one, costs, None, None, gamma, band)[0, 0]
-
-
-def _distance(
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    *,
-    paired: bool,
-    gamma: float = 1.0,
-    cost: str = "sqeuclidean",
-    band: int | None = None,
-) -> Tensor:
-    check_tensors("soft_dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
-    check_options("soft_dtw", gamma=gamma, cost=cost, band=band)
-    return torch.ops.scav.soft_dtw(x, y, x_lengths, y_lengths, gamma, cost, band, paired)
-
-
-METRICS["soft_dtw"] = Metric(soft_dtw, partial(_distance, paired=True), sums_along_path=True)
-
-
-@register_fake("scav::soft_dtw")
-def _fake(
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    gamma: float,
-    cost: str,
-    band: int | None,
-    paired: bool,
-) -> Tensor:
-    return new_result(x, y, paired)
-
-
-@register_fake("scav::soft_dtw_backward")
-def _fake_backward(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    x_lengths: Tensor | None,
-    y_lengths: Tensor | None,
-    gamma: float,
-    cost: str,
-    band: int | None,
-    paired: bool,
-    need_x: bool,
-    need_y: bool,
-) -> tuple[Tensor, Tensor]:
-    return new_gradients(x, y, need_x, need_y)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, gamma, cost, band, paired = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.options = gamma, cost, band, paired
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    need_x, need_y, *_ = ctx.needs_input_grad
-    dx, dy = torch.ops.scav.soft_dtw_backward(grad, *ctx.saved_tensors, *ctx.options, need_x, need_y)
-    return dx if need_x else None, dy if need_y else None, None, None, None, None, None, None
-
-
-register_autograd("scav::soft_dtw", _backward, setup_context=_setup_context)
-promote_under_autocast("scav::soft_dtw")
-refuse_double_backward("scav::soft_dtw_backward")
-register_batching("scav::soft_dtw", "scav::soft_dtw_backward")
-refuse_missing_cuda("scav::soft_dtw", "scav::soft_dtw_backward")

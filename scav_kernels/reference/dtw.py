@@ -1,10 +1,10 @@
-"""Dynamic time warping, one pair and one cell at a time."""
+"""Dynamic time warping, of sequences and of given costs, one pair and one cell at a time."""
 
 import torch
 from torch import Tensor
 
 from scav_kernels.reference.ground_cost import ground_cost
-from scav_kernels.reference.pairs import over_pairs
+from scav_kernels.reference.pairs import over_costs, over_pairs
 
 
 def dtw(
@@ -24,6 +24,13 @@ def dtw(
     The gradient is that of the cost along one optimal path.
     """
     return over_pairs(lambda a, b: dtw_of_cost(ground_cost(a, b, cost), band), x, y, x_lengths, y_lengths, paired)
+
+
+def dtw_from_cost(
+    cost: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None, *, band: int | None = None
+) -> Tensor:
+    """cost (B1, B2, N, M) -> (B1, B2), or (N, M) -> (): the recursion of `dtw` on each pair's valid cells."""
+    return over_costs(lambda c: dtw_of_cost(c, band), cost, x_lengths, y_lengths)
 
 
 def dtw_of_cost(cost: Tensor, band: int | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The loop over pairs that every reference shares."""
+"""Loops over pairs, and what else the references share."""
 
 from collections.abc import Callable
 
@@ -21,6 +21,11 @@ def over_pairs(
     if not pairs:
         return torch.zeros(shape, dtype=accumulation_dtype(x), device=x.device)
     return torch.stack([distance(a, b) for a, b in pairs]).reshape(shape)
+
+
+def debiased(distance: Distance) -> Distance:
+    """Return d(a, b) − (d(a, a) + d(b, b)) / 2 of a distance d."""
+    return lambda a, b: distance(a, b) - (distance(a, a) + distance(b, b)) / 2
 
 
 def over_costs(

@@ -1,13 +1,14 @@
-"""Entropic optimal transport, one pair at a time."""
+"""Entropic optimal transport, between sequences, debiased, and of given costs, one pair at a time."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from scav_kernels.ops.convergence import Convergence
 from scav_kernels.reference.ground_cost import ground_cost
-from scav_kernels.reference.pairs import over_pairs
+from scav_kernels.reference.pairs import Distance, debiased, over_costs, over_pairs
 
 
 def sinkhorn(
@@ -34,17 +35,61 @@ def sinkhorn(
     iterations there were, and with Σ_s |Σ_t P[s, t] − a_s| after them.
     """
 
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        return sinkhorn_of_cost(ground_cost(a, b, cost), epsilon, max_iterations, tolerance)
-
     def convergence(part: int) -> Tensor:
         def of_pair(a: Tensor, b: Tensor) -> Tensor:
             return convergence_of_cost(ground_cost(a, b, cost), epsilon, max_iterations, tolerance)[part]
 
         return over_pairs(of_pair, x, y, x_lengths, y_lengths, paired)
 
-    value = over_pairs(distance, x, y, x_lengths, y_lengths, paired)
+    value = over_pairs(_of_pairs(epsilon, max_iterations, tolerance, cost), x, y, x_lengths, y_lengths, paired)
     return (value, Convergence(convergence(0).long(), convergence(1))) if return_convergence else value
+
+
+def sinkhorn_divergence(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    epsilon: float = 0.05,
+    max_iterations: int = 100,
+    tolerance: float = 1e-3,
+    cost: str = "euclidean",
+    paired: bool = False,
+) -> Tensor:
+    """x (B1, N, D), y (B2, M, D) -> (B1, B2), or (B,) where `paired`: d(x, y) − (d(x, x) + d(y, y)) / 2.
+
+    d is `sinkhorn`.
+    """
+    return over_pairs(debiased(_of_pairs(epsilon, max_iterations, tolerance, cost)), x, y, x_lengths, y_lengths, paired)
+
+
+def sinkhorn_from_cost(
+    cost: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    epsilon: float = 0.05,
+    max_iterations: int = 100,
+    tolerance: float = 1e-3,
+    return_convergence: bool = False,
+) -> Tensor | tuple[Tensor, Convergence]:
+    """cost (B1, B2, N, M) -> (B1, B2), or (N, M) -> (): the iterations of `sinkhorn` on each pair's valid cells."""
+
+    def over(of_cost: Callable[[Tensor, float, int, float], Tensor]) -> Tensor:
+        return over_costs(lambda c: of_cost(c, epsilon, max_iterations, tolerance), cost, x_lengths, y_lengths)
+
+    value = over(sinkhorn_of_cost)
+    if not return_convergence:
+        return value
+    iterations, error = (over(lambda *given, part=part: convergence_of_cost(*given)[part]) for part in (0, 1))
+    # NaN or −inf in a cell has decided both.
+    iterations, error = iterations.nan_to_num(nan=0, neginf=0).long(), error.masked_fill(error.isinf(), torch.nan)
+    return value, Convergence(iterations, error)
+
+
+def _of_pairs(epsilon: float, max_iterations: int, tolerance: float, cost: str) -> Distance:
+    return lambda a, b: sinkhorn_of_cost(ground_cost(a, b, cost), epsilon, max_iterations, tolerance)
 
 
 def sinkhorn_of_cost(cost: Tensor, epsilon: float, max_iterations: int, tolerance: float) -> Tensor:

@@ -1,11 +1,11 @@
-"""Soft-DTW, one pair and one cell at a time."""
+"""Soft-DTW, of sequences, debiased, and of given costs, one pair and one cell at a time."""
 
 import torch
 from torch import Tensor
 
 from scav_kernels.reference.dtw import band_mask
 from scav_kernels.reference.ground_cost import ground_cost
-from scav_kernels.reference.pairs import over_pairs
+from scav_kernels.reference.pairs import Distance, debiased, over_costs, over_pairs
 
 
 def soft_dtw(
@@ -24,9 +24,41 @@ def soft_dtw(
     r[s, t] = c[s, t] + softmin(r[s−1, t−1], r[s−1, t], r[s, t−1]), r[0, 0] = c[0, 0],
     softmin(a) = −gamma · log Σ exp(−a / gamma); the distance is r[n−1, m−1].
     """
-    return over_pairs(
-        lambda a, b: soft_dtw_of_cost(ground_cost(a, b, cost), gamma, band), x, y, x_lengths, y_lengths, paired
-    )
+    return over_pairs(_of_pairs(gamma, cost, band), x, y, x_lengths, y_lengths, paired)
+
+
+def soft_dtw_divergence(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    gamma: float = 1.0,
+    cost: str = "sqeuclidean",
+    band: int | None = None,
+    paired: bool = False,
+) -> Tensor:
+    """x (B1, N, D), y (B2, M, D) -> (B1, B2), or (B,) where `paired`: d(x, y) − (d(x, x) + d(y, y)) / 2.
+
+    d is `soft_dtw`.
+    """
+    return over_pairs(debiased(_of_pairs(gamma, cost, band)), x, y, x_lengths, y_lengths, paired)
+
+
+def soft_dtw_from_cost(
+    cost: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    gamma: float = 1.0,
+    band: int | None = None,
+) -> Tensor:
+    """cost (B1, B2, N, M) -> (B1, B2), or (N, M) -> (): the recursion of `soft_dtw` on each pair's valid cells."""
+    return over_costs(lambda c: soft_dtw_of_cost(c, gamma, band), cost, x_lengths, y_lengths)
+
+
+def _of_pairs(gamma: float, cost: str, band: int | None) -> Distance:
+    return lambda a, b: soft_dtw_of_cost(ground_cost(a, b, cost), gamma, band)
 
 
 def soft_dtw_of_cost(cost: Tensor, gamma: float, band: int | None) -> Tensor:

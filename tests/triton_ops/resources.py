@@ -48,11 +48,10 @@ WAYS = ("CAREFUL", "OF_TARGETS", "OWN", "SORTED", "SQUARED")
 
 class Launch(NamedTuple):
     kernel: Any
-    args: tuple[Any, ...]
-    constants: dict[str, Any]
+    arguments: dict[str, Any]
 
     def __str__(self) -> str:
-        ways = [name.lower() for name in WAYS if self.constants.get(name)]
+        ways = [name.lower() for name in WAYS if self.arguments.get(name)]
         return " ".join([self.kernel.__name__, *ways])
 
 
@@ -71,8 +70,8 @@ def launches(operands: str, ragged: bool = False, squared: bool = False, paired:
     lengths = torch.empty(256, dtype=torch.int64, device="meta") if ragged else None
     made: dict[str, Launch] = {}
 
-    def record(kernel: Any, programs: tuple[int, ...], *args: Any, **constants: Any) -> None:
-        launch = Launch(kernel, args, constants)
+    def record(kernel: Any, programs: tuple[int, ...], **arguments: Any) -> None:
+        launch = Launch(kernel, arguments)
         made.setdefault(str(launch), launch)
 
     with (
@@ -86,12 +85,11 @@ def launches(operands: str, ragged: bool = False, squared: bool = False, paired:
 
 def compiled(launch: Launch, architecture: int) -> Compiled:
     """As Triton compiles it at a launch: integers of 1 are constants, multiples of 16 known to be such."""
-    constants = {name: value for name, value in launch.constants.items() if name not in ("num_warps", "num_stages")}
-    options = {name: value for name, value in launch.constants.items() if name not in constants}
-    values = {**dict(zip(launch.kernel.arg_names, launch.args, strict=False)), **constants}
+    options = {name: value for name, value in launch.arguments.items() if name in ("num_warps", "num_stages")}
+    constants = {p.name: launch.arguments[p.name] for p in launch.kernel.params if p.is_constexpr}
     signature, attributes = {}, {}
     for place, name in enumerate(launch.kernel.arg_names):
-        value = values[name]
+        value = launch.arguments[name]
         if isinstance(value, Tensor):
             signature[name] = "*" + POINTERS[value.dtype]
         elif name in constants or value == 1:
@@ -121,7 +119,7 @@ HOT = ("add_distances", "find_weights", "add_products")
 def shipped(operands: str, architecture: int) -> Iterator[Launch]:
     """Every kernel in bfloat16 and float64 on Hopper, where they are measured; elsewhere those that matter most."""
     for launch in launches(operands):
-        everywhere = launch.kernel.__name__ in HOT and not launch.constants.get("CAREFUL")
+        everywhere = launch.kernel.__name__ in HOT and not launch.arguments.get("CAREFUL")
         if everywhere or (architecture == 90 and operands in ("bfloat16", "float64")):
             yield launch
 

@@ -98,7 +98,7 @@ def test_memory(b1: int, b2: int, n: int, m: int, d: int, ragged: bool, monkeypa
     # Copies of x and y as packed, whole tiles of every length.
     copies = inputs * (2 if ragged else 1)
     # Not a mock, which would keep what it is called with.
-    monkeypatch.setattr(packing, "launch", lambda *args, **constants: None)
+    monkeypatch.setattr(packing, "launch", lambda *args, **arguments: None)
     with Memory() as forward:
         kernels.forward(x, y, *lengths, False, "x", False)
     assert forward.most <= grad.nbytes + copies + 512 * MIB

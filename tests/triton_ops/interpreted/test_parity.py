@@ -77,7 +77,7 @@ def test_dtypes(dtype: torch.dtype, paired: bool) -> None:
 def test_batches_larger_than_a_launch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     given = sequences(Shape(b1=3, b2=3, n=2, m=2, d=2))
     whole = answer(interpreted(CASES[0]), given)
-    monkeypatch.setattr(packing, "MOST_SEQUENCES", 2)
+    monkeypatch.setattr(packing, "MAX_SEQUENCES", 2)
     assert_same_up_to_rounding(answer(interpreted(CASES[0]), given), whole)
 
 
@@ -137,9 +137,9 @@ def products_and_kernels(given: Sequences, monkeypatch: pytest.MonkeyPatch) -> t
         counts[0] += 1
         return product(*args)
 
-    def counted_launch(kernel: Any, programs: tuple[int, ...], *args: Any, **constants: Any) -> None:
-        counts[1] += constants.get("CAREFUL") is False
-        launch(kernel, programs, *args, **constants)
+    def counted_launch(kernel: Any, programs: tuple[int, ...], **arguments: Any) -> None:
+        counts[1] += arguments.get("CAREFUL") is False
+        launch(kernel, programs, **arguments)
 
     monkeypatch.setattr(squared_sums, "product", counted_product)
     monkeypatch.setattr(packing, "launch", counted_launch)
