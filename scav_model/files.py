@@ -227,3 +227,8 @@ def sha256_of(file: BinaryIO) -> str:
     while block := file.read(1 << 22):
         digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_of_bytes(content: bytes | memoryview) -> str:
+    """Return the SHA-256 of bytes in memory, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import scav_kernels
+from scav_model.committed_folder import MappedFiles
 from scav_model.data.store.layout import DTYPES
 from scav_model.distances import Distance, Sequences
 from scav_model.search import bounds
 from scav_model.search.bounds import Prepared
 from scav_model.search.layout import (
     AGAIN,
+    FOLDER,
     DamagedIndexError,
     Header,
-    MappedFiles,
     SearchIndexError,
     load_tensors,
     read_deleted,
@@ -150,9 +151,9 @@ class SearchIndex:
             self.distance = Distance(header.metric, header.options, header.per_step)
         except (ValueError, TypeError, RuntimeError) as error:
             raise SearchIndexError(f"{folder} has a metric that cannot be used: {error}") from None
-        self._files = MappedFiles(folder)
-        if header.directions is not None:
-            self._files.open([header.directions])
+        self._files = MappedFiles(folder, FOLDER)
+        if (file := header.directions) is not None:
+            self._files.map(file.name, file.bytes)
         self.prepared = Prepared()
         self._directions: dict[str, Tensor] | None = None
         self._numbers: dict[str, int] | None = None
@@ -263,8 +264,8 @@ class SearchIndex:
             if kept is None:
                 raise DamagedIndexError(f"{self.folder} has no directions, which its bounds need; {AGAIN}")
             sizes = {side: (torch.float32, [None, self.header.dim]) for side in self.header.sides}
-            found = load_tensors(self.folder / kept.name, self._files.checked(kept).tobytes(), sizes)
-            self._directions = found
+            content = self._files.checked(kept.name, kept.bytes, kept.crc32)
+            self._directions = load_tensors(self.folder / kept.name, content.tobytes(), sizes)
         return self._directions
 
     def groups(self, side: str) -> Iterator[Group]:
@@ -298,9 +299,9 @@ class SearchIndex:
         """What is damaged in each shard, and beside them, by reading all of it."""
         for shard in self.shards:
             yield shard.problems()
-        if self.header.directions is not None:
+        if (file := self.header.directions) is not None:
             try:
-                self._files.checked(self.header.directions)
+                self._files.checked(file.name, file.bytes, file.crc32)
             except DamagedIndexError as error:
                 yield [str(error)]
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import stat
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
+from scav_model.committed_folder import FolderFormat
 from scav_model.config import Option
 from scav_model.data.store.layout import DTYPES
-from scav_model.files import open_inside, write_whole
-from scav_model.strict_json import Fields, read_json_file
+from scav_model.files import write_whole
+from scav_model.strict_json import Fields
 from scav_model.tensors import load_expected
 from scav_model.text import shown
 
@@ -46,6 +42,23 @@ class DamagedIndexError(SearchIndexError):
 
 class MissingFileError(DamagedIndexError):
     """A file of the index is not there; a writer may have removed it."""
+
+
+AGAIN = "restore the file from a copy, or build the index again"
+FOLDER = FolderFormat(
+    kind="search index",
+    header=HEADER,
+    versions=FORMATS,
+    prefixes=("shard-", "deleted-", "directions-"),
+    checksum=zlib.crc32,
+    mismatch="is damaged: its CRC-32",
+    no_folder="make one with scav index build",
+    old_version="build it again",
+    restore=AGAIN,
+    error=SearchIndexError,
+    damaged=DamagedIndexError,
+    missing=MissingFileError,
+)
 
 
 @dataclass(frozen=True)
@@ -152,45 +165,25 @@ class Header:
 
     def write(self, folder: Path) -> None:
         values = {"format": FORMAT, **asdict(self)}
-        content = json.dumps({"crc32": _checksum(values), "index": values}, indent=1)
-        write_whole(folder / HEADER, (content + "\n").encode())
+        FOLDER.write_header(folder, {"crc32": FOLDER.header_checksum(values), "index": values}, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> Header:
-        path = folder / HEADER
-        try:
-            with open_inside(folder, HEADER) as file:
-                content = Fields(read_json_file(file), "the file")
-            values = content.mapping("index")
-            sound = content.integer("crc32") == _checksum(values)
-            found = values.pop("format", None)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(
-                f"no search index at {folder} (no {HEADER} in it); make one with scav index build"
-            ) from None
-        except ValueError as error:
-            raise DamagedIndexError(
-                f"{path} is damaged, or not the header of a search index ({error}); {AGAIN}"
-            ) from None
-        if not sound:
-            raise DamagedIndexError(f"{path} is damaged: its checksum does not fit its content; {AGAIN}")
-        if found not in FORMATS:
-            raise SearchIndexError(
-                f"{folder} is a search index of format {shown(found)}, and this version reads "
-                f"{' and '.join(map(str, FORMATS))}; build it again"
-            )
-        try:
-            return _header(values, found)
-        except ValueError as error:
-            raise DamagedIndexError(f"{path} is not the header of a search index ({error}); {AGAIN}") from None
+        """
+        Raises:
+            FileNotFoundError: no index in the folder.
+            DamagedIndexError: the header is not what was written.
+            SearchIndexError: an index of an unknown format.
+        """
+        return FOLDER.read_header(folder, _unseal, _header)
 
 
-AGAIN = "restore the file from a copy, or build the index again"
-
-
-def _checksum(values: dict[str, Any]) -> int:
-    """Of the values, however they are spelt and spaced."""
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+def _unseal(content: Any) -> tuple[Any, dict[str, Any]]:
+    fields = Fields(content, "the file")
+    values = fields.mapping("index")
+    if fields.integer("crc32") != FOLDER.header_checksum(values):
+        raise ValueError("its CRC-32 does not fit its content")
+    return values.pop("format", None), values
 
 
 def _check_sides(sides: list[str]) -> None:
@@ -285,78 +278,15 @@ def _optional_file(values: Any, role: str) -> File | None:
 
 
 def write_file(folder: Path, name: str, content: bytes, checked: int | None = None) -> File:
-    """Write a file of the index, to the disk and whole, and describe it by the checksum of its first `checked` bytes;
-    None: of all."""
+    """Write a file of the index and return what the header says of it; the checksum is that of the first `checked`
+    bytes, or of all."""
     write_whole(folder / name, content)
     return File(name, len(content), zlib.crc32(content if checked is None else content[:checked]))
 
 
-class MappedFiles:
-    """The files of one version of an index. Mapped when the version is opened, they stay readable when a writer takes
-    their names away. No descriptor is held."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._maps: dict[str, NDArray[np.uint8]] = {}
-        self._used: set[str] = set()
-
-    def open(self, files: Iterable[File]) -> None:
-        """Map files, without reading them.
-
-        Raises:
-            DamagedIndexError: one is missing, no regular file, or of another size.
-        """
-        for file in files:
-            path = check_size(self.folder, file)
-            try:
-                # Copy-on-write, for PyTorch has no read-only tensors: a write would reach a private page alone.
-                mapped = torch.from_file(path, shared=False, size=file.bytes, dtype=torch.uint8)
-            except RuntimeError as error:
-                raise DamagedIndexError(f"{path} cannot be mapped ({error}); {AGAIN}") from None
-            self._maps[file.name] = mapped.numpy()
-
-    def content(self, file: File) -> NDArray[np.uint8]:
-        """The bytes of a file that was opened; what is in them is for the caller to check."""
-        if file.name not in self._used:
-            # To read beyond the end of a file that has been cut since would end the process.
-            with suppress(MissingFileError):
-                check_size(self.folder, file)
-            self._used.add(file.name)
-        return self._maps[file.name]
-
-    def checked(self, file: File) -> NDArray[np.uint8]:
-        """The bytes of a file that was opened, found to be what was written."""
-        content = self.content(file)
-        check_content(self.folder / file.name, file, content.data)
-        return content
-
-
-def check_size(folder: Path, file: File) -> str:
-    """The path of a file that is there, in the folder itself, and as long as it was."""
-    # Of strings, for an index has thousands of files.
-    path = f"{folder}{os.sep}{file.name}"
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} is missing; {AGAIN}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise DamagedIndexError(f"{path} is damaged: it is a link, a folder, a pipe or a device; {AGAIN}")
-    if found.st_size != file.bytes:
-        raise DamagedIndexError(f"{path} is damaged: it has {found.st_size} bytes, {file.bytes} were written; {AGAIN}")
-    return path
-
-
 def read_file(folder: Path, file: File) -> bytes:
-    """The content of a file, found to be what was written."""
-    path = Path(check_size(folder, file))
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} is missing; {AGAIN}") from None
-    except MemoryError:
-        raise DamagedIndexError(f"{path} has {file.bytes} bytes, more than there is memory for") from None
-    check_content(path, file, content)
-    return content
+    """Return the content of a file, after checking its size and checksum."""
+    return FOLDER.read_file(folder, file.name, file.bytes, file.crc32)
 
 
 def read_deleted(folder: Path, header: Header) -> NDArray[np.int64]:
@@ -376,12 +306,6 @@ def read_deleted(folder: Path, header: Header) -> NDArray[np.int64]:
             f"{header.written}, ascending; {AGAIN}"
         )
     return numbers
-
-
-def check_content(path: Path, file: File, content: bytes | memoryview) -> None:
-    found = zlib.crc32(content)
-    if len(content) != file.bytes or found != file.crc32:
-        raise DamagedIndexError(f"{path} is damaged: its CRC-32 is {found:08x}, not {file.crc32:08x}; {AGAIN}")
 
 
 def load_tensors(

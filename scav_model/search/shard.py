@@ -20,14 +20,15 @@ from safetensors.numpy import load as load_arrays
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.committed_folder import MappedFiles, as_rows
 from scav_model.data.ids import are_names
 from scav_model.data.store.layout import DTYPES
 from scav_model.search.layout import (
     AGAIN,
+    FOLDER,
     DamagedIndexError,
     File,
     Header,
-    MappedFiles,
     Shard,
     load_tensors,
     read_file,
@@ -142,8 +143,10 @@ class ShardReader:
     def __init__(self, folder: Path, shard: Shard, header: Header) -> None:
         self.folder, self.shard = folder, shard
         self._dtype, self._dim = DTYPES[header.dtype], header.dim
-        self._files = MappedFiles(folder)
-        self._files.open(file for file in shard.files() if file is not shard.columns)
+        self._files = MappedFiles(folder, FOLDER)
+        for file in shard.files():
+            if file is not shard.columns:
+                self._files.map(file.name, file.bytes)
         sizes: dict[str, tuple[Any, list[int | None]]] = {name: (np.uint8, [None]) for name in ("ids", "media")}
         for side in header.sides:
             sizes |= {f"{side}_lengths": (np.int64, [shard.clips]), f"{side}_crc32": (np.uint32, [shard.clips])}
@@ -241,10 +244,9 @@ class ShardReader:
     def _all_rows(self, side: str) -> Tensor:
         """(ΣT, D) of all clips, on the disk's pages, unchecked."""
         if side not in self._rows:
-            width, begin = self._dim * self._dtype.itemsize, self.shard.begins[side]
-            mapped = self._files.content(self.shard.sequences)
-            steps = mapped[begin : begin + self._ends[side][-1] * width].reshape(-1, width)
-            self._rows[side] = torch.from_numpy(steps).view(self._dtype)
+            content = self._files.content(self.shard.sequences.name, self.shard.sequences.bytes)
+            begin, rows = self.shard.begins[side], self._ends[side][-1]
+            self._rows[side] = as_rows(content, begin, rows, self._dim, self._dtype)
         return self._rows[side]
 
     def means(self, side: str) -> Tensor:
@@ -259,8 +261,10 @@ class ShardReader:
         return self._means[side]
 
     def _read_means(self, side: str) -> Tensor:
-        content = torch.from_numpy(self._files.checked(self.shard.means[side]))
-        return content.view(torch.float32).view(len(self), self._dim)
+        return as_rows(self._checked(self.shard.means[side]), 0, len(self), self._dim, torch.float32)
+
+    def _checked(self, file: File) -> NDArray[np.uint8]:
+        return self._files.checked(file.name, file.bytes, file.crc32)
 
     def _scaled_means(self, side: str) -> Tensor:
         assert self.shard.vectors is not None
@@ -282,7 +286,7 @@ class ShardReader:
         return self._tensors(self.shard.bounds, sizes)
 
     def _tensors(self, file: File, sizes: dict[str, tuple[Any, list[int | None]]]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = load_tensors(self.folder / file.name, self._files.checked(file).tobytes(), sizes)
+        found: dict[str, Tensor] = load_tensors(self.folder / file.name, self._checked(file).tobytes(), sizes)
         return found
 
     def problems(self) -> list[str]:
@@ -300,7 +304,7 @@ class ShardReader:
                 found.append(str(error))
         file, head = self.shard.sequences, min(self.shard.begins.values())
         # What no search reads, but other readers of the file do.
-        if zlib.crc32(self._files.content(file)[:head].data) != file.crc32:
+        if zlib.crc32(self._files.content(file.name, file.bytes)[:head].data) != file.crc32:
             found.append(f"{self.folder / file.name} is damaged: its head does not fit its checksum; {AGAIN}")
         for side in self.lengths:
             for clip in range(len(self)):

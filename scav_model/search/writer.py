@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import orjson
@@ -19,12 +18,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.committed_folder import FolderWriter
 from scav_model.data.ids import name_problem
 from scav_model.data.store.layout import DTYPES
-from scav_model.files import LOCK, is_partial, lock, make_folder, remove_unlisted
+from scav_model.files import LOCK, is_partial, make_folder
 from scav_model.search.bounds import has_bounds, make_bounds, principal_directions
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import (
+    FOLDER,
     SHARD_BYTES,
     Header,
     SearchIndexError,
@@ -36,7 +37,7 @@ from scav_model.search.layout import (
 from scav_model.search.shard import Encoded, check_media, write_shard
 
 
-class IndexWriter:
+class IndexWriter(FolderWriter):
     """The one writer of an index; readers go on with the version that they opened.
 
     Args:
@@ -47,10 +48,10 @@ class IndexWriter:
     def __init__(self, folder: Path | str, *, shard_bytes: int = SHARD_BYTES) -> None:
         if shard_bytes < 1:
             raise SearchIndexError(f"expected shard_bytes to be at least 1, got {shard_bytes}")
-        self.folder, self.shard_bytes = Path(folder), shard_bytes
+        self.shard_bytes = shard_bytes
         # Before the lock is made, so that a mistyped folder stays as it is.
-        Header.read(self.folder)
-        self._lock = _lock(self.folder)
+        Header.read(Path(folder))
+        super().__init__(Path(folder), FOLDER)
         self._gathered: list[Encoded] = []
         self._bytes = 0
         try:
@@ -59,7 +60,7 @@ class IndexWriter:
             self.ids = set(index.numbers)
             self._clear()
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
 
     @classmethod
@@ -69,13 +70,13 @@ class IndexWriter:
         make_folder(folder)
         # Before the lock is made, so that a mistyped folder stays as it is; and after, in case of others.
         _check_empty(folder)
-        held = _lock(folder)
+        descriptor = FOLDER.lock(folder)
         try:
             _check_empty(folder)
             with _explained(folder, "nothing was written"):
                 header.write(folder)
         finally:
-            os.close(held)
+            os.close(descriptor)
         return cls(folder, shard_bytes=shard_bytes)
 
     def add(self, clip: Encoded) -> None:
@@ -223,37 +224,13 @@ class IndexWriter:
 
     def _clear(self) -> None:
         """Take away what the header does not list."""
-        listed = {file.name for file in self.header.files()}
-        remove_unlisted(self.folder, ("shard-", "deleted-", "directions-"), listed)
-
-    def close(self) -> None:
-        os.close(self._lock)
-
-    def __enter__(self) -> IndexWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Commit what was taken, after an error or Ctrl-C too."""
-        try:
-            self.commit()
-        finally:
-            self.close()
+        FOLDER.remove_unlisted(self.folder, {file.name for file in self.header.files()})
 
 
 def _check_empty(folder: Path) -> None:
     others = [path.name for path in folder.iterdir() if path.name != LOCK and not is_partial(path)]
     if others:
         raise SearchIndexError(f"{folder} is not empty, it holds {others[0]}; choose another folder")
-
-
-def _lock(folder: Path) -> int:
-    """A descriptor that keeps other writers away until it is closed."""
-    held = lock(folder / LOCK)
-    if held is None:
-        raise SearchIndexError(f"another process is writing to {folder}; wait for it to end")
-    return held
 
 
 def _all_finite(steps: Tensor) -> bool:

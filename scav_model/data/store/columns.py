@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from safetensors.numpy import load, save
 
 from scav_model.data.ids import are_names, name_problem
 from scav_model.data.store.layout import ITEM_BYTES, Header, StoreError
+from scav_model.files import sha256_of_bytes
 from scav_model.strict_json import read_json
 from scav_model.tensors import load_expected, read_head
 from scav_model.text import shown
@@ -116,7 +116,7 @@ class Columns:
         arrays["ids"] = _bytes("\n".join(self.ids))
         # Where no path is known there is nothing to keep of any.
         arrays["paths"] = _bytes("\0".join(self.paths) if any(self.paths) else "")
-        names = {"splits": self.split_names, "labels": self.label_names, "manifest": fingerprint(manifest)}
+        names = {"splits": self.split_names, "labels": self.label_names, "manifest": sha256_of_bytes(manifest)}
         return save(arrays, metadata={"columns": json.dumps(names)})
 
     @classmethod
@@ -124,7 +124,7 @@ class Columns:
         """What `to_index` wrote, or None where it is of another manifest, or no index."""
         try:
             names = read_json(read_head(index)[0]["__metadata__"]["columns"].encode())
-            if names["manifest"] != fingerprint(manifest):
+            if names["manifest"] != sha256_of_bytes(manifest):
                 return None
             arrays = load_expected(load, index, EXPECTED)
             ids = arrays.pop("ids").tobytes().decode()
@@ -217,10 +217,6 @@ def _texts(values: Any) -> list[str]:
     if not isinstance(values, list) or any(type(value) is not str for value in values):
         raise ValueError("expected a list of texts")
     return cast(list[str], values)
-
-
-def fingerprint(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()
 
 
 def _first_rows(shard: Ints, lengths: Ints) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import torch
 
-from scav_model.files import open_inside, write_whole
-from scav_model.strict_json import MAX_BYTES, Fields, read_json_file
+from scav_model.committed_folder import FolderFormat
+from scav_model.files import sha256_of_bytes
+from scav_model.strict_json import MAX_BYTES, Fields
 from scav_model.text import shown
 
 FORMAT = 3
@@ -39,11 +39,28 @@ FIELDS_OF_FORMAT_2 = (
 )
 # Bytes of a clip's line in the manifest, on average.
 MAX_LINE = 1 << 16
-EMPTY_SHA256 = hashlib.sha256().hexdigest()
+EMPTY_SHA256 = sha256_of_bytes(b"")
 
 
 class StoreError(ValueError):
     """A feature store that cannot be used as asked; the message says which and what to do."""
+
+
+AGAIN = "copy the store again, or extract into a new folder"
+FOLDER = FolderFormat(
+    kind="feature store",
+    header=HEADER,
+    versions=READABLE,
+    prefixes=("shard-",),
+    checksum=sha256_of_bytes,
+    mismatch="was changed: its SHA-256",
+    no_folder="extract the features first",
+    old_version="extract again",
+    restore=AGAIN,
+    error=StoreError,
+    damaged=StoreError,
+    missing=StoreError,
+)
 
 
 @dataclass(frozen=True)
@@ -118,39 +135,23 @@ class Header:
     def write(self, folder: Path) -> None:
         # As they come back from the disk: tuples as lists.
         values = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
-        content = json.dumps({"sha256": _checksum(values), **values}, indent=2)
-        write_whole(folder / HEADER, (content + "\n").encode())
+        FOLDER.write_header(folder, {"sha256": FOLDER.header_checksum(values), **values}, indent=2)
 
     @classmethod
     def read(cls, folder: Path) -> Header:
-        path = folder / HEADER
-        try:
-            with open_inside(folder, HEADER) as file:
-                values = read_json_file(file)
-            return cls._of(values, folder)
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(
-                f"no feature store at {folder} (no {HEADER} in it); extract the features first"
-            ) from None
-        except StoreError:
-            raise
-        except ValueError as error:
-            raise StoreError(f"{path} is not the header of a feature store ({error}); extract again") from error
+        """
+        Raises:
+            FileNotFoundError: no store in the folder.
+            StoreError: a damaged header, or a store of an unknown format.
+        """
+        return FOLDER.read_header(folder, _unseal, cls._parse)
 
     @classmethod
-    def _of(cls, values: Any, folder: Path) -> Header:
+    def _parse(cls, values: dict[str, Any], version: int) -> Header:
         fields = Fields(values, "the header")
-        version = fields.take("format", int, "an integer")
-        if version not in READABLE:
-            raise StoreError(
-                f"{folder} is a feature store of format {version!r}, and this version reads "
-                f"{' and '.join(map(str, READABLE))}; extract again"
-            )
         names = [*FIELDS_OF_FORMAT_2]
         if version == FORMAT:
-            names += ["sha256", "manifest_sha256", "skipped_sha256", "index_sha256"]
-            if values.pop("sha256", None) != _checksum(values):
-                raise ValueError("its SHA-256 does not fit its content")
+            names += ["manifest_sha256", "skipped_sha256", "index_sha256"]
         fields.only(("format", *names))
         dtype = fields.text("dtype")
         if dtype not in DTYPES:
@@ -193,9 +194,11 @@ class Header:
         ]
 
 
-def _checksum(values: dict[str, Any]) -> str:
-    """SHA-256 of the header's values, however they are spelled and spaced."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+def _unseal(content: Any) -> tuple[int, dict[str, Any]]:
+    version: int = Fields(content, "the header").take("format", int, "an integer")
+    if version == FORMAT and content.pop("sha256", None) != FOLDER.header_checksum(content):
+        raise ValueError("its SHA-256 does not fit its content")
+    return version, content
 
 
 def _side(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,11 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scav_model.committed_folder import MappedFiles, as_rows, read_ahead
 from scav_model.data.feature_set import FeatureSet
 from scav_model.data.source import Features
-from scav_model.data.store.columns import Columns, fingerprint
+from scav_model.data.store.columns import Columns
 from scav_model.data.store.layout import (
+    AGAIN,
     DTYPES,
+    FOLDER,
     INDEX,
     ITEM_BYTES,
     MANIFEST,
@@ -28,15 +29,12 @@ from scav_model.data.store.layout import (
     Skipped,
     StoreError,
 )
-from scav_model.files import open_inside
+from scav_model.files import open_inside, sha256_of_bytes
 from scav_model.tensors import read_head
 from scav_model.text import shown
 
-# Shards mapped at a time: each holds a file open, of which systems often allow a process 1024.
-MAPPED = 512
 # As safetensors names them.
 TYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-AGAIN = "copy the store again, or extract into a new folder"
 
 
 def open_features(path: Path | str, split: str | None = None) -> Features:
@@ -62,82 +60,58 @@ def open_features(path: Path | str, split: str | None = None) -> Features:
     return FeatureSet.load(path)
 
 
-@dataclass(frozen=True)
-class Mapped:
-    """A shard in memory: where its pages are, and for each side the first byte and the rows."""
-
-    pages: mmap.mmap
-    content: NDArray[np.uint8]
-    first_byte: dict[str, int]
-    rows: dict[str, int]
-
-
 class Shards:
     """The store's shards, each mapped into memory when first read. Nothing is held of what has been read."""
 
     def __init__(self, folder: Path, header: Header) -> None:
         self.folder, self.header = folder, header
-        width = ITEM_BYTES[header.dtype]
-        self._row_bytes = {"video": header.video["dim"] * width, "audio": header.audio["dim"] * width}
-        self._maps: dict[int, Mapped] = {}
+        self._files = MappedFiles(folder, FOLDER)
+        self._sides: dict[int, dict[str, Tensor]] = {}
 
     def rows(self, shard: int, side: str, first: int, count: int) -> Tensor:
         """(count, D) of a shard's `video` or `audio`, in the store's dtype, on the disk's pages."""
-        if shard not in self._maps:
-            if len(self._maps) >= MAPPED:
-                self._maps.pop(next(iter(self._maps)))
-            self._maps[shard] = self._map(shard)
-        mapped = self._maps[shard]
-        if first + count > mapped.rows[side]:
+        if shard not in self._sides:
+            self._sides[shard] = self._map(shard)
+        steps = self._sides[shard][side]
+        if first + count > len(steps):
             name = self.folder / self.header.shards[shard].name
-            raise StoreError(f"{name} has {mapped.rows[side]} steps of {side}, and its clips need more; {AGAIN}")
-        width = self._row_bytes[side]
-        begin = mapped.first_byte[side] + first * width
-        end = begin + count * width
-        # One large read, asked for ahead, instead of a small one for each page that is met.
-        page = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped.pages.madvise(mmap.MADV_WILLNEED, page, end - page)
-        rows = mapped.content[begin:end].reshape(count, width)
-        return torch.from_numpy(rows).view(DTYPES[self.header.dtype])
+            raise StoreError(f"{name} has {len(steps)} steps of {side}, and its clips need more; {AGAIN}")
+        rows = steps[first : first + count]
+        read_ahead(rows)
+        return rows
 
-    def _map(self, number: int) -> Mapped:
+    def _map(self, number: int) -> dict[str, Tensor]:
+        """Return each side (ΣT, D) of a shard, on the disk's pages, after checking the shard's layout."""
         listed = self.header.shards[number]
-        path = self.folder / listed.name
-        with open_listed(self.folder, listed.name) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != listed.bytes:
-                raise StoreError(f"expected {path} to have {listed.bytes} bytes, found {size}; copy it again")
-            # Copy-on-write, for PyTorch has no read-only tensors: a write would reach a private page, never the file.
-            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        content: NDArray[np.uint8] = np.frombuffer(pages, dtype=np.uint8)
+        content = self._files.content(listed.name, listed.bytes)
+        dtype = DTYPES[self.header.dtype]
+        dims = {"video": self.header.video["dim"], "audio": self.header.audio["dim"]}
         try:
-            return Mapped(pages, content, *self._layout(content))
+            places = self._places(content, dims)
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged: {error}; {AGAIN}") from error
+            raise StoreError(f"{self.folder / listed.name} is damaged: {error}; {AGAIN}") from error
+        return {side: as_rows(content, *places[side], dim, dtype) for side, dim in dims.items()}
 
-    def _layout(self, content: NDArray[np.uint8]) -> tuple[dict[str, int], dict[str, int]]:
-        """First byte and rows of each side, in a shard that holds the two sides and nothing else."""
+    def _places(self, content: NDArray[np.uint8], dims: dict[str, int]) -> dict[str, tuple[int, int]]:
+        """Return the first byte and the rows of each side, in a shard that holds the two sides and nothing else."""
         described, begin = read_head(content)
-        first_byte, rows, spans = {}, {}, []
-        for side, row_bytes in self._row_bytes.items():
+        places, spans = {}, []
+        for side, dim in dims.items():
             shape, span = described[side]["shape"], described[side]["data_offsets"]
             first, end = (int(offset) for offset in span)
-            rows[side], rest = divmod(end - first, row_bytes)
-            expected = [rows[side], row_bytes // ITEM_BYTES[self.header.dtype]]
-            if described[side]["dtype"] != TYPE_NAMES[self.header.dtype] or shape != expected or rest:
-                raise ValueError(
-                    f"expected {side} of (steps, {expected[1]}) {self.header.dtype}, got {shown(described[side])}"
-                )
-            first_byte[side] = begin + first
+            rows, rest = divmod(end - first, dim * ITEM_BYTES[self.header.dtype])
+            if described[side]["dtype"] != TYPE_NAMES[self.header.dtype] or shape != [rows, dim] or rest:
+                raise ValueError(f"expected {side} of (steps, {dim}) {self.header.dtype}, got {shown(described[side])}")
+            places[side] = (begin + first, rows)
             spans.append((first, end))
         (start, middle), (again, end) = sorted(spans)
         if set(described) != {"video", "audio"} or (start, middle, end) != (0, again, len(content) - begin):
             raise ValueError(f"expected its video and audio to fill it, got {shown(described)}")
-        return first_byte, rows
+        return places
 
     def __getstate__(self) -> dict[str, Any]:
-        # A data loader's workers map for themselves; a pickled map would be a copy.
-        return {**self.__dict__, "_maps": {}}
+        # The workers of a data loader map the files again; a pickled map would be a copy.
+        return {**self.__dict__, "_sides": {}}
 
 
 class FeatureStore:
@@ -301,7 +275,7 @@ def _read_index(folder: Path, header: Header, manifest: bytes) -> Columns | None
             content = file.read()
     except (OSError, ValueError):
         return None
-    return Columns.of_index(content, manifest) if fingerprint(content) == header.index_sha256 else None
+    return Columns.of_index(content, manifest) if sha256_of_bytes(content) == header.index_sha256 else None
 
 
 def read_skipped(folder: Path) -> list[Skipped]:
@@ -335,24 +309,10 @@ def _skipped(line: bytes) -> Skipped:
     return clip
 
 
-def open_listed(folder: Path, name: str) -> BinaryIO:
-    """Open a file that the store lists, to read it.
-
-    Raises:
-        StoreError: it is missing, or no regular file of the folder.
-    """
-    try:
-        return open_inside(folder, name)
-    except FileNotFoundError:
-        raise StoreError(f"{folder / name} is missing; {AGAIN}") from None
-    except ValueError as error:
-        raise StoreError(f"{error}; {AGAIN}") from None
-
-
 def read_list(folder: Path, name: str, valid: int) -> bytes:
     """The first `valid` bytes of a store's list."""
     path = folder / name
-    with open_listed(folder, name) as file:
+    with os.fdopen(FOLDER.open_file(folder, name, None), "rb") as file:
         # Looked at first, for so many bytes are made room for before they are read.
         found = os.fstat(file.fileno()).st_size
         if found < valid:
@@ -365,6 +325,5 @@ def check_list(folder: Path, name: str, content: bytes, sha256: str | None) -> N
     Raises:
         StoreError: a list is not what was written.
     """
-    found = fingerprint(content)
-    if sha256 not in (None, found):
-        raise StoreError(f"{folder / name} was changed: its SHA-256 is {found}, not {sha256}; {AGAIN}")
+    if sha256 is not None:
+        FOLDER.check_content(folder / name, content, sha256)

@@ -6,7 +6,6 @@ import hashlib
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,10 +13,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.committed_folder import FolderWriter
 from scav_model.data.ids import name_problem
 from scav_model.data.store.layout import (
     DTYPES,
     EMPTY_SHA256,
+    FOLDER,
     HEADER,
     INDEX,
     MANIFEST,
@@ -30,7 +31,7 @@ from scav_model.data.store.layout import (
     shard_name,
 )
 from scav_model.data.store.reader import manifest_columns, read_columns, read_list, read_skipped
-from scav_model.files import LOCK, is_partial, lock, make_folder, remove_partial, remove_unlisted, write_whole, writing
+from scav_model.files import LOCK, is_partial, make_folder, remove_partial, sha256_of_bytes, write_whole, writing
 from scav_model.strict_json import is_writable
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 SHARD_BYTES = 256 << 20
 
 
-class StoreWriter:
+class StoreWriter(FolderWriter):
     """Adds clips to a new store, or to one that was begun with the same settings.
 
     Args:
@@ -57,15 +58,12 @@ class StoreWriter:
             raise StoreError(f"expected the store's dtype to be one of {', '.join(DTYPES)}, got {header.dtype!r}")
         if shard_bytes < 1:
             raise StoreError(f"expected shard_bytes to be at least 1, got {shard_bytes}")
-        self.folder, self.shard_bytes = Path(folder), shard_bytes
+        self.shard_bytes = shard_bytes
         self._dtype = DTYPES[header.dtype]
-        make_folder(self.folder)
+        make_folder(Path(folder))
         self.done: set[str] = set()
         self.skipped: set[str] = set()
-        held = lock(self.folder / LOCK)
-        if held is None:
-            raise StoreError(f"another process is writing to {self.folder}; wait for it, or choose another folder")
-        self._lock = held
+        super().__init__(Path(folder), FOLDER)
         try:
             self.header = self._open(header)
             # Of the lists as far as they count.
@@ -73,7 +71,7 @@ class StoreWriter:
                 name: hashlib.sha256(read_list(self.folder, name, valid)) for name, valid in _lists(self.header)
             }
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
         self._beside = self.folder.resolve().parent
         self._entries: list[Entry] = []
@@ -106,7 +104,7 @@ class StoreWriter:
 
     def _clear(self, header: Header) -> None:
         """Take away what a killed process left beyond the header."""
-        remove_unlisted(self.folder, ("shard-",), {shard.name for shard in header.shards})
+        FOLDER.remove_unlisted(self.folder, {shard.name for shard in header.shards})
         for name, valid in _lists(header):
             path = self.folder / name
             if path.stat().st_size > valid:
@@ -181,7 +179,7 @@ class StoreWriter:
         name = shard_name(len(header.shards))
         content = save({"video": torch.cat(self._video), "audio": torch.cat(self._audio)})
         write_whole(self.folder / name, content)
-        digest = hashlib.sha256(content).hexdigest()
+        digest = sha256_of_bytes(content)
         header.shards.append(Shard(name, len(self._entries), len(content), digest))
         return [
             self._line(entry, name, len(video), len(audio))
@@ -233,20 +231,8 @@ class StoreWriter:
         manifest = read_list(self.folder, MANIFEST, self.header.manifest_bytes)
         index = manifest_columns(self.folder, self.header, manifest).to_index(manifest)
         write_whole(self.folder / INDEX, index)
-        header = replace(self.header, finished=True, index_sha256=hashlib.sha256(index).hexdigest())
+        header = replace(self.header, finished=True, index_sha256=sha256_of_bytes(index))
         self._count(header, self._hashes)
-
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Commit what was taken, after an error or Ctrl-C too."""
-        try:
-            self.commit()
-        finally:
-            os.close(self._lock)
 
 
 def _lists(header: Header) -> tuple[tuple[str, int], tuple[str, int]]:
