@@ -14,12 +14,12 @@ import mmap
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,19 @@ T = TypeVar("T")
 # Python's own mmap holds a descriptor for each file, of which systems often allow a process 1024.
 _madvise = ctypes.CDLL(None).madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+class ListedFile(Protocol):
+    """A file as the header lists it; `checksum` None: the header has none."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def checksum(self) -> int | str | None: ...
 
 
 @dataclass(frozen=True)
@@ -122,11 +135,11 @@ class FolderFormat:
         """Remove the files that killed writers left; `listed` are the names that the header lists."""
         remove_unlisted(folder, self.prefixes, listed)
 
-    def check_file(self, folder: Path, name: str, size: int | None) -> str:
-        """Return the path of a listed file; `size` None stands for any size.
+    def locate(self, folder: Path, name: str) -> tuple[str, int]:
+        """Return the path and the size of a file.
 
         Raises:
-            ValueError: `missing` if there is no such file, `damaged` if it is no regular file or has another size.
+            ValueError: `missing` if there is no such file, `damaged` if it is no regular file.
         """
         # Of strings, because an index has thousands of files.
         path = f"{folder}{os.sep}{name}"
@@ -136,15 +149,19 @@ class FolderFormat:
             raise self.missing(f"{path} is missing; {self.restore}") from None
         if not stat.S_ISREG(state.st_mode):
             raise self.damaged(f"{path} is damaged: it is a link, a folder, a pipe or a device; {self.restore}")
-        if size not in (None, state.st_size):
+        return path, state.st_size
+
+    def check_size(self, folder: Path, file: ListedFile) -> str:
+        """Return the path of a listed file; errors as `locate`, and `damaged` if it has another size."""
+        path, size = self.locate(folder, file.name)
+        if size != file.bytes:
             raise self.damaged(
-                f"{path} is damaged: expected it to have {size} bytes, found {state.st_size}; {self.restore}"
+                f"{path} is damaged: expected it to have {file.bytes} bytes, found {size}; {self.restore}"
             )
         return path
 
-    def open_file(self, folder: Path, name: str, size: int | None) -> int:
-        """Return a descriptor of a listed file, for reading; errors as `check_file`."""
-        path = self.check_file(folder, name, size)
+    def open(self, path: str) -> int:
+        """Return a descriptor of a file that `locate` found, for reading."""
         try:
             return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -152,25 +169,28 @@ class FolderFormat:
         except OSError as error:
             raise self.damaged(f"{path} cannot be opened ({error.strerror}); {self.restore}") from None
 
-    def read_file(self, folder: Path, name: str, size: int, checksum: int | str) -> bytes:
+    def read_file(self, folder: Path, file: ListedFile) -> bytes:
         """Return the content of a listed file, after checking its size and checksum."""
-        with os.fdopen(self.open_file(folder, name, size), "rb") as file:
+        with os.fdopen(self.open(self.check_size(folder, file)), "rb") as opened:
             try:
-                content = file.read()
+                content = opened.read()
             except MemoryError:
-                raise self.damaged(f"{folder / name} has {size} bytes, more than there is memory for") from None
-        self.check_content(folder / name, content, checksum)
+                path = folder / file.name
+                raise self.damaged(f"{path} has {file.bytes} bytes, more than there is memory for") from None
+        self.check_content(folder, file, content)
         return content
 
-    def check_content(self, path: Path, content: bytes | memoryview, checksum: int | str) -> None:
-        """Raise `damaged` if the content of a file does not have the checksum."""
+    def check_content(self, folder: Path, file: ListedFile, content: bytes | memoryview) -> None:
+        """Raise `damaged` if the content of a listed file does not have its checksum."""
         found = self.checksum(content)
-        if found != checksum:
-            raise self.damaged(f"{path} {self.mismatch} is {_text(found)}, not {_text(checksum)}; {self.restore}")
+        if file.checksum not in (None, found):
+            raise self.damaged(
+                f"{folder / file.name} {self.mismatch} is {_text(found)}, not {_text(file.checksum)}; {self.restore}"
+            )
 
 
-def _text(checksum: int | str) -> str:
-    return f"{checksum:08x}" if isinstance(checksum, int) else checksum
+def _text(checksum: int | str | None) -> str:
+    return f"{checksum:08x}" if isinstance(checksum, int) else str(checksum)
 
 
 class MappedFiles:
@@ -185,35 +205,36 @@ class MappedFiles:
         self._maps: dict[str, NDArray[np.uint8]] = {}
         self._read: set[str] = set()
 
-    def map(self, name: str, size: int) -> None:
-        """Map a file without reading it; errors as `FolderFormat.check_file`."""
-        descriptor = self.format.open_file(self.folder, name, size)
-        try:
-            # By its descriptor, because PyTorch takes no path that is not UTF-8. Copy-on-write, because PyTorch has no
-            # read-only tensors: what is written to one reaches a private page, never the file.
-            mapped = torch.from_file(f"/dev/fd/{descriptor}", shared=False, size=size, dtype=torch.uint8)
-        except RuntimeError as error:
-            path = self.folder / name
-            raise self.format.damaged(f"{path} cannot be mapped ({error}); {self.format.restore}") from None
-        finally:
-            os.close(descriptor)
-        self._maps[name] = mapped.numpy()
+    def open(self, files: Iterable[ListedFile]) -> None:
+        """Map files without reading them; errors as `FolderFormat.check_size`."""
+        for file in files:
+            descriptor = self.format.open(self.format.check_size(self.folder, file))
+            try:
+                # By its descriptor, because PyTorch takes no path that is not UTF-8. Copy-on-write, because PyTorch has
+                # no read-only tensors: what is written to one reaches a private page, never the file.
+                mapped = torch.from_file(f"/dev/fd/{descriptor}", shared=False, size=file.bytes, dtype=torch.uint8)
+            except RuntimeError as error:
+                path = self.folder / file.name
+                raise self.format.damaged(f"{path} cannot be mapped ({error}); {self.format.restore}") from None
+            finally:
+                os.close(descriptor)
+            self._maps[file.name] = mapped.numpy()
 
-    def content(self, name: str, size: int) -> NDArray[np.uint8]:
+    def content(self, file: ListedFile) -> NDArray[np.uint8]:
         """Return the bytes of a file, which is mapped if need be; the caller checks what is in them."""
-        if name not in self._maps:
-            self.map(name, size)
-        if name not in self._read:
+        if file.name not in self._maps:
+            self.open([file])
+        if file.name not in self._read:
             # To read beyond the end of a file that has become shorter would end the process.
             with suppress(self.format.missing):
-                self.format.check_file(self.folder, name, size)
-            self._read.add(name)
-        return self._maps[name]
+                self.format.check_size(self.folder, file)
+            self._read.add(file.name)
+        return self._maps[file.name]
 
-    def checked(self, name: str, size: int, checksum: int | str) -> NDArray[np.uint8]:
+    def checked(self, file: ListedFile) -> NDArray[np.uint8]:
         """Return the bytes of a file after checking their checksum."""
-        content = self.content(name, size)
-        self.format.check_content(self.folder / name, content.data, checksum)
+        content = self.content(file)
+        self.format.check_content(self.folder, file, content.data)
         return content
 
     def __getstate__(self) -> dict[str, Any]:

@@ -152,8 +152,8 @@ class SearchIndex:
         except (ValueError, TypeError, RuntimeError) as error:
             raise SearchIndexError(f"{folder} has a metric that cannot be used: {error}") from None
         self._files = MappedFiles(folder, FOLDER)
-        if (file := header.directions) is not None:
-            self._files.map(file.name, file.bytes)
+        if header.directions is not None:
+            self._files.open([header.directions])
         self.prepared = Prepared()
         self._directions: dict[str, Tensor] | None = None
         self._numbers: dict[str, int] | None = None
@@ -264,8 +264,8 @@ class SearchIndex:
             if kept is None:
                 raise DamagedIndexError(f"{self.folder} has no directions, which its bounds need; {AGAIN}")
             sizes = {side: (torch.float32, [None, self.header.dim]) for side in self.header.sides}
-            content = self._files.checked(kept.name, kept.bytes, kept.crc32)
-            self._directions = load_tensors(self.folder / kept.name, content.tobytes(), sizes)
+            found = load_tensors(self.folder / kept.name, self._files.checked(kept).tobytes(), sizes)
+            self._directions = found
         return self._directions
 
     def groups(self, side: str) -> Iterator[Group]:
@@ -299,9 +299,9 @@ class SearchIndex:
         """What is damaged in each shard, and beside them, by reading all of it."""
         for shard in self.shards:
             yield shard.problems()
-        if (file := self.header.directions) is not None:
+        if self.header.directions is not None:
             try:
-                self._files.checked(file.name, file.bytes, file.crc32)
+                self._files.checked(self.header.directions)
             except DamagedIndexError as error:
                 yield [str(error)]
 

@@ -69,6 +69,10 @@ class File:
     bytes: int
     crc32: int
 
+    @property
+    def checksum(self) -> int:
+        return self.crc32
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -284,11 +288,6 @@ def write_file(folder: Path, name: str, content: bytes, checked: int | None = No
     return File(name, len(content), zlib.crc32(content if checked is None else content[:checked]))
 
 
-def read_file(folder: Path, file: File) -> bytes:
-    """Return the content of a file, after checking its size and checksum."""
-    return FOLDER.read_file(folder, file.name, file.bytes, file.crc32)
-
-
 def read_deleted(folder: Path, header: Header) -> NDArray[np.int64]:
     """Numbers of the deleted clips, ascending.
 
@@ -297,7 +296,7 @@ def read_deleted(folder: Path, header: Header) -> NDArray[np.int64]:
     """
     if header.deleted is None:
         return np.zeros(0, dtype=np.int64)
-    content = read_file(folder, header.deleted)
+    content = FOLDER.read_file(folder, header.deleted)
     numbers = np.frombuffer(content, dtype=np.int64) if len(content) % 8 == 0 else np.zeros(0, dtype=np.int64)
     within = len(numbers) and numbers[0] >= 0 and numbers[-1] < header.written and (np.diff(numbers) > 0).all()
     if not within or len(numbers) != header.deleted_clips:

@@ -31,7 +31,6 @@ from scav_model.search.layout import (
     Header,
     Shard,
     load_tensors,
-    read_file,
     write_file,
 )
 from scav_model.tensors import read_head
@@ -144,13 +143,11 @@ class ShardReader:
         self.folder, self.shard = folder, shard
         self._dtype, self._dim = DTYPES[header.dtype], header.dim
         self._files = MappedFiles(folder, FOLDER)
-        for file in shard.files():
-            if file is not shard.columns:
-                self._files.map(file.name, file.bytes)
+        self._files.open(file for file in shard.files() if file is not shard.columns)
         sizes: dict[str, tuple[Any, list[int | None]]] = {name: (np.uint8, [None]) for name in ("ids", "media")}
         for side in header.sides:
             sizes |= {f"{side}_lengths": (np.int64, [shard.clips]), f"{side}_crc32": (np.uint32, [shard.clips])}
-        content = read_file(folder, shard.columns)
+        content = FOLDER.read_file(folder, shard.columns)
         self._columns = load_tensors(folder / shard.columns.name, content, sizes, load_arrays)
         self.lengths = {side: self._columns[f"{side}_lengths"] for side in header.sides}
         self._check_lengths()
@@ -244,7 +241,7 @@ class ShardReader:
     def _all_rows(self, side: str) -> Tensor:
         """(ΣT, D) of all clips, on the disk's pages, unchecked."""
         if side not in self._rows:
-            content = self._files.content(self.shard.sequences.name, self.shard.sequences.bytes)
+            content = self._files.content(self.shard.sequences)
             begin, rows = self.shard.begins[side], self._ends[side][-1]
             self._rows[side] = as_rows(content, begin, rows, self._dim, self._dtype)
         return self._rows[side]
@@ -261,10 +258,7 @@ class ShardReader:
         return self._means[side]
 
     def _read_means(self, side: str) -> Tensor:
-        return as_rows(self._checked(self.shard.means[side]), 0, len(self), self._dim, torch.float32)
-
-    def _checked(self, file: File) -> NDArray[np.uint8]:
-        return self._files.checked(file.name, file.bytes, file.crc32)
+        return as_rows(self._files.checked(self.shard.means[side]), 0, len(self), self._dim, torch.float32)
 
     def _scaled_means(self, side: str) -> Tensor:
         assert self.shard.vectors is not None
@@ -286,7 +280,7 @@ class ShardReader:
         return self._tensors(self.shard.bounds, sizes)
 
     def _tensors(self, file: File, sizes: dict[str, tuple[Any, list[int | None]]]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = load_tensors(self.folder / file.name, self._checked(file).tobytes(), sizes)
+        found: dict[str, Tensor] = load_tensors(self.folder / file.name, self._files.checked(file).tobytes(), sizes)
         return found
 
     def problems(self) -> list[str]:
@@ -304,7 +298,7 @@ class ShardReader:
                 found.append(str(error))
         file, head = self.shard.sequences, min(self.shard.begins.values())
         # What no search reads, but other readers of the file do.
-        if zlib.crc32(self._files.content(file.name, file.bytes)[:head].data) != file.crc32:
+        if zlib.crc32(self._files.content(file)[:head].data) != file.crc32:
             found.append(f"{self.folder / file.name} is damaged: its head does not fit its checksum; {AGAIN}")
         for side in self.lengths:
             for clip in range(len(self)):

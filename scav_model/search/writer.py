@@ -31,7 +31,6 @@ from scav_model.search.layout import (
     SearchIndexError,
     Shard,
     load_tensors,
-    read_file,
     write_file,
 )
 from scav_model.search.shard import Encoded, check_media, write_shard
@@ -201,7 +200,7 @@ class IndexWriter(FolderWriter):
             }
         file = self.header.directions
         sizes = {side: (torch.float32, [None, self.header.dim]) for side in steps}
-        directions = load_tensors(self.folder / file.name, read_file(self.folder, file), sizes)
+        directions = load_tensors(self.folder / file.name, FOLDER.read_file(self.folder, file), sizes)
         made: dict[str, Tensor] = {}
         for side, rows in steps.items():
             made |= make_bounds(self.header, side, rows, directions[side])

@@ -100,6 +100,19 @@ class Shard:
     bytes: int
     sha256: str
 
+    @property
+    def checksum(self) -> str:
+        return self.sha256
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A list of the store: its first `bytes` bytes count, and `checksum` is theirs, None in a store of format 2."""
+
+    name: str
+    bytes: int
+    checksum: str | None
+
 
 @dataclass
 class Header:
@@ -127,6 +140,14 @@ class Header:
     manifest_sha256: str | None = EMPTY_SHA256
     skipped_sha256: str | None = EMPTY_SHA256
     index_sha256: str | None = None
+
+    @property
+    def manifest(self) -> Lines:
+        return Lines(MANIFEST, self.manifest_bytes, self.manifest_sha256)
+
+    @property
+    def skipped(self) -> Lines:
+        return Lines(SKIPPED, self.skipped_bytes, self.skipped_sha256)
 
     @property
     def clips(self) -> int:

@@ -23,9 +23,8 @@ from scav_model.data.store.layout import (
     FOLDER,
     INDEX,
     ITEM_BYTES,
-    MANIFEST,
-    SKIPPED,
     Header,
+    Lines,
     Skipped,
     StoreError,
 )
@@ -83,7 +82,7 @@ class Shards:
     def _map(self, number: int) -> dict[str, Tensor]:
         """Return each side (ΣT, D) of a shard, on the disk's pages, after checking the shard's layout."""
         listed = self.header.shards[number]
-        content = self._files.content(listed.name, listed.bytes)
+        content = self._files.content(listed)
         dtype = DTYPES[self.header.dtype]
         dims = {"video": self.header.video["dim"], "audio": self.header.audio["dim"]}
         try:
@@ -241,7 +240,7 @@ class FeatureStore:
 
 def read_columns(folder: Path, header: Header) -> Columns:
     """The manifest's columns, from the index where there is one of this very manifest."""
-    manifest = read_list(folder, MANIFEST, header.manifest_bytes)
+    manifest = read_list(folder, header.manifest)
     # The index knows the manifest's checksum, so that one that fits its own has the manifest checked too.
     columns = _read_index(folder, header, manifest)
     if columns is None:
@@ -260,7 +259,7 @@ def manifest_columns(folder: Path, header: Header, manifest: bytes) -> Columns:
         StoreError: the manifest is damaged; the message names the line, if that can be told.
     """
     columns = Columns.of_lines(manifest.splitlines(), [shard.name for shard in header.shards])
-    check_list(folder, MANIFEST, manifest, header.manifest_sha256)
+    FOLDER.check_content(folder, header.manifest, manifest)
     return columns
 
 
@@ -288,8 +287,8 @@ def read_skipped(folder: Path) -> list[Skipped]:
     header = Header.read(folder)
     while True:
         try:
-            content = read_list(folder, SKIPPED, header.skipped_bytes)
-            check_list(folder, SKIPPED, content, header.skipped_sha256)
+            content = read_list(folder, header.skipped)
+            FOLDER.check_content(folder, header.skipped, content)
             return [_skipped(line) for line in content.splitlines()]
         except StoreError:
             # A writer may have emptied the list after the header was read.
@@ -309,21 +308,11 @@ def _skipped(line: bytes) -> Skipped:
     return clip
 
 
-def read_list(folder: Path, name: str, valid: int) -> bytes:
-    """The first `valid` bytes of a store's list."""
-    path = folder / name
-    with os.fdopen(FOLDER.open_file(folder, name, None), "rb") as file:
-        # Looked at first, for so many bytes are made room for before they are read.
-        found = os.fstat(file.fileno()).st_size
-        if found < valid:
-            raise StoreError(f"expected {path} to have {valid} bytes, found {found}; copy it again")
-        return file.read(valid)
-
-
-def check_list(folder: Path, name: str, content: bytes, sha256: str | None) -> None:
-    """
-    Raises:
-        StoreError: a list is not what was written.
-    """
-    if sha256 is not None:
-        FOLDER.check_content(folder / name, content, sha256)
+def read_list(folder: Path, lines: Lines) -> bytes:
+    """The bytes of a list that count, not checked against their checksum."""
+    path, size = FOLDER.locate(folder, lines.name)
+    # Checked first, because memory for that many bytes is reserved before they are read.
+    if size < lines.bytes:
+        raise StoreError(f"expected {path} to have {lines.bytes} bytes, found {size}; copy it again")
+    with os.fdopen(FOLDER.open(path), "rb") as file:
+        return file.read(lines.bytes)

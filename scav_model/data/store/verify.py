@@ -143,7 +143,7 @@ def _check_lists(store: FeatureStore, report: Report) -> None:
             "command that made the store to add them"
         )
     try:
-        manifest = read_list(folder, MANIFEST, header.manifest_bytes)
+        manifest = read_list(folder, header.manifest)
         columns = manifest_columns(folder, header, manifest)
         columns.check(header)
         if not columns.equals(store.columns):

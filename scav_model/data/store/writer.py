@@ -68,7 +68,8 @@ class StoreWriter(FolderWriter):
             self.header = self._open(header)
             # Of the lists as far as they count.
             self._hashes = {
-                name: hashlib.sha256(read_list(self.folder, name, valid)) for name, valid in _lists(self.header)
+                lines.name: hashlib.sha256(read_list(self.folder, lines))
+                for lines in (self.header.manifest, self.header.skipped)
             }
         except BaseException:
             self.close()
@@ -105,11 +106,11 @@ class StoreWriter(FolderWriter):
     def _clear(self, header: Header) -> None:
         """Take away what a killed process left beyond the header."""
         FOLDER.remove_unlisted(self.folder, {shard.name for shard in header.shards})
-        for name, valid in _lists(header):
-            path = self.folder / name
-            if path.stat().st_size > valid:
+        for lines in (header.manifest, header.skipped):
+            path = self.folder / lines.name
+            if path.stat().st_size > lines.bytes:
                 with writing(path):
-                    os.truncate(path, valid)
+                    os.truncate(path, lines.bytes)
 
     def add(self, entry: Entry, video: Tensor, audio: Tensor) -> str | None:
         """Take a clip's video (N, Dv) and audio (M, Da), float32. Returns why it was not taken, None if it was."""
@@ -228,16 +229,11 @@ class StoreWriter(FolderWriter):
     def finish(self) -> None:
         """Commit, and mark the store as one that has tried every clip it was to."""
         self.commit()
-        manifest = read_list(self.folder, MANIFEST, self.header.manifest_bytes)
+        manifest = read_list(self.folder, self.header.manifest)
         index = manifest_columns(self.folder, self.header, manifest).to_index(manifest)
         write_whole(self.folder / INDEX, index)
         header = replace(self.header, finished=True, index_sha256=sha256_of_bytes(index))
         self._count(header, self._hashes)
-
-
-def _lists(header: Header) -> tuple[tuple[str, int], tuple[str, int]]:
-    """The lists of a store, each with how many bytes of it count."""
-    return (MANIFEST, header.manifest_bytes), (SKIPPED, header.skipped_bytes)
 
 
 def _encodable(text: str) -> str:
