@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from scav_model.data import Batch, Features, FeatureStore, collate
 from scav_model.data.manifest import Clip
-from scav_model.data.store.layout import DTYPES
-from scav_model.data.store.layout import Header as StoreHeader
+from scav_model.data.store.header import DTYPES, StoreHeader
 from scav_model.model import AudioVisualModel
-from scav_model.search.layout import SIDES, Header, SearchIndexError
+from scav_model.search.header import SIDES, Header, SearchIndexError
 from scav_model.search.shard import Encoded
 from scav_model.search.writer import IndexWriter
 from scav_model.strict_json import is_writable

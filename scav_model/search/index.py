@@ -15,11 +15,11 @@ from torch import Tensor
 
 import scav_kernels
 from scav_model.committed_folder import MappedFiles
-from scav_model.data.store.layout import DTYPES
+from scav_model.data.store.header import DTYPES
 from scav_model.distances import Distance, Sequences
 from scav_model.search import bounds
 from scav_model.search.bounds import Prepared
-from scav_model.search.layout import (
+from scav_model.search.header import (
     AGAIN,
     FOLDER,
     DamagedIndexError,

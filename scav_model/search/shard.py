@@ -22,8 +22,8 @@ from torch import Tensor
 
 from scav_model.committed_folder import MappedFiles, as_rows
 from scav_model.data.ids import are_names
-from scav_model.data.store.layout import DTYPES
-from scav_model.search.layout import (
+from scav_model.data.store.header import DTYPES
+from scav_model.search.header import (
     AGAIN,
     FOLDER,
     DamagedIndexError,

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from scav_model.committed_folder import FolderWriter
 from scav_model.data.ids import name_problem
-from scav_model.data.store.layout import DTYPES
+from scav_model.data.store.header import DTYPES
 from scav_model.files import LOCK, is_partial, make_folder
 from scav_model.search.bounds import has_bounds, make_bounds, principal_directions
-from scav_model.search.index import SearchIndex
-from scav_model.search.layout import (
+from scav_model.search.header import (
     FOLDER,
     SHARD_BYTES,
     Header,
@@ -33,6 +32,7 @@ from scav_model.search.layout import (
     load_tensors,
     write_file,
 )
+from scav_model.search.index import SearchIndex
 from scav_model.search.shard import Encoded, check_media, write_shard
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from scav_model.data.ids import are_names, name_problem
-from scav_model.data.store.layout import ITEM_BYTES, Header, StoreError
+from scav_model.data.store.header import ITEM_BYTES, StoreError, StoreHeader
 from scav_model.files import sha256_of_bytes
 from scav_model.strict_json import read_json
 from scav_model.tensors import load_expected, read_head
@@ -140,7 +140,7 @@ class Columns:
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
-    def check(self, header: Header) -> None:
+    def check(self, header: StoreHeader) -> None:
         """
         Raises:
             StoreError: the columns are not of the shards that the header lists.

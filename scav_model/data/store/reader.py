@@ -17,16 +17,16 @@ from scav_model.committed_folder import MappedFiles, as_rows, read_ahead
 from scav_model.data.feature_set import FeatureSet
 from scav_model.data.source import Features
 from scav_model.data.store.columns import Columns
-from scav_model.data.store.layout import (
+from scav_model.data.store.header import (
     AGAIN,
     DTYPES,
     FOLDER,
     INDEX,
     ITEM_BYTES,
-    Header,
     Lines,
     Skipped,
     StoreError,
+    StoreHeader,
 )
 from scav_model.files import open_inside, sha256_of_bytes
 from scav_model.tensors import read_head
@@ -62,7 +62,7 @@ def open_features(path: Path | str, split: str | None = None) -> Features:
 class Shards:
     """The store's shards, each mapped into memory when first read. Nothing is held of what has been read."""
 
-    def __init__(self, folder: Path, header: Header) -> None:
+    def __init__(self, folder: Path, header: StoreHeader) -> None:
         self.folder, self.header = folder, header
         self._files = MappedFiles(folder, FOLDER)
         self._sides: dict[int, dict[str, Tensor]] = {}
@@ -134,11 +134,11 @@ class FeatureStore:
             StoreError: a store of another format, or damaged.
         """
         folder = Path(folder)
-        header = Header.read(folder)
+        header = StoreHeader.read(folder)
         return cls(Shards(folder, header), read_columns(folder, header))
 
     @property
-    def header(self) -> Header:
+    def header(self) -> StoreHeader:
         return self._shards.header
 
     @property
@@ -238,7 +238,7 @@ class FeatureStore:
         return self.subset(np.flatnonzero(self.columns.split == self.columns.split_names.index(split)).tolist())
 
 
-def read_columns(folder: Path, header: Header) -> Columns:
+def read_columns(folder: Path, header: StoreHeader) -> Columns:
     """The manifest's columns, from the index where there is one of this very manifest."""
     manifest = read_list(folder, header.manifest)
     # The index knows the manifest's checksum, so that one that fits its own has the manifest checked too.
@@ -252,7 +252,7 @@ def read_columns(folder: Path, header: Header) -> Columns:
     return columns
 
 
-def manifest_columns(folder: Path, header: Header, manifest: bytes) -> Columns:
+def manifest_columns(folder: Path, header: StoreHeader, manifest: bytes) -> Columns:
     """The columns from the manifest itself.
 
     Raises:
@@ -263,7 +263,7 @@ def manifest_columns(folder: Path, header: Header, manifest: bytes) -> Columns:
     return columns
 
 
-def _read_index(folder: Path, header: Header, manifest: bytes) -> Columns | None:
+def _read_index(folder: Path, header: StoreHeader, manifest: bytes) -> Columns | None:
     if header.index_sha256 is None:
         return None
     try:
@@ -284,7 +284,7 @@ def read_skipped(folder: Path) -> list[Skipped]:
         FileNotFoundError: no store there.
         StoreError: the list is damaged.
     """
-    header = Header.read(folder)
+    header = StoreHeader.read(folder)
     while True:
         try:
             content = read_list(folder, header.skipped)
@@ -292,7 +292,7 @@ def read_skipped(folder: Path) -> list[Skipped]:
             return [_skipped(line) for line in content.splitlines()]
         except StoreError:
             # A writer may have emptied the list after the header was read.
-            found = Header.read(folder)
+            found = StoreHeader.read(folder)
             if found == header:
                 raise
             header = found

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scav_model.data.store.layout import INDEX, MANIFEST, Header, StoreError
+from scav_model.data.store.header import INDEX, MANIFEST, StoreError, StoreHeader
 from scav_model.data.store.reader import FeatureStore, manifest_columns, read_list, read_skipped
 from scav_model.files import open_inside, sha256_of
 
@@ -158,7 +158,7 @@ def _check_lists(store: FeatureStore, report: Report) -> None:
         _has_hash(folder, INDEX, header.index_sha256, report)
 
 
-def _sound_shards(folder: Path, header: Header, report: Report) -> Iterator[int]:
+def _sound_shards(folder: Path, header: StoreHeader, report: Report) -> Iterator[int]:
     """Numbers of the shards that are as they were written."""
     for number, shard in enumerate(tqdm(header.shards, desc="hashes", unit="shard")):
         if _has_hash(folder, shard.name, shard.sha256, report, shard.bytes):

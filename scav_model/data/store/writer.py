@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scav_model.committed_folder import FolderWriter
 from scav_model.data.ids import name_problem
-from scav_model.data.store.layout import (
+from scav_model.data.store.header import (
     DTYPES,
     EMPTY_SHA256,
     FOLDER,
@@ -24,10 +24,10 @@ from scav_model.data.store.layout import (
     MANIFEST,
     SKIPPED,
     Entry,
-    Header,
-    Shard,
     Skipped,
     StoreError,
+    StoreHeader,
+    StoreShard,
     shard_name,
 )
 from scav_model.data.store.reader import manifest_columns, read_columns, read_list, read_skipped
@@ -53,7 +53,7 @@ class StoreWriter(FolderWriter):
         skipped: ids of the clips that could not be used.
     """
 
-    def __init__(self, folder: Path | str, header: Header, *, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(self, folder: Path | str, header: StoreHeader, *, shard_bytes: int = SHARD_BYTES) -> None:
         if header.dtype not in DTYPES:
             raise StoreError(f"expected the store's dtype to be one of {', '.join(DTYPES)}, got {header.dtype!r}")
         if shard_bytes < 1:
@@ -81,7 +81,7 @@ class StoreWriter(FolderWriter):
         self._bytes = 0
         self._skipped: list[Skipped] = []
 
-    def _open(self, header: Header) -> Header:
+    def _open(self, header: StoreHeader) -> StoreHeader:
         if not os.path.lexists(self.folder / HEADER):
             if others := [path.name for path in self.folder.iterdir() if not _is_beginning(path)]:
                 raise StoreError(f"{self.folder} is no feature store and holds {others[0]}; choose another folder")
@@ -91,7 +91,7 @@ class StoreWriter(FolderWriter):
                     (self.folder / name).write_bytes(b"")
             header.write(self.folder)
             return header
-        found = Header.read(self.folder)
+        found = StoreHeader.read(self.folder)
         if differing := found.differences(header):
             raise StoreError(
                 f"{self.folder} was begun with other settings ({'; '.join(differing)}); "
@@ -103,7 +103,7 @@ class StoreWriter(FolderWriter):
         self._clear(found)
         return found
 
-    def _clear(self, header: Header) -> None:
+    def _clear(self, header: StoreHeader) -> None:
         """Take away what a killed process left beyond the header."""
         FOLDER.remove_unlisted(self.folder, {shard.name for shard in header.shards})
         for lines in (header.manifest, header.skipped):
@@ -175,13 +175,13 @@ class StoreWriter(FolderWriter):
         self._entries, self._video, self._audio, self._skipped = [], [], [], []
         self._bytes = 0
 
-    def _write_shard(self, header: Header) -> list[bytes]:
+    def _write_shard(self, header: StoreHeader) -> list[bytes]:
         """Write the gathered clips as a shard of `header`; their lines."""
         name = shard_name(len(header.shards))
         content = save({"video": torch.cat(self._video), "audio": torch.cat(self._audio)})
         write_whole(self.folder / name, content)
         digest = sha256_of_bytes(content)
-        header.shards.append(Shard(name, len(self._entries), len(content), digest))
+        header.shards.append(StoreShard(name, len(self._entries), len(content), digest))
         return [
             self._line(entry, name, len(video), len(audio))
             for entry, video, audio in zip(self._entries, self._video, self._audio, strict=True)
@@ -220,7 +220,7 @@ class StoreWriter(FolderWriter):
         hashed.update(content)
         return hashed
 
-    def _count(self, header: Header, hashes: dict[str, Hash]) -> None:
+    def _count(self, header: StoreHeader, hashes: dict[str, Hash]) -> None:
         """Make a header count, with lists of these hashes."""
         header.manifest_sha256, header.skipped_sha256 = hashes[MANIFEST].hexdigest(), hashes[SKIPPED].hexdigest()
         header.write(self.folder)

@@ -92,7 +92,7 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Shard:
+class StoreShard:
     """A file of the store."""
 
     name: str
@@ -115,7 +115,7 @@ class Lines:
 
 
 @dataclass
-class Header:
+class StoreHeader:
     """What a store holds.
 
     Attributes:
@@ -134,7 +134,7 @@ class Header:
     dtype: str = "float32"
     versions: dict[str, str] = field(default_factory=dict)
     finished: bool = False
-    shards: list[Shard] = field(default_factory=list)
+    shards: list[StoreShard] = field(default_factory=list)
     manifest_bytes: int = 0
     skipped_bytes: int = 0
     manifest_sha256: str | None = EMPTY_SHA256
@@ -159,7 +159,7 @@ class Header:
         FOLDER.write_header(folder, {"sha256": FOLDER.header_checksum(values), **values}, indent=2)
 
     @classmethod
-    def read(cls, folder: Path) -> Header:
+    def read(cls, folder: Path) -> StoreHeader:
         """
         Raises:
             FileNotFoundError: no store in the folder.
@@ -168,7 +168,7 @@ class Header:
         return FOLDER.read_header(folder, _unseal, cls._parse)
 
     @classmethod
-    def _parse(cls, values: dict[str, Any], version: int) -> Header:
+    def _parse(cls, values: dict[str, Any], version: int) -> StoreHeader:
         fields = Fields(values, "the header")
         names = [*FIELDS_OF_FORMAT_2]
         if version == FORMAT:
@@ -206,7 +206,7 @@ class Header:
                 raise ValueError(f"expected {name!r} to be at most {most}, got {there}")
         return header
 
-    def differences(self, other: Header) -> list[str]:
+    def differences(self, other: StoreHeader) -> list[str]:
         """What keeps `other`'s features out of this store: one "field: there …, now …" per field."""
         return [
             *_differences("video", self.video, other.video),
@@ -234,14 +234,14 @@ def _side(values: dict[str, Any], name: str) -> dict[str, Any]:
     return values
 
 
-def _shard(values: Any, number: int) -> Shard:
+def _shard(values: Any, number: int) -> StoreShard:
     fields = Fields(values, f"shard {number}")
-    fields.only(Shard.__dataclass_fields__)
+    fields.only(StoreShard.__dataclass_fields__)
     name = fields.text("name")
     if name != shard_name(number):
         raise ValueError(f"expected shard {number} to be named {shard_name(number)}, got {shown(name)}")
     clips, size = fields.integer("clips", at_least=1), fields.integer("bytes", at_least=1)
-    return Shard(name, clips, size, fields.text("sha256"))
+    return StoreShard(name, clips, size, fields.text("sha256"))
 
 
 def _differences(name: str, there: Any, now: Any) -> list[str]:

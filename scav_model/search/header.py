@@ -16,7 +16,7 @@ from safetensors.torch import load
 
 from scav_model.committed_folder import FolderFormat
 from scav_model.config import Option
-from scav_model.data.store.layout import DTYPES
+from scav_model.data.store.header import DTYPES
 from scav_model.files import write_whole
 from scav_model.strict_json import Fields
 from scav_model.tensors import load_expected
