@@ -57,7 +57,7 @@ class FolderFormat:
     """One kind of committed folder: its names, its checksums and its errors.
 
     Attributes:
-        kind: name of such a folder in errors, with its article.
+        kind: name of such a folder in errors, such as "search index".
         header: file name of the header.
         versions: numbers of the formats that can be read.
         prefixes: beginnings of the names of the files that a header lists.

@@ -1,4 +1,4 @@
-"""Safetensors files that may come from a stranger: whatever is not expected is a ValueError of one line."""
+"""Read safetensors files that may come from a stranger: whatever is not expected is a ValueError of one line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MAX_HEAD = 1 << 24
 def load_expected(
     load: Callable[[bytes], dict[str, Any]], content: bytes, expected: Mapping[str, tuple[Any, Sequence[int | None]]]
 ) -> dict[str, Any]:
-    """The tensors of a file.
+    """Return the tensors of a file.
 
     Args:
-        load: of `safetensors.torch` or `safetensors.numpy`.
-        content: of the file.
+        load: `load` of `safetensors.torch` or `safetensors.numpy`.
+        content: content of the file.
         expected: dtype and shape of each tensor; None stands for any size. No other tensor may be there.
 
     Raises:
-        ValueError: other tensors, or no such file.
+        ValueError: the content is no safetensors file, or holds other tensors.
     """
     try:
         found = load(content)

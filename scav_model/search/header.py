@@ -1,4 +1,4 @@
-"""Names, header and errors of a search index."""
+"""Header, file names and errors of a search index."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ FORMAT = 3
 # Format 2 keeps the means in other files. Both formats are read; a change makes an index one of format 3.
 FORMATS = (2, FORMAT)
 HEADER = "index.json"
-# Of the other files, all of which are in the index's folder.
+# Names of the other files, all of which are in the folder of the index.
 NAMES = re.compile(r"(shard|deleted|directions)-[0-9]+(\.[a-z]+)+")
 SIDES = ("video", "audio")
 SHARD_BYTES = 128 << 20
 
 
 class SearchIndexError(ValueError):
-    """An index, or a question to it, that cannot be used as asked; the message says which and what to do."""
+    """An index, or a search in it, that is not possible as asked; the message says why and what to do."""
 
 
 class DamagedIndexError(SearchIndexError):
-    """A file of the index is not what was written; the message names the file and what is wrong in it."""
+    """A file of the index differs from what was written; the message names the file and the difference."""
 
 
 class MissingFileError(DamagedIndexError):
-    """A file of the index is not there; a writer may have removed it."""
+    """A file of the index is missing; a writer may have removed it."""
 
 
 AGAIN = "restore the file from a copy, or build the index again"
@@ -104,7 +104,7 @@ class Shard:
 
 @dataclass
 class Header:
-    """What an index holds, replaced whole with every change: what it does not list is no part of the index.
+    """Contents of an index. Each change replaces the whole header; a file that is not listed is no part of the index.
 
     Attributes:
         checkpoint: file of the model that encoded the clips, as it was named.
@@ -157,13 +157,13 @@ class Header:
         return self.written - self.deleted_clips
 
     def differences(self, other: Header) -> list[str]:
-        """What keeps `other`'s clips out of this index, front ends excepted: one "field: there …, now …" per field."""
+        """Return the settings that differ from those of `other`, except front ends, as "field: there …, now …"."""
         names = ("model_sha256", "metric", "options", "per_step", "dim", "dtype", "sides")
         pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
         return [f"{name}: there {there!r}, now {now!r}" for name, there, now in pairs if there != now]
 
     def files(self) -> list[File]:
-        """All that the header lists."""
+        """Return all files that the header lists."""
         single = [file for file in (self.deleted, self.directions) if file is not None]
         return [file for shard in self.shards for file in shard.files()] + single
 
@@ -289,10 +289,10 @@ def write_file(folder: Path, name: str, content: bytes, checked: int | None = No
 
 
 def read_deleted(folder: Path, header: Header) -> NDArray[np.int64]:
-    """Numbers of the deleted clips, ascending.
+    """Return the numbers of the deleted clips, ascending.
 
     Raises:
-        DamagedIndexError: they are not what was written, or not of clips of the index.
+        DamagedIndexError: the file is damaged, or a number is of no clip of the index.
     """
     if header.deleted is None:
         return np.zeros(0, dtype=np.int64)
@@ -313,13 +313,13 @@ def load_tensors(
     expected: Mapping[str, tuple[Any, Sequence[int | None]]],
     load: Callable[[bytes], dict[str, Any]] = load,
 ) -> Any:
-    """The tensors of a file that was found to be what was written.
+    """Return the tensors of a file whose checksum was checked.
 
     Args:
         load: `safetensors.torch.load`, or that of `safetensors.numpy` for arrays.
 
     Raises:
-        DamagedIndexError: it holds others than expected, so what was written is not an index's.
+        DamagedIndexError: the file holds other tensors than expected, so no writer of an index made it.
     """
     try:
         return load_expected(load, content, expected)

@@ -44,14 +44,14 @@ class Columns:
     paths: list[str]  # media file of each clip, as the manifest spells it; "": not known
 
     def take(self, indices: Sequence[int] | Ints) -> Columns:
-        """The clips at `indices`, in that order."""
+        """Return the clips at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         arrays = {name: getattr(self, name)[chosen] for name in ARRAYS}
         ids, paths = ([texts[index] for index in chosen.tolist()] for texts in (self.ids, self.paths))
         return Columns(ids=ids, paths=paths, split_names=self.split_names, label_names=self.label_names, **arrays)
 
     def equals(self, other: Columns) -> bool:
-        """Whether both say the same of the same clips."""
+        """Return True if both have the same clips with the same values."""
 
         def plain(columns: Columns) -> list[Any]:
             return [value.tolist() if isinstance(value, np.ndarray) else value for value in vars(columns).values()]
@@ -60,10 +60,10 @@ class Columns:
 
     @classmethod
     def of_lines(cls, lines: Iterable[bytes], shards: Sequence[str]) -> Columns:
-        """From the manifest's lines.
+        """Read the lines of a manifest.
 
         Raises:
-            StoreError: a line that is not one, or of a shard that is not there; the message names the line.
+            StoreError: a line is damaged or names an unknown shard; the message names the line.
         """
         numbers = {name: number for number, name in enumerate(shards)}
         split_names: dict[str, int] = {}
@@ -111,7 +111,7 @@ class Columns:
         )
 
     def to_index(self, manifest: bytes) -> bytes:
-        """The columns as a file that belongs to this very manifest."""
+        """Return the columns as the content of an index file of this very manifest."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         arrays["ids"] = _bytes("\n".join(self.ids))
         # Where no path is known there is nothing to keep of any.
@@ -121,7 +121,7 @@ class Columns:
 
     @classmethod
     def of_index(cls, index: bytes, manifest: bytes) -> Columns | None:
-        """What `to_index` wrote, or None where it is of another manifest, or no index."""
+        """Read what `to_index` made; None if it is of another manifest, or no index."""
         try:
             names = read_json(read_head(index)[0]["__metadata__"]["columns"].encode())
             if names["manifest"] != sha256_of_bytes(manifest):
@@ -143,7 +143,7 @@ class Columns:
     def check(self, header: StoreHeader) -> None:
         """
         Raises:
-            StoreError: the columns are not of the shards that the header lists.
+            StoreError: the columns do not fit the shards that the header lists.
         """
         clips, shards = header.clips, len(header.shards)
         for name in (*ARRAYS, "ids", "paths"):
@@ -220,7 +220,7 @@ def _texts(values: Any) -> list[str]:
 
 
 def _first_rows(shard: Ints, lengths: Ints) -> Ints:
-    """The first row of each clip within its shard; clips of a shard stand together, in order."""
+    """Return the first row of each clip within its shard; clips of a shard are neighbors, in order."""
     ends = np.cumsum(lengths)
     starts = ends - lengths
     first_of_shard = np.flatnonzero(np.diff(shard, prepend=-1))

@@ -1,4 +1,4 @@
-"""Names, header and lines of a feature store."""
+"""Header, file names and entries of a feature store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scav_model.strict_json import MAX_BYTES, Fields
 from scav_model.text import shown
 
 FORMAT = 3
-# Stores of format 2 have no checksums but those of their shards.
+# Stores of format 2 have checksums of their shards alone.
 READABLE = (2, FORMAT)
 HEADER, MANIFEST, SKIPPED, INDEX = (
     "header.json",
@@ -43,7 +43,7 @@ EMPTY_SHA256 = sha256_of_bytes(b"")
 
 
 class StoreError(ValueError):
-    """A feature store that cannot be used as asked; the message says which and what to do."""
+    """A feature store that cannot be used as asked; the message says why and what to do."""
 
 
 AGAIN = "copy the store again, or extract into a new folder"
@@ -65,12 +65,12 @@ FOLDER = FolderFormat(
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip's line in the manifest, less the shard and the lengths, which the store knows itself.
+    """A clip of the manifest, without the shard and the lengths, which the store adds.
 
     Attributes:
-        seconds: of media that the features cover.
-        path: media file; None: not known. The store keeps it relative to the folder that the store lies in, where it is
-            below that, so that both can be moved together.
+        seconds: duration of the media that the features cover.
+        path: media file; None if unknown. If the file is below the parent of the store's folder, the store keeps the
+            path relative to that parent, so that both can be moved together.
         start: second of the file at which the clip begins.
     """
 
@@ -93,7 +93,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class StoreShard:
-    """A file of the store."""
+    """A shard of the store."""
 
     name: str
     clips: int
@@ -106,8 +106,8 @@ class StoreShard:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """A list of the store: its first `bytes` bytes count, and `checksum` is theirs, None in a store of format 2."""
+class ValidLines:
+    """The first `bytes` bytes of a list, which are valid, and their checksum; None in a store of format 2."""
 
     name: str
     bytes: int
@@ -116,17 +116,17 @@ class Lines:
 
 @dataclass
 class StoreHeader:
-    """What a store holds.
+    """Contents of a store.
 
     Attributes:
         video, audio: `dim`, `rate_hz` (steps per second) and what the encoder says of itself.
-        dtype: of the numbers on disk: float32, bfloat16 or float16.
-        versions: of the libraries that began the store.
-        finished: whether every clip of the manifest that was given has been tried.
-        shards: in order.
-        manifest_bytes, skipped_bytes: how much of the two lists counts; more is what a killed process began.
-        manifest_sha256, skipped_sha256: of these bytes; None in a store of format 2, which has no checksums of lists.
-        index_sha256: of the index; None where there is none of this very manifest.
+        dtype: dtype of the numbers on disk: float32, bfloat16 or float16.
+        versions: versions of the libraries that began the store.
+        finished: True if every clip of the given manifest has been tried.
+        shards: the shards, in order.
+        manifest_bytes, skipped_bytes: valid bytes of the two lists; a killed process may have written more.
+        manifest_sha256, skipped_sha256: SHA-256 of these bytes; None in a store of format 2.
+        index_sha256: SHA-256 of the index; None if there is no index of this very manifest.
     """
 
     video: dict[str, Any]
@@ -142,19 +142,19 @@ class StoreHeader:
     index_sha256: str | None = None
 
     @property
-    def manifest(self) -> Lines:
-        return Lines(MANIFEST, self.manifest_bytes, self.manifest_sha256)
+    def manifest(self) -> ValidLines:
+        return ValidLines(MANIFEST, self.manifest_bytes, self.manifest_sha256)
 
     @property
-    def skipped(self) -> Lines:
-        return Lines(SKIPPED, self.skipped_bytes, self.skipped_sha256)
+    def skipped(self) -> ValidLines:
+        return ValidLines(SKIPPED, self.skipped_bytes, self.skipped_sha256)
 
     @property
     def clips(self) -> int:
         return sum(shard.clips for shard in self.shards)
 
     def write(self, folder: Path) -> None:
-        # As they come back from the disk: tuples as lists.
+        # As JSON gives them back: lists for tuples.
         values = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
         FOLDER.write_header(folder, {"sha256": FOLDER.header_checksum(values), **values}, indent=2)
 
@@ -207,7 +207,7 @@ class StoreHeader:
         return header
 
     def differences(self, other: StoreHeader) -> list[str]:
-        """What keeps `other`'s features out of this store: one "field: there …, now …" per field."""
+        """Return the settings that differ from those of `other`, as "field: there …, now …"."""
         return [
             *_differences("video", self.video, other.video),
             *_differences("audio", self.audio, other.audio),

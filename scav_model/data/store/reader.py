@@ -1,4 +1,4 @@
-"""Reading a feature store: columns at once, clips when they are asked for."""
+"""Read a feature store: the columns when it is opened, each clip when it is used."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from scav_model.data.store.header import (
     FOLDER,
     INDEX,
     ITEM_BYTES,
-    Lines,
     Skipped,
     StoreError,
     StoreHeader,
+    ValidLines,
 )
 from scav_model.files import open_inside, sha256_of_bytes
 from scav_model.tensors import read_head
@@ -37,7 +37,7 @@ TYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 def open_features(path: Path | str, split: str | None = None) -> Features:
-    """Features of either kind: a feature file (`.safetensors`) or a store's folder.
+    """Open features of either kind: a feature file (`.safetensors`) or the folder of a store.
 
     Args:
         path: the file or folder. `FOLDER:SPLIT` is the folder with that split.
@@ -60,7 +60,7 @@ def open_features(path: Path | str, split: str | None = None) -> Features:
 
 
 class Shards:
-    """The store's shards, each mapped into memory when first read. Nothing is held of what has been read."""
+    """Shards of a store. Each is mapped into memory when it is first read; the rows are not kept."""
 
     def __init__(self, folder: Path, header: StoreHeader) -> None:
         self.folder, self.header = folder, header
@@ -68,7 +68,7 @@ class Shards:
         self._sides: dict[int, dict[str, Tensor]] = {}
 
     def rows(self, shard: int, side: str, first: int, count: int) -> Tensor:
-        """(count, D) of a shard's `video` or `audio`, in the store's dtype, on the disk's pages."""
+        """Return rows (count, D) of a shard's `video` or `audio`, in the dtype of the store, mapped from the disk."""
         if shard not in self._sides:
             self._sides[shard] = self._map(shard)
         steps = self._sides[shard][side]
@@ -80,7 +80,7 @@ class Shards:
         return rows
 
     def _map(self, number: int) -> dict[str, Tensor]:
-        """Return each side (ΣT, D) of a shard, on the disk's pages, after checking the shard's layout."""
+        """Return each side (ΣT, D) of a shard, mapped from the disk, after checking the layout of the shard."""
         listed = self.header.shards[number]
         content = self._files.content(listed)
         dtype = DTYPES[self.header.dtype]
@@ -116,10 +116,10 @@ class Shards:
 class FeatureStore:
     """G clips of a store, in the manifest's order; satisfies `Features`.
 
-    Clips are read where they lie, in any order, at no cost per epoch: `clip` touches the pages of two runs of rows.
+    Clips are read from their shards in any order: `clip` reads the pages of two runs of rows.
 
     Attributes:
-        columns: what the manifest says of the clips.
+        columns: the manifest, in columns.
     """
 
     def __init__(self, shards: Shards, columns: Columns) -> None:
@@ -127,11 +127,11 @@ class FeatureStore:
 
     @classmethod
     def open(cls, folder: Path | str) -> FeatureStore:
-        """The store in a folder, finished or not.
+        """Open the store in a folder, finished or not.
 
         Raises:
-            FileNotFoundError: no store there.
-            StoreError: a store of another format, or damaged.
+            FileNotFoundError: the folder has no store.
+            StoreError: the store is damaged or of another format.
         """
         folder = Path(folder)
         header = StoreHeader.read(folder)
@@ -174,9 +174,9 @@ class FeatureStore:
 
     @property
     def paths(self) -> list[Path | None]:
-        """Media file of each clip; None where the store does not know it.
+        """Media file of each clip; None if the store does not know it.
 
-        A store says this of itself: check what is there before it is opened or shown.
+        The store may come from a stranger: check a path before you open or show the file.
         """
         beside = self.folder.resolve().parent
         return [beside / path if path else None for path in self.columns.paths]
@@ -220,18 +220,18 @@ class FeatureStore:
         return len(self.columns.ids)
 
     def clip(self, index: int) -> tuple[Tensor, Tensor]:
-        """Video (N, Dv) and audio (M, Da) of one clip, float32; not to be written to."""
+        """Return video (N, Dv) and audio (M, Da) of one clip, float32; do not write to them."""
         at, shard = self.columns, int(self.columns.shard[index])
         video = self._shards.rows(shard, "video", int(at.video_row[index]), int(at.video_lengths[index]))
         audio = self._shards.rows(shard, "audio", int(at.audio_row[index]), int(at.audio_lengths[index]))
         return video.float(), audio.float()
 
     def subset(self, indices: Sequence[int]) -> FeatureStore:
-        """The clips at `indices`, in that order; nothing is copied but their names and lengths."""
+        """Return the clips at `indices`, in that order; only their names and lengths are copied."""
         return FeatureStore(self._shards, self.columns.take(indices))
 
     def select(self, split: str) -> FeatureStore:
-        """The clips of one split, in the manifest's order."""
+        """Return the clips of one split, in the order of the manifest."""
         if split not in self.columns.split_names:
             known = ", ".join(self.columns.split_names) or "none, for it is empty"
             raise StoreError(f"{self.folder} has no split {split!r}; its splits are {known}")
@@ -239,9 +239,9 @@ class FeatureStore:
 
 
 def read_columns(folder: Path, header: StoreHeader) -> Columns:
-    """The manifest's columns, from the index where there is one of this very manifest."""
+    """Return the columns of the manifest, from the index if there is one of this very manifest."""
     manifest = read_list(folder, header.manifest)
-    # The index knows the manifest's checksum, so that one that fits its own has the manifest checked too.
+    # The index has the checksum of the manifest, so that an index that fits the header has checked the manifest too.
     columns = _read_index(folder, header, manifest)
     if columns is None:
         columns = manifest_columns(folder, header, manifest)
@@ -253,10 +253,10 @@ def read_columns(folder: Path, header: StoreHeader) -> Columns:
 
 
 def manifest_columns(folder: Path, header: StoreHeader, manifest: bytes) -> Columns:
-    """The columns from the manifest itself.
+    """Return the columns, from the manifest itself.
 
     Raises:
-        StoreError: the manifest is damaged; the message names the line, if that can be told.
+        StoreError: the manifest is damaged; the message names the line, if it is known.
     """
     columns = Columns.of_lines(manifest.splitlines(), [shard.name for shard in header.shards])
     FOLDER.check_content(folder, header.manifest, manifest)
@@ -278,7 +278,7 @@ def _read_index(folder: Path, header: StoreHeader, manifest: bytes) -> Columns |
 
 
 def read_skipped(folder: Path) -> list[Skipped]:
-    """The clips of a store that could not be used.
+    """Return the clips of a store that could not be used.
 
     Raises:
         FileNotFoundError: no store there.
@@ -308,8 +308,8 @@ def _skipped(line: bytes) -> Skipped:
     return clip
 
 
-def read_list(folder: Path, lines: Lines) -> bytes:
-    """The bytes of a list that count, not checked against their checksum."""
+def read_list(folder: Path, lines: ValidLines) -> bytes:
+    """Return the valid bytes of a list, without checking their checksum."""
     path, size = FOLDER.locate(folder, lines.name)
     # Checked first, because memory for that many bytes is reserved before they are read.
     if size < lines.bytes:

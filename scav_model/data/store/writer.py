@@ -1,4 +1,4 @@
-"""Writing a feature store, so that a crash at any moment costs at most the shard that was being gathered."""
+"""Write a feature store, so that a crash at any moment loses at most the clips of one shard."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ SHARD_BYTES = 256 << 20
 
 
 class StoreWriter(FolderWriter):
-    """Adds clips to a new store, or to one that was begun with the same settings.
+    """Add clips to a new store, or to one that was begun with the same settings.
 
     Args:
-        folder: of the store; made if need be.
-        header: what the features are; its lists are the store's business.
-        shard_bytes: a shard is written once it has this many.
+        folder: folder of the store; made if need be.
+        header: describes the features; the store fills in its lists.
+        shard_bytes: bytes of a shard, from which on it is written.
 
     Attributes:
         done: ids of the clips in the store.
@@ -66,7 +66,7 @@ class StoreWriter(FolderWriter):
         super().__init__(Path(folder), FOLDER)
         try:
             self.header = self._open(header)
-            # Of the lists as far as they count.
+            # Hashes of the valid part of each list.
             self._hashes = {
                 lines.name: hashlib.sha256(read_list(self.folder, lines))
                 for lines in (self.header.manifest, self.header.skipped)
@@ -97,14 +97,14 @@ class StoreWriter(FolderWriter):
                 f"{self.folder} was begun with other settings ({'; '.join(differing)}); "
                 "repeat those, or extract into another folder"
             )
-        # Checked before anything is changed, for the store may be a stranger's.
+        # Checked before anything is changed, because the store may come from a stranger.
         self.done = set(read_columns(self.folder, found).ids)
         self.skipped = {clip.id for clip in read_skipped(self.folder)}
         self._clear(found)
         return found
 
     def _clear(self, header: StoreHeader) -> None:
-        """Take away what a killed process left beyond the header."""
+        """Remove what a killed process left and the header does not list."""
         FOLDER.remove_unlisted(self.folder, {shard.name for shard in header.shards})
         for lines in (header.manifest, header.skipped):
             path = self.folder / lines.name
@@ -113,7 +113,7 @@ class StoreWriter(FolderWriter):
                     os.truncate(path, lines.bytes)
 
     def add(self, entry: Entry, video: Tensor, audio: Tensor) -> str | None:
-        """Take a clip's video (N, Dv) and audio (M, Da), float32. Returns why it was not taken, None if it was."""
+        """Add a clip's video (N, Dv) and audio (M, Da), float32. Return the reason if it was not added, else None."""
         if entry.id in self.done:
             raise StoreError(f"{entry.id!r} is in the store already; ids must be unique")
         if problem := name_problem("id", entry.id):
@@ -152,9 +152,9 @@ class StoreWriter(FolderWriter):
             os.truncate(self.folder / SKIPPED, 0)
 
     def commit(self) -> None:
-        """Bring what was taken to the disk: shard, lists, and last the header, which makes them count.
+        """Write the added clips to the disk: shard, lists and last the header, which makes them part of the store.
 
-        What an exception interrupts, Ctrl-C for one, may be done again from the start.
+        After an exception, such as Ctrl-C, the call may be repeated.
         """
         if not self._entries and not self._skipped:
             return
@@ -176,7 +176,7 @@ class StoreWriter(FolderWriter):
         self._bytes = 0
 
     def _write_shard(self, header: StoreHeader) -> list[bytes]:
-        """Write the gathered clips as a shard of `header`; their lines."""
+        """Write the added clips as a shard, list it in `header`, and return their lines of the manifest."""
         name = shard_name(len(header.shards))
         content = save({"video": torch.cat(self._video), "audio": torch.cat(self._audio)})
         write_whole(self.folder / name, content)
@@ -188,7 +188,7 @@ class StoreWriter(FolderWriter):
         ]
 
     def _line(self, entry: Entry, shard: str, video_length: int, audio_length: int) -> bytes:
-        """A clip's line in the manifest."""
+        """Return the line of a clip in the manifest."""
         line = {
             "id": entry.id,
             "shard": shard,
@@ -200,14 +200,14 @@ class StoreWriter(FolderWriter):
             "label": entry.label,
             "split": entry.split,
         }
-        # Where JSON cannot hold the path, the clip is kept without its media.
+        # If JSON cannot hold the path, the clip is kept without its media.
         if entry.path is not None and is_writable(str(path := Path(entry.path).resolve())):
             line["path"] = str(path.relative_to(self._beside) if path.is_relative_to(self._beside) else path)
             line["start"] = entry.start
         return orjson.dumps(line)
 
     def _append(self, name: str, valid: int, lines: list[bytes]) -> Hash:
-        """Put lines after the first `valid` bytes of a list, on the disk; the hash of all that is valid then."""
+        """Write lines after the first `valid` bytes of a list, and return the hash of all that is valid then."""
         content = b"".join(line + b"\n" for line in lines)
         path = self.folder / name
         with writing(path), path.open("r+b") as file:
@@ -221,13 +221,13 @@ class StoreWriter(FolderWriter):
         return hashed
 
     def _count(self, header: StoreHeader, hashes: dict[str, Hash]) -> None:
-        """Make a header count, with lists of these hashes."""
+        """Replace the header, with these hashes of the lists."""
         header.manifest_sha256, header.skipped_sha256 = hashes[MANIFEST].hexdigest(), hashes[SKIPPED].hexdigest()
         header.write(self.folder)
         self.header, self._hashes = header, hashes
 
     def finish(self) -> None:
-        """Commit, and mark the store as one that has tried every clip it was to."""
+        """Commit, and mark the store as finished: every clip of the manifest has been tried."""
         self.commit()
         manifest = read_list(self.folder, self.header.manifest)
         index = manifest_columns(self.folder, self.header, manifest).to_index(manifest)
@@ -237,12 +237,12 @@ class StoreWriter(FolderWriter):
 
 
 def _encodable(text: str) -> str:
-    """Text that can be written as UTF-8: names of files need not be."""
+    """Return text that can be written as UTF-8, which names of files need not be."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def _is_beginning(path: Path) -> bool:
-    """Whether a file is what a process leaves that was killed before it wrote the first header."""
+    """Return True if a process that was killed before it wrote the first header may have left the file."""
     if path.name in (MANIFEST, SKIPPED):
         return path.stat().st_size == 0
     return path.name == LOCK or is_partial(path)
