@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.machine import ROOT, about
 from scav_model.data import FeatureStore
 from scav_model.data.store import Entry, StoreWriter
-from scav_model.data.store.layout import Header
+from scav_model.data.store.header import StoreHeader
 
 RESULTS = ROOT / "benchmarks" / "results" / "stores.json"
 READ_BYTES = 1 << 24
@@ -41,7 +41,7 @@ def fill(folder: Path, clips: int, video: tuple[int, int], audio: tuple[int, int
     sides = ({"dim": dim, "rate_hz": steps / 10, "encoder": "random"} for steps, dim in (video, audio))
     torch.manual_seed(0)
     steps = torch.randn(video), torch.randn(audio)
-    with StoreWriter(folder, Header(*sides, dtype="bfloat16")) as writer:
+    with StoreWriter(folder, StoreHeader(*sides, dtype="bfloat16")) as writer:
         for number in tqdm(range(clips), desc="clips", unit="clip"):
             refused = writer.add(Entry(f"clip-{number:06d}", "train", 10.0, None), *steps)
             assert refused is None, refused

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, are known by their hash, and have one writer at a time."""
+"""Write files whole or not at all, lock folders against other writers, open files of strangers, hash files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 from scav_model.text import shown
 
-# Held by the process that writes to a folder.
+# Locked by the process that writes to a folder.
 LOCK = ".lock"
-# What a file is called until it is whole: .NAME.PROCESS.partial
+# A file that is not yet whole is called .NAME.PROCESS.partial
 PARTIAL = ".partial"
 ADVICE = {
     errno.ENOSPC: "the disk is full; make room",
@@ -28,7 +28,7 @@ ADVICE = {
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Makes errors of writing `path`, in this block, name it and say what to do.
+    """Make errors of writing `path`, in this block, name it and say what to do.
 
     Raises:
         OSError: with the errno of the disk's error, `filename` the path, in one line.
@@ -48,7 +48,7 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error`, the error that it was raised from or on top of, and so on."""
+    """Yield `error`, the error that it was raised from or on top of, and so on."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen
@@ -56,7 +56,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _errno(causes: Sequence[BaseException], path: str) -> int | None:
-    """The number of the first OSError; None where there is none, or one of another file."""
+    """Return the number of the first OSError; None if there is none, or if it is of another file."""
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno is not None:
             names = [str(name) for name in (cause.filename, cause.filename2) if name is not None]
@@ -67,7 +67,7 @@ def _errno(causes: Sequence[BaseException], path: str) -> int | None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write what `path` shall hold. Whatever interrupts this, `path` holds the old content or the new."""
+    """Open a file for the new content of `path`. Whatever interrupts this, `path` has the old content or the new."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     with writing(path):
         try:
@@ -82,30 +82,30 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """`replacing`, of content that is at hand."""
+    """Replace the content of `path`, as `replacing` does."""
     with replacing(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """`replacing`, of text, in UTF-8."""
+    """Replace the content of `path` by a text in UTF-8, as `replacing` does."""
     write_whole(path, text.encode())
 
 
 def write_figure(path: Path, figure: Any) -> None:
-    """`replacing`, of a figure of matplotlib, as PNG."""
+    """Replace the content of `path` by a figure of matplotlib, as PNG, as `replacing` does."""
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=150)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those that it lies in; one that exists stays as it is."""
+    """Make a folder and its parents; a folder that exists stays as it is."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable: until then a renamed file may have its old name after a crash."""
+    """Write the names in a folder to the disk; before, a renamed file may have its old name after a crash."""
     if os.name != "posix":
         return  # Elsewhere a folder cannot be opened.
     descriptor = os.open(folder, os.O_RDONLY)
@@ -116,9 +116,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock(path: Path) -> int | None:
-    """A descriptor that holds `path` against other writers until it is closed or this process ends, however it does.
+    """Lock `path` against other processes, until the returned descriptor is closed or this process ends in any way.
 
-    None where another process holds it.
+    Returns:
+        The descriptor; None if another process has the lock.
     """
     with writing(path):
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
@@ -137,7 +138,7 @@ def lock(path: Path) -> int | None:
 
 
 def open_inside(folder: Path, name: str) -> BinaryIO:
-    """Open a file of a folder that may come from a stranger, to read it.
+    """Open a file for reading, in a folder that may come from a stranger.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -153,21 +154,21 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
 
 
 class FolderInUseError(RuntimeError):
-    """Another process works in a folder; the message names it."""
+    """Another process works in a folder, which the message names."""
 
 
 @contextmanager
 def working_in(folder: Path, work: str) -> Iterator[None]:
-    """Holds a folder, made if need be, against other processes that work there, and removes what killed ones left.
+    """Lock a folder, made if need be, against other processes that work there, and remove what killed ones left.
 
-    The lock file is there as long as this block; a killed process leaves it behind, unlocked.
+    The lock file exists as long as this block; a killed process leaves it behind, unlocked.
 
     Args:
-        folder: where files are written.
+        folder: the folder to lock.
         work: what another process does there, for the error: "trains".
 
     Raises:
-        FolderInUseError: another process holds the folder.
+        FolderInUseError: another process has locked the folder.
     """
     make_folder(folder)
     path = folder / LOCK
@@ -187,24 +188,24 @@ def working_in(folder: Path, work: str) -> Iterator[None]:
 
 
 def is_partial(path: Path) -> bool:
-    """Return whether a file is what a process was writing, or left when it was killed."""
+    """Return True if a process is writing the file, or was killed while it wrote it."""
     return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what killed processes left of files that they were writing; nobody may be writing there."""
+    """Remove unfinished files of killed processes; no process may be writing in the folder."""
     remove_unlisted(folder, (), ())
 
 
 def remove_unlisted(folder: Path, prefixes: tuple[str, ...], listed: Collection[str]) -> None:
-    """Remove what killed processes left: partial files, and files with these prefixes that are not listed."""
+    """Remove what killed processes left: unfinished files, and files with these prefixes that are not listed."""
     for path in folder.iterdir():
         if is_partial(path) or (path.name.startswith(prefixes) and path.name not in listed):
             path.unlink(missing_ok=True)
 
 
 def _lock_file(path: Path) -> int | None:
-    """`lock`, of a file that its holder removes: what is locked is the file that has the name now."""
+    """Lock a file that its owner removes at the end: the file that has the name now, as `lock` does."""
     while (descriptor := lock(path)) is not None:
         try:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
@@ -216,14 +217,19 @@ def _lock_file(path: Path) -> int | None:
 
 
 def file_sha256(path: Path | str) -> str:
-    """SHA-256 of a file, in hexadecimal; comparable with `sha256sum`."""
+    """Return the SHA-256 of a file, in hexadecimal, as `sha256sum` prints it."""
     with Path(path).open("rb") as file:
         return sha256_of(file)
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """SHA-256 of an open file from where it stands to its end, in hexadecimal."""
+    """Return the SHA-256 of an open file from its position to its end, in hexadecimal."""
     digest = hashlib.sha256()
     while block := file.read(1 << 22):
         digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_of_bytes(content: bytes | memoryview) -> str:
+    """Return the SHA-256 of bytes in memory, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""Safetensors files that may come from a stranger: whatever is not expected is a ValueError of one line."""
+"""Read safetensors files that may come from a stranger: whatever is not expected is a ValueError of one line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ MAX_HEAD = 1 << 24
 def load_expected(
     load: Callable[[bytes], dict[str, Any]], content: bytes, expected: Mapping[str, tuple[Any, Sequence[int | None]]]
 ) -> dict[str, Any]:
-    """The tensors of a file.
+    """Return the tensors of a file.
 
     Args:
-        load: of `safetensors.torch` or `safetensors.numpy`.
-        content: of the file.
+        load: `load` of `safetensors.torch` or `safetensors.numpy`.
+        content: content of the file.
         expected: dtype and shape of each tensor; None stands for any size. No other tensor may be there.
 
     Raises:
-        ValueError: other tensors, or no such file.
+        ValueError: the content is no safetensors file, or holds other tensors.
     """
     try:
         found = load(content)
@@ -46,8 +46,17 @@ def load_expected(
     return found
 
 
+# Why safetensors does not read the shards itself (0.8.0; 100 shards of 30 MiB, 1,000 runs of 80 rows at random; ms):
+#
+#                                   open, cached  rows, cached  open, from disk  rows, from disk
+#   read_head and a mapped file         6             6              850              220
+#   safe_open(...).get_slice            3            21              650            1,160
+#   safe_open(...).get_tensor           8             6            2,460              140
+#
+# A slice costs three times as much, and get_tensor reads data of each shard when it is opened. Neither takes a path
+# that is not UTF-8, nor returns the metadata of bytes in memory, whose checksum has been checked.
 def read_head(content: Any) -> tuple[dict[str, Any], int]:
-    """What a safetensors file says of its tensors, and the byte at which these begin.
+    """Return what a safetensors file says of its tensors, and the byte at which they begin.
 
     Args:
         content: bytes of the whole file, or a mapping of it, as an array of bytes.

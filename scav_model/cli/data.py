@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from scav_model.data.datasets import Listing
     from scav_model.data.manifest import Clip
-    from scav_model.data.store.layout import Header
+    from scav_model.data.store.header import StoreHeader
 
 
 def extract(
@@ -155,7 +155,7 @@ def features_info(store: Path) -> None:
         print(f"         {count}: {printable(reason)}")
 
 
-def _side(header: "Header", name: str) -> str:
+def _side(header: "StoreHeader", name: str) -> str:
     side = dict(header.video if name == "video" else header.audio)
     first = f"{side.pop('encoder', '?')} {side.pop('model', '')}".strip()
     dim, rate = side.pop("dim"), side.pop("rate_hz")

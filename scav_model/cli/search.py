@@ -47,7 +47,7 @@ def index_build(
     from scav_model.data import open_features
     from scav_model.search import IndexWriter, SearchIndexError
     from scav_model.search.build import check_features, describe_features
-    from scav_model.search.layout import HEADER, SIDES
+    from scav_model.search.header import HEADER, SIDES
     from scav_model.search.model import header_for
 
     model, config = load_model(checkpoint, device)

@@ -14,8 +14,8 @@ from torch import Tensor
 import scav_kernels
 from scav_model.cluster.connection import import_ray
 from scav_model.search.compare import exact
+from scav_model.search.header import Header, read_deleted
 from scav_model.search.index import SearchIndex
-from scav_model.search.layout import Header, read_deleted
 from scav_model.search.pooled import best_scores
 from scav_model.search.queries import Queries
 

@@ -20,7 +20,7 @@ from scav_model.data.decode import DEFAULT_LIMITS, DecodeError, Limits, decode
 from scav_model.data.encoder import Array, AudioEncoder, VisualEncoder
 from scav_model.data.manifest import Clip
 from scav_model.data.pictures import Picture
-from scav_model.data.store.layout import Entry, Header, Skipped
+from scav_model.data.store.header import Entry, Skipped, StoreHeader
 from scav_model.data.store.writer import SHARD_BYTES, StoreWriter
 from scav_model.data.workers import WorkerDied, WorkerError, ordered_map
 from scav_model.text import printable, say
@@ -202,8 +202,8 @@ def extract(
     return Extraction(run.clips, run.skipped, run.media_seconds, time.perf_counter() - run.started)
 
 
-def store_header(visual: VisualEncoder, audio: AudioEncoder, config: ExtractionConfig) -> Header:
-    return Header(
+def store_header(visual: VisualEncoder, audio: AudioEncoder, config: ExtractionConfig) -> StoreHeader:
+    return StoreHeader(
         video={"dim": visual.dim, "rate_hz": config.frame_rate, **visual.describe()},
         audio={"dim": audio.dim, "rate_hz": audio.rate_hz, **audio.describe()},
         dtype=config.dtype,

@@ -1,4 +1,4 @@
-"""A split's features on disk and in memory: one pair of sequences for every clip."""
+"""Features of a split, on disk and in memory: one pair of sequences for every clip."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class FeatureSet:
         return torch.tensor([len(steps) for steps in self.audio], dtype=torch.int64)
 
     def clip(self, index: int) -> tuple[Tensor, Tensor]:
-        """Video (N, Dv) and audio (M, Da) of one clip."""
+        """Return video (N, Dv) and audio (M, Da) of one clip."""
         return self.video[index], self.audio[index]
 
     def subset(self, indices: Sequence[int]) -> FeatureSet:
-        """The clips at `indices`, in that order."""
+        """Return the clips at `indices`, in that order."""
         return FeatureSet(
             [self.ids[index] for index in indices],
             [self.video[index] for index in indices],

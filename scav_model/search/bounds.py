@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import scav_kernels
-from scav_model.search.layout import Header
+from scav_model.search.header import Header
 
 METRIC = "interpolated_euclidean"
 # Queries that an index has to be asked before bounds are tried that it does not keep: to make the summaries takes as

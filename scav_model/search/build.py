@@ -1,4 +1,4 @@
-"""From features to an index: clips are encoded in a stream and written as shards."""
+"""Encode features in a stream and write them to an index."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from scav_model.data import Batch, Features, FeatureStore, collate
 from scav_model.data.manifest import Clip
-from scav_model.data.store.layout import DTYPES
-from scav_model.data.store.layout import Header as StoreHeader
+from scav_model.data.store.header import DTYPES, StoreHeader
 from scav_model.model import AudioVisualModel
-from scav_model.search.layout import SIDES, Header, SearchIndexError
+from scav_model.search.header import SIDES, Header, SearchIndexError
 from scav_model.search.shard import Encoded
 from scav_model.search.writer import IndexWriter
 from scav_model.strict_json import is_writable
@@ -24,13 +23,13 @@ from scav_model.strict_json import is_writable
 
 @dataclass(frozen=True)
 class Added:
-    """What a run put into an index.
+    """Result of adding features to an index.
 
     Attributes:
-        clips: put in.
-        known: clips whose ids it held already, passed over.
+        clips: how many were added.
+        known: how many were skipped, because the index has their ids.
         refused: ids of clips that were left out because their features are NaN or infinite.
-        seconds: of wall-clock time.
+        seconds: wall-clock time.
     """
 
     clips: int
@@ -40,7 +39,7 @@ class Added:
 
 
 def describe_features(features: Features, rates: Mapping[str, float | None] | None = None) -> dict[str, dict[str, Any]]:
-    """What the front ends of `features` made, side by side: `dim`, `rate_hz` and, from a store, all it says of them.
+    """Describe the features of each side: `dim`, `rate_hz` and, from a store, all that its header says of them.
 
     Args:
         features: a feature store, or others, whose rates have to be given to be known.
@@ -56,7 +55,7 @@ def describe_features(features: Features, rates: Mapping[str, float | None] | No
 def check_features(header: Header, found: dict[str, dict[str, Any]]) -> None:
     """
     Raises:
-        SearchIndexError: features of another size, or of other front ends, than the index's.
+        SearchIndexError: the features have another size than those of the index, or come from other front ends.
     """
     for side in SIDES:
         if found[side]["dim"] != header.features[side]["dim"]:
@@ -72,7 +71,7 @@ def check_features(header: Header, found: dict[str, dict[str, Any]]) -> None:
 
 
 def front_end_differences(there: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
-    """One "field: there …, now …" for each that differs and that both name."""
+    """Return "field: there …, now …" for each field that both have and that differs."""
 
     def both(side: str) -> tuple[dict[str, Any], dict[str, Any]]:
         # Precision is the machine's: an index that a GPU made is searched on a CPU.
@@ -87,8 +86,8 @@ def front_end_differences(there: dict[str, dict[str, Any]], now: dict[str, dict[
 
 
 def media_of(features: Features, manifest: Mapping[str, Clip] | None) -> Callable[[int], dict[str, Any]]:
-    """What is known of clip i beside its features: path and start from the manifest, or else from the store, and the
-    rest from the store."""
+    """Return a function that gives the media of clip i: path and start from the manifest, or else from the store, and
+    the rest from the store."""
     columns: dict[str, list[Any]] = {}
     if isinstance(features, FeatureStore):
         paths = [None if path is None else str(path.resolve()) for path in features.paths]
@@ -125,18 +124,18 @@ def add_features(
     device: str = "cpu",
     skip_bad: bool = False,
 ) -> Added:
-    """Encode clips and put them into an index, those that it holds already excepted; the same call goes on.
+    """Encode clips and add those that the index does not have; the same call resumes an interrupted one.
 
-    Memory holds a batch and the shard that is gathered, however many clips there are.
+    Memory holds a batch and the clips of one shard, however many clips there are.
 
     Args:
         manifest: clips by id, from which hits get their media files.
         batch_size: clips that are encoded together.
-        skip_bad: leave out clips whose features are NaN or infinite, and list them, instead of ending there.
+        skip_bad: leave out clips whose features are NaN or infinite, and list them, instead of raising an error.
 
     Raises:
         SearchIndexError: features of another size or front end; NaN or infinite features, naming the clip; a full disk.
-            What was committed before stays.
+            Shards that were committed before stay.
     """
     if batch_size < 1:
         raise SearchIndexError(f"expected batch_size to be at least 1, got {batch_size}")
@@ -168,7 +167,7 @@ def add_features(
 
 
 def bad_clips(batch: Batch) -> dict[str, str]:
-    """The side on which each clip's features are NaN or infinite, by id, for those where they are."""
+    """Return the clips with NaN or infinite features: the side that has them, by id."""
     bad: dict[str, str] = {}
     for side, steps in (("video", batch.video), ("audio", batch.audio)):
         finite = steps.isfinite().flatten(1).all(1).tolist()
@@ -177,7 +176,7 @@ def bad_clips(batch: Batch) -> dict[str, str]:
 
 
 def encode_batch(model: AudioVisualModel, batch: Batch, header: Header) -> list[dict[str, torch.Tensor]]:
-    """(T, D) of each side that the index holds, clip by clip, on the CPU and in the index's dtype."""
+    """Return the steps (T, D) of each clip, for each side of the index, on the CPU and in the dtype of the index."""
     inputs = {
         "video": (model.visual, batch.video, batch.video_lengths),
         "audio": (model.audio, batch.audio, batch.audio_lengths),

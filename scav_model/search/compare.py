@@ -12,7 +12,7 @@ from torch import Tensor
 
 import scav_kernels
 from scav_kernels.search.topk import TopK
-from scav_model.data.store.layout import DTYPES
+from scav_model.data.store.header import DTYPES
 from scav_model.distances import POOLED_COSINE, Sequences
 from scav_model.search.bounds import has_bounds
 from scav_model.search.index import Group, Piece, SearchIndex

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import scav_kernels
-from scav_model.data.store.layout import DTYPES
+from scav_model.committed_folder import MappedFiles
+from scav_model.data.store.header import DTYPES
 from scav_model.distances import Distance, Sequences
 from scav_model.search import bounds
 from scav_model.search.bounds import Prepared
-from scav_model.search.layout import (
+from scav_model.search.header import (
     AGAIN,
+    FOLDER,
     DamagedIndexError,
     Header,
-    MappedFiles,
     SearchIndexError,
     load_tensors,
     read_deleted,
@@ -150,7 +151,7 @@ class SearchIndex:
             self.distance = Distance(header.metric, header.options, header.per_step)
         except (ValueError, TypeError, RuntimeError) as error:
             raise SearchIndexError(f"{folder} has a metric that cannot be used: {error}") from None
-        self._files = MappedFiles(folder)
+        self._files = MappedFiles(folder, FOLDER)
         if header.directions is not None:
             self._files.open([header.directions])
         self.prepared = Prepared()

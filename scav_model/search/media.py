@@ -18,8 +18,8 @@ from scav_model.encoders.encoder import EncoderError
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from scav_model.model import AudioVisualModel
 from scav_model.search.build import bad_clips, check_features, describe_features, front_end_differences
+from scav_model.search.header import Header, SearchIndexError
 from scav_model.search.index import SearchIndex
-from scav_model.search.layout import Header, SearchIndexError
 from scav_model.search.queries import Queries, make_queries
 
 OPTION = {"video": "--visual", "audio": "--audio"}

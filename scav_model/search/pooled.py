@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scav_model.distances import pooled
+from scav_model.search.header import SearchIndexError
 from scav_model.search.index import SearchIndex
-from scav_model.search.layout import SearchIndexError
 from scav_model.search.queries import Queries
 
 # Queries that are compared together, means that are compared with them in one step, and floats of the pairs of means

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from scav_model.distances import Sequences
+from scav_model.search.header import SIDES, SearchIndexError
 from scav_model.search.index import SearchIndex
-from scav_model.search.layout import SIDES, SearchIndexError
 from scav_model.text import shown
 
 # Ids that are compared with one that is not there.

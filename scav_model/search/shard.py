@@ -1,4 +1,4 @@
-"""One shard of an index: written once, mapped when read, each clip checked before its first use."""
+"""A shard of an index: it is written once and mapped when read; each clip is checked before its first use."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from safetensors.numpy import load as load_arrays
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.committed_folder import MappedFiles, as_rows
 from scav_model.data.ids import are_names
-from scav_model.data.store.layout import DTYPES
-from scav_model.search.layout import (
+from scav_model.data.store.header import DTYPES
+from scav_model.search.header import (
     AGAIN,
+    FOLDER,
     DamagedIndexError,
     File,
     Header,
-    MappedFiles,
     Shard,
     load_tensors,
-    read_file,
     write_file,
 )
 from scav_model.tensors import read_head
@@ -39,12 +39,12 @@ from scav_model.text import shown
 
 @dataclass(frozen=True)
 class Encoded:
-    """A clip as the model leaves it.
+    """A clip that the model has encoded.
 
     Attributes:
         id: unique among the clips that can be found.
         steps: (T, D) of each side, in the index's dtype.
-        media: what is known of it beside: path, start, seconds, label, split.
+        media: path, start, seconds, label and split, as far as they are known.
     """
 
     id: str
@@ -61,7 +61,7 @@ TOGETHER = 64
 
 
 def unit_means(steps: Sequence[Tensor]) -> Tensor:
-    """Mean steps (C, D) of C sequences (T, D), float32, scaled to length 1."""
+    """Return the mean steps (C, D) of C sequences (T, D), float32, scaled to length 1."""
     found = []
     for length, group in groupby(steps, key=len):
         alike, shares = list(group), torch.full((length,), 1 / length)
@@ -73,7 +73,7 @@ def unit_means(steps: Sequence[Tensor]) -> Tensor:
 def write_shard(
     folder: Path, number: int, clips: Sequence[Encoded], sides: Sequence[str], bounds: dict[str, Tensor] | None
 ) -> Shard:
-    """Write the files of a shard; nothing counts them yet. `bounds` are those of `scav_model.search.bounds`, if any."""
+    """Write the files of a shard, which no header lists yet, with the bounds of `scav_model.search.bounds`, if any."""
     stem = f"shard-{number:06d}"
     sequences = save({side: torch.cat([clip.steps[side] for clip in clips]) for side in sides})
     begins = _begins(sequences, sides)
@@ -100,7 +100,7 @@ def write_shard(
 
 
 def _text(lines: Sequence[str]) -> NDArray[np.uint8]:
-    """Lines as an array of bytes; a line has no line break in it."""
+    """Return lines as an array of bytes; no line has a line break in it."""
     return np.frombuffer("\n".join(lines).encode(), dtype=np.uint8).copy()
 
 
@@ -116,7 +116,7 @@ def _begins(content: bytes, sides: Sequence[str]) -> dict[str, int]:
 def check_media(media: Any) -> None:
     """
     Raises:
-        ValueError: what is known of a clip is not what its users take it for.
+        ValueError: a field of a clip's media has another type or value than its readers expect.
     """
     if not isinstance(media, dict):
         raise ValueError(f"expected an object, got {shown(media)}")
@@ -135,19 +135,19 @@ def check_media(media: Any) -> None:
 class ShardReader:
     """The clips of one shard, numbered from 0.
 
-    Columns are read, and checked, at once. Steps lie on the disk's pages; a clip's are checked when they are first
-    asked for, against a checksum of its own, so that no search reads more of the index than it uses.
+    Columns are read and checked at once. Steps are mapped from the disk. Each clip has a checksum of its own, which is
+    checked when its steps are first read, so that no search reads more of the index than it uses.
     """
 
     def __init__(self, folder: Path, shard: Shard, header: Header) -> None:
         self.folder, self.shard = folder, shard
         self._dtype, self._dim = DTYPES[header.dtype], header.dim
-        self._files = MappedFiles(folder)
+        self._files = MappedFiles(folder, FOLDER)
         self._files.open(file for file in shard.files() if file is not shard.columns)
         sizes: dict[str, tuple[Any, list[int | None]]] = {name: (np.uint8, [None]) for name in ("ids", "media")}
         for side in header.sides:
             sizes |= {f"{side}_lengths": (np.int64, [shard.clips]), f"{side}_crc32": (np.uint32, [shard.clips])}
-        content = read_file(folder, shard.columns)
+        content = FOLDER.read_file(folder, shard.columns)
         self._columns = load_tensors(folder / shard.columns.name, content, sizes, load_arrays)
         self.lengths = {side: self._columns[f"{side}_lengths"] for side in header.sides}
         self._check_lengths()
@@ -157,7 +157,7 @@ class ShardReader:
                     f"{folder / file.name} is damaged: expected {shard.clips} means of {self._dim} numbers, "
                     f"{4 * shard.clips * self._dim} bytes, got {file.bytes} bytes; {AGAIN}"
                 )
-        # Lists, for numbers of NumPy's are slow one by one: where each clip begins, and the last one ends.
+        # The first row of each clip, and the end of the last one. Lists, because NumPy is slow one number at a time.
         self._ends = {side: [0, *np.cumsum(lengths).tolist()] for side, lengths in self.lengths.items()}
         self._sound = {side: bytearray(shard.clips) for side in header.sides}
         self._rows: dict[str, Tensor] = {}
@@ -222,10 +222,10 @@ class ShardReader:
         return DamagedIndexError(f"{self.folder / self.shard.columns.name} is damaged: {reason}; {AGAIN}")
 
     def steps(self, side: str, first: int, count: int = 1) -> Tensor:
-        """(ΣT, D) of `count` clips from `first` on, as they are stored, on the disk's pages, and found to be sound.
+        """Return the steps (ΣT, D) of `count` clips from `first` on, in the stored dtype, mapped, after checking them.
 
         Raises:
-            DamagedIndexError: naming the clip whose steps are not those that were written.
+            DamagedIndexError: the steps of a clip, which the message names, differ from what was written.
         """
         rows, ends, sound = self._all_rows(side), self._ends[side], self._sound[side]
         for clip in range(first, first + count):
@@ -239,28 +239,26 @@ class ShardReader:
         return rows[ends[first] : ends[first + count]]
 
     def _all_rows(self, side: str) -> Tensor:
-        """(ΣT, D) of all clips, on the disk's pages, unchecked."""
+        """Return the steps (ΣT, D) of all clips, mapped from the disk, unchecked."""
         if side not in self._rows:
-            width, begin = self._dim * self._dtype.itemsize, self.shard.begins[side]
-            mapped = self._files.content(self.shard.sequences)
-            steps = mapped[begin : begin + self._ends[side][-1] * width].reshape(-1, width)
-            self._rows[side] = torch.from_numpy(steps).view(self._dtype)
+            content = self._files.content(self.shard.sequences)
+            begin, rows = self.shard.begins[side], self._ends[side][-1]
+            self._rows[side] = as_rows(content, begin, rows, self._dim, self._dtype)
         return self._rows[side]
 
     def means(self, side: str) -> Tensor:
-        """Mean steps (C, D) of one side, float32, scaled to length 1: on the disk's pages, or in memory where the shard
-        is of format 2.
+        """Return the mean steps (C, D) of one side, float32, scaled to length 1: mapped, or in memory for a shard of
+        format 2.
 
         Raises:
-            DamagedIndexError: they are not what was written.
+            DamagedIndexError: the means differ from what was written.
         """
         if side not in self._means:
             self._means[side] = self._read_means(side) if self.shard.vectors is None else self._scaled_means(side)
         return self._means[side]
 
     def _read_means(self, side: str) -> Tensor:
-        content = torch.from_numpy(self._files.checked(self.shard.means[side]))
-        return content.view(torch.float32).view(len(self), self._dim)
+        return as_rows(self._files.checked(self.shard.means[side]), 0, len(self), self._dim, torch.float32)
 
     def _scaled_means(self, side: str) -> Tensor:
         assert self.shard.vectors is not None
@@ -271,7 +269,7 @@ class ShardReader:
         return F.normalize(self._tensors(self.shard.vectors, sizes)[f"{side}_means"], dim=1)
 
     def bounds(self) -> dict[str, Tensor]:
-        """What lower bounds need, as `scav_model.search.bounds` wrote it."""
+        """Return the tensors of the lower bounds, as `scav_model.search.bounds` made them."""
         if self.shard.bounds is None:
             raise self._damaged("its shard has no bounds")
         sizes: dict[str, tuple[Any, list[int | None]]] = {}
@@ -286,9 +284,9 @@ class ShardReader:
         return found
 
     def problems(self) -> list[str]:
-        """Everything in the shard that is not what was written."""
+        """Return a line for each part of the shard that differs from what was written."""
         found = []
-        # Read again, for bytes may have changed since they were checked.
+        # Read again, because bytes may have changed since they were checked.
         read = self._read_means if self.shard.vectors is None else self._scaled_means
         calls: list[Callable[[], object]] = [partial(read, side) for side in self.lengths]
         if self.shard.bounds is not None:
@@ -299,7 +297,7 @@ class ShardReader:
             except DamagedIndexError as error:
                 found.append(str(error))
         file, head = self.shard.sequences, min(self.shard.begins.values())
-        # What no search reads, but other readers of the file do.
+        # No search reads the head of the file, but other readers of safetensors do.
         if zlib.crc32(self._files.content(file)[:head].data) != file.crc32:
             found.append(f"{self.folder / file.name} is damaged: its head does not fit its checksum; {AGAIN}")
         for side in self.lengths:

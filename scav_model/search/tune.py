@@ -12,8 +12,8 @@ from torch import Tensor
 
 from scav_model.search.bounds import has_bounds
 from scav_model.search.compare import by_bounds, exact, reorder
+from scav_model.search.header import SearchIndexError
 from scav_model.search.index import SearchIndex
-from scav_model.search.layout import SearchIndexError
 from scav_model.search.pooled import nearest_means
 from scav_model.search.queries import queries_by_id
 

@@ -1,7 +1,7 @@
-"""Changing an index, so that a crash at any moment leaves the version before the change, whole.
+"""Change an index, so that a crash at any moment leaves the whole version before the change.
 
-Shards are written once, under names that were never used, and count from the moment the header lists them. What a
-killed process left unlisted is taken away by the next writer.
+A shard is written once, under a new name, and is part of the index once the header lists it. The next writer removes
+files that a killed process left unlisted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import orjson
@@ -19,38 +18,39 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.committed_folder import FolderWriter
 from scav_model.data.ids import name_problem
-from scav_model.data.store.layout import DTYPES
-from scav_model.files import LOCK, is_partial, lock, make_folder, remove_unlisted
+from scav_model.data.store.header import DTYPES
+from scav_model.files import LOCK, is_partial, make_folder
 from scav_model.search.bounds import has_bounds, make_bounds, principal_directions
-from scav_model.search.index import SearchIndex
-from scav_model.search.layout import (
+from scav_model.search.header import (
+    FOLDER,
     SHARD_BYTES,
     Header,
     SearchIndexError,
     Shard,
     load_tensors,
-    read_file,
     write_file,
 )
+from scav_model.search.index import SearchIndex
 from scav_model.search.shard import Encoded, check_media, write_shard
 
 
-class IndexWriter:
-    """The one writer of an index; readers go on with the version that they opened.
+class IndexWriter(FolderWriter):
+    """The one writer of an index; readers keep the version that they opened.
 
     Args:
-        folder: of an index.
-        shard_bytes: of encoded steps, after which a shard is written; a few times as much is held in memory.
+        folder: folder of an index.
+        shard_bytes: bytes of encoded steps in a shard; memory holds a few times as much.
     """
 
     def __init__(self, folder: Path | str, *, shard_bytes: int = SHARD_BYTES) -> None:
         if shard_bytes < 1:
             raise SearchIndexError(f"expected shard_bytes to be at least 1, got {shard_bytes}")
-        self.folder, self.shard_bytes = Path(folder), shard_bytes
-        # Before the lock is made, so that a mistyped folder stays as it is.
-        Header.read(self.folder)
-        self._lock = _lock(self.folder)
+        self.shard_bytes = shard_bytes
+        # Read before the lock file is made, so that a mistyped folder stays as it is.
+        Header.read(Path(folder))
+        super().__init__(Path(folder), FOLDER)
         self._gathered: list[Encoded] = []
         self._bytes = 0
         try:
@@ -59,7 +59,7 @@ class IndexWriter:
             self.ids = set(index.numbers)
             self._clear()
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
 
     @classmethod
@@ -67,23 +67,24 @@ class IndexWriter:
         """Make an empty index in a new or empty folder."""
         folder = Path(folder)
         make_folder(folder)
-        # Before the lock is made, so that a mistyped folder stays as it is; and after, in case of others.
+        # Checked before the lock file is made, so that a mistyped folder stays as it is, and once more when others are
+        # locked out.
         _check_empty(folder)
-        held = _lock(folder)
+        descriptor = FOLDER.lock(folder)
         try:
             _check_empty(folder)
             with _explained(folder, "nothing was written"):
                 header.write(folder)
         finally:
-            os.close(held)
+            os.close(descriptor)
         return cls(folder, shard_bytes=shard_bytes)
 
     def add(self, clip: Encoded) -> None:
-        """Take a clip; it counts from the next `commit`, which comes by itself with every full shard.
+        """Add a clip. It is part of the index from the next `commit`, which every full shard calls.
 
         Raises:
-            SearchIndexError: an id that is taken or unprintable, steps of another size or not finite, media that no
-                index can hold; none is taken.
+            SearchIndexError: the id is taken or unprintable, the steps have another size or are not finite, or no
+                index can hold the media; the clip is not added.
         """
         if clip.id in self.ids:
             raise SearchIndexError(f"{clip.id!r} is in the index already; delete it first, or give another id")
@@ -113,10 +114,10 @@ class IndexWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Bring what was taken to the disk; the header, written last, makes it count.
+        """Write the added clips to the disk; the header, written last, makes them part of the index.
 
         Raises:
-            SearchIndexError: the disk is full or refuses; the index is what it was before.
+            SearchIndexError: the disk is full or fails; the index is as before.
         """
         if not self._gathered:
             return
@@ -130,10 +131,10 @@ class IndexWriter:
             raise
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Take clips out of all answers; how many. `compact` gives their room back.
+        """Delete clips and return how many; `compact` frees their space.
 
         Raises:
-            SearchIndexError: an id that is not there; then none is deleted.
+            SearchIndexError: the index has no clip of an id; then none is deleted.
         """
         self.commit()
         index = SearchIndex(self.folder, self.header)
@@ -150,15 +151,15 @@ class IndexWriter:
         return len(chosen)
 
     def compact(self) -> int:
-        """Write all clips anew, in full shards, without the deleted ones; the bytes that this gave back.
+        """Write all clips anew, in full shards, without the deleted ones, and return the bytes that this freed.
 
-        Needs room for both versions until the new one counts.
+        The disk needs space for both versions until the new one is written.
         """
         self.commit()
         before = sum(file.bytes for file in self.header.files())
         index = SearchIndex(self.folder, self.header)
         with self._change():
-            # Found anew in more clips than were there at first.
+            # Computed anew, from more clips than there were at first.
             self.header.directions, self.header.common_steps = None, {}
             self.header.shards = [self._write(clips) for clips in self._batches(index)]
             self.header.deleted, self.header.deleted_clips = None, 0
@@ -180,7 +181,7 @@ class IndexWriter:
             yield self._sorted(gathered)
 
     def _sorted(self, clips: list[Encoded]) -> list[Encoded]:
-        """Clips of one length side by side, for exact search takes those where they lie."""
+        """Return the clips with those of equal length next to each other, which exact search reads without copying."""
         return sorted(clips, key=lambda clip: [len(clip.steps[side]) for side in self.header.sides])
 
     def _write(self, clips: Sequence[Encoded]) -> Shard:
@@ -200,7 +201,7 @@ class IndexWriter:
             }
         file = self.header.directions
         sizes = {side: (torch.float32, [None, self.header.dim]) for side in steps}
-        directions = load_tensors(self.folder / file.name, read_file(self.folder, file), sizes)
+        directions = load_tensors(self.folder / file.name, FOLDER.read_file(self.folder, file), sizes)
         made: dict[str, Tensor] = {}
         for side, rows in steps.items():
             made |= make_bounds(self.header, side, rows, directions[side])
@@ -208,7 +209,7 @@ class IndexWriter:
 
     @contextmanager
     def _change(self) -> Iterator[None]:
-        """Change the header and write it, or leave all as it was."""
+        """Write the header after changes to it, or restore the one before them."""
         before = Header.read(self.folder)
         try:
             with _explained(self.folder, f"the index is what it was, {before.clips} clips"):
@@ -222,38 +223,14 @@ class IndexWriter:
             raise
 
     def _clear(self) -> None:
-        """Take away what the header does not list."""
-        listed = {file.name for file in self.header.files()}
-        remove_unlisted(self.folder, ("shard-", "deleted-", "directions-"), listed)
-
-    def close(self) -> None:
-        os.close(self._lock)
-
-    def __enter__(self) -> IndexWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Commit what was taken, after an error or Ctrl-C too."""
-        try:
-            self.commit()
-        finally:
-            self.close()
+        """Remove files that the header does not list."""
+        FOLDER.remove_unlisted(self.folder, {file.name for file in self.header.files()})
 
 
 def _check_empty(folder: Path) -> None:
     others = [path.name for path in folder.iterdir() if path.name != LOCK and not is_partial(path)]
     if others:
         raise SearchIndexError(f"{folder} is not empty, it holds {others[0]}; choose another folder")
-
-
-def _lock(folder: Path) -> int:
-    """A descriptor that keeps other writers away until it is closed."""
-    held = lock(folder / LOCK)
-    if held is None:
-        raise SearchIndexError(f"another process is writing to {folder}; wait for it to end")
-    return held
 
 
 def _all_finite(steps: Tensor) -> bool:

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from scav_model.data import FeatureStore
 from scav_model.data.store import Entry, StoreWriter
-from scav_model.data.store.layout import Header
+from scav_model.data.store.header import StoreHeader
 
 LENGTHS = [(3, 4), (1, 2), (5, 7), (2, 2), (4, 1)]
 
 
-def header(**changes: object) -> Header:
+def header(**changes: object) -> StoreHeader:
     video = {"dim": 4, "rate_hz": 5.0, "encoder": "patches", "preprocessing": {"size": (8, 8)}}
-    return Header(video, {"dim": 6, "rate_hz": 6.25, "encoder": "log_mel"}, **changes)  # type: ignore[arg-type]
+    return StoreHeader(video, {"dim": 6, "rate_hz": 6.25, "encoder": "log_mel"}, **changes)  # type: ignore[arg-type]
 
 
 def clips() -> list[tuple[Entry, Tensor, Tensor]]:

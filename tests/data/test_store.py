@@ -112,12 +112,28 @@ def test_a_store_goes_to_other_processes_without_what_it_mapped(tmp_path: Path) 
     assert torch.equal(pickle.loads(sent).clip(3)[1], clips()[3][2])
 
 
-def test_no_more_files_are_held_open_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scav_model.data.store.reader.MAPPED", 2)
+def test_an_open_store_holds_no_descriptors(tmp_path: Path) -> None:
     store = fill(tmp_path / "store", 1)
-    kept = [store.clip(index)[0] for index in (0, 1, 2, 3, 4, 0)]
-    assert len(store._shards._maps) == 2
-    assert all(torch.equal(kept[index], clips()[index][1]) for index in range(5))
+    before = len(os.listdir("/dev/fd"))
+    opened = [FeatureStore.open(tmp_path / "store") for _ in range(3)]
+    for found in (store, *opened):
+        assert all(torch.equal(found.clip(index)[0], clips()[index][1]) for index in range(5))
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_an_open_store_keeps_the_shards_that_it_has_read(tmp_path: Path) -> None:
+    store = fill(tmp_path / "store")
+    kept = store.clip(4)
+    for shard in store.header.shards:
+        (tmp_path / "store" / shard.name).unlink()
+    assert all(torch.equal(side, right) for side, right in zip(store.clip(4), kept, strict=True))
+    with pytest.raises(StoreError, match=r"shard-00000\.safetensors is missing"):
+        store.clip(0)
+
+
+def test_a_folder_needs_no_name_in_utf_8(tmp_path: Path) -> None:
+    store = fill(tmp_path / os.fsdecode(b"store \xff"))
+    assert torch.equal(store.clip(0)[0], clips()[0][1])
 
 
 def test_reading_a_clip_reads_no_other(tmp_path: Path) -> None:

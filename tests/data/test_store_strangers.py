@@ -19,7 +19,7 @@ from store_clips import clips, contents, header
 
 from scav_model.data import FeatureStore
 from scav_model.data.store import Entry, Skipped, StoreError, StoreWriter
-from scav_model.data.store.layout import Header
+from scav_model.data.store.header import StoreHeader
 from scav_model.data.store.reader import read_skipped
 from scav_model.data.store.verify import verify
 
@@ -410,7 +410,7 @@ def test_a_store_without_checksums_opens_and_gets_them(tmp_path: Path) -> None:
     with StoreWriter(folder, header()) as writer:
         writer.finish()
     assert lists(folder) == right
-    assert Header.read(folder).index_sha256 is not None
+    assert StoreHeader.read(folder).index_sha256 is not None
     assert problems(folder) == []
     assert not any("no checksums" in warning for warning in verify(folder).warnings)
 

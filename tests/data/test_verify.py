@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scav_model.data.store import Entry, StoreWriter
-from scav_model.data.store.layout import Header
+from scav_model.data.store.header import StoreHeader
 from scav_model.data.store.verify import Report, verify
 from scav_model.data.store.writer import SHARD_BYTES
 from scav_model.encoders.clip import ClipEncoder
@@ -18,7 +18,7 @@ def make(folder: Path, video: list[Tensor], seconds: float = 2.0, **about: objec
     """A store of clips of 10 video steps and 12 audio steps in two seconds."""
     dim = video[0].shape[1]
     generator = torch.Generator().manual_seed(1)
-    header = Header(
+    header = StoreHeader(
         {"dim": dim, "rate_hz": 5.0, "encoder": "clip", "model": "m", **about},
         {"dim": 3, "rate_hz": 6.25, "encoder": "log_mel"},
     )
@@ -86,7 +86,7 @@ def test_lengths_against_duration(tmp_path: Path, seconds: float, sound: bool) -
 
 def test_an_unfinished_store(tmp_path: Path) -> None:
     folder = make(tmp_path / "store", good())
-    header = Header.read(folder)
+    header = StoreHeader.read(folder)
     header.finished = False
     header.write(folder)
     assert verify(folder).warnings == ["unfinished: extraction has not tried every clip; repeat its command to go on"]

@@ -104,7 +104,7 @@ def test_a_disk_that_fills_at_the_header_leaves_the_index_as_it_was(make_index, 
     with IndexWriter(folder) as writer:
         writer.add(clip(50))
         with monkeypatch.context() as patched:
-            patched.setattr("scav_model.search.layout.Header.write", full)
+            patched.setattr("scav_model.search.header.Header.write", full)
             with pytest.raises(SearchIndexError, match=r"No space left on device.*what it was, 9 clips"):
                 writer.commit()
     assert answers_of(folder) == right

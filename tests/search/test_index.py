@@ -16,7 +16,7 @@ from scav_model.search import (
     queries_by_id,
     search,
 )
-from scav_model.search.layout import write_file
+from scav_model.search.header import write_file
 from tests.search.worlds import DIM, clip, header
 
 

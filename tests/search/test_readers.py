@@ -58,6 +58,13 @@ def test_an_open_index_holds_no_descriptors(make_index):
     assert len(os.listdir("/dev/fd")) == before
 
 
+def test_a_folder_needs_no_name_in_utf_8(make_index, tmp_path):
+    folder = make_index(31)
+    right = answers(SearchIndex.open(folder))
+    moved = folder.rename(tmp_path / os.fsdecode(b"index \xff"))
+    assert answers(SearchIndex.open(moved)) == right
+
+
 def test_searches_beside_a_writer_never_fail(make_index):
     folder = make_index(20, per_shard=4)
     first = SearchIndex.open(folder)

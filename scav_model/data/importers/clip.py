@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scav_model.data.datasets import SPLITS
 from scav_model.data.folders import passed_over_line, walk
 from scav_model.data.ids import label_problem, name_problem
-from scav_model.data.store.layout import StoreError
+from scav_model.data.store.header import StoreError
 from scav_model.data.store.writer import SHARD_BYTES
 from scav_model.text import printable, shown
 

@@ -18,7 +18,7 @@ from scav_model.data.importers.clip import ImportConfig, ImportedClip, Reader
 from scav_model.data.importers.hdf5 import read_hdf5
 from scav_model.data.importers.npz import read_npz
 from scav_model.data.importers.tars import read_tars
-from scav_model.data.store.layout import Entry, Header, Skipped, StoreError
+from scav_model.data.store.header import Entry, Skipped, StoreError, StoreHeader
 from scav_model.data.store.writer import StoreWriter
 from scav_model.text import printable, say
 
@@ -46,7 +46,7 @@ def import_features(kind: str, source: Path | str, out: Path | str, config: Impo
         {"dim": dim, "rate_hz": rate, "encoder": "imported", "model": kind}
         for dim, rate in zip(dims, rates, strict=True)
     )
-    header = Header(video, audio, dtype=config.dtype)
+    header = StoreHeader(video, audio, dtype=config.dtype)
     taken = 0
     origins: dict[str, str] = {}
     passed_over: Counter[str] = Counter()

@@ -11,8 +11,8 @@
 that is killed at any moment leaves a store that opens and can be gone on with.
 """
 
-from scav_model.data.store.layout import Entry, Skipped, StoreError
+from scav_model.data.store.header import Entry, Skipped, StoreError, StoreHeader
 from scav_model.data.store.reader import FeatureStore, open_features
 from scav_model.data.store.writer import StoreWriter
 
-__all__ = ["Entry", "FeatureStore", "Skipped", "StoreError", "StoreWriter", "open_features"]
+__all__ = ["Entry", "FeatureStore", "Skipped", "StoreError", "StoreHeader", "StoreWriter", "open_features"]

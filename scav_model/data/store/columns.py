@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from scav_model.data.ids import are_names, name_problem
-from scav_model.data.store.layout import ITEM_BYTES, Header, StoreError
+from scav_model.data.store.header import ITEM_BYTES, StoreError, StoreHeader
+from scav_model.files import sha256_of_bytes
 from scav_model.strict_json import read_json
 from scav_model.tensors import load_expected, read_head
 from scav_model.text import shown
@@ -44,14 +44,14 @@ class Columns:
     paths: list[str]  # media file of each clip, as the manifest spells it; "": not known
 
     def take(self, indices: Sequence[int] | Ints) -> Columns:
-        """The clips at `indices`, in that order."""
+        """Return the clips at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         arrays = {name: getattr(self, name)[chosen] for name in ARRAYS}
         ids, paths = ([texts[index] for index in chosen.tolist()] for texts in (self.ids, self.paths))
         return Columns(ids=ids, paths=paths, split_names=self.split_names, label_names=self.label_names, **arrays)
 
     def equals(self, other: Columns) -> bool:
-        """Whether both say the same of the same clips."""
+        """Return True if both have the same clips with the same values."""
 
         def plain(columns: Columns) -> list[Any]:
             return [value.tolist() if isinstance(value, np.ndarray) else value for value in vars(columns).values()]
@@ -60,10 +60,10 @@ class Columns:
 
     @classmethod
     def of_lines(cls, lines: Iterable[bytes], shards: Sequence[str]) -> Columns:
-        """From the manifest's lines.
+        """Read the lines of a manifest.
 
         Raises:
-            StoreError: a line that is not one, or of a shard that is not there; the message names the line.
+            StoreError: a line is damaged or names an unknown shard; the message names the line.
         """
         numbers = {name: number for number, name in enumerate(shards)}
         split_names: dict[str, int] = {}
@@ -111,20 +111,20 @@ class Columns:
         )
 
     def to_index(self, manifest: bytes) -> bytes:
-        """The columns as a file that belongs to this very manifest."""
+        """Return the columns as the content of an index file of this very manifest."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         arrays["ids"] = _bytes("\n".join(self.ids))
         # Where no path is known there is nothing to keep of any.
         arrays["paths"] = _bytes("\0".join(self.paths) if any(self.paths) else "")
-        names = {"splits": self.split_names, "labels": self.label_names, "manifest": fingerprint(manifest)}
+        names = {"splits": self.split_names, "labels": self.label_names, "manifest": sha256_of_bytes(manifest)}
         return save(arrays, metadata={"columns": json.dumps(names)})
 
     @classmethod
     def of_index(cls, index: bytes, manifest: bytes) -> Columns | None:
-        """What `to_index` wrote, or None where it is of another manifest, or no index."""
+        """Read what `to_index` made; None if it is of another manifest, or no index."""
         try:
             names = read_json(read_head(index)[0]["__metadata__"]["columns"].encode())
-            if names["manifest"] != fingerprint(manifest):
+            if names["manifest"] != sha256_of_bytes(manifest):
                 return None
             arrays = load_expected(load, index, EXPECTED)
             ids = arrays.pop("ids").tobytes().decode()
@@ -140,10 +140,10 @@ class Columns:
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
-    def check(self, header: Header) -> None:
+    def check(self, header: StoreHeader) -> None:
         """
         Raises:
-            StoreError: the columns are not of the shards that the header lists.
+            StoreError: the columns do not fit the shards that the header lists.
         """
         clips, shards = header.clips, len(header.shards)
         for name in (*ARRAYS, "ids", "paths"):
@@ -219,12 +219,8 @@ def _texts(values: Any) -> list[str]:
     return cast(list[str], values)
 
 
-def fingerprint(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()
-
-
 def _first_rows(shard: Ints, lengths: Ints) -> Ints:
-    """The first row of each clip within its shard; clips of a shard stand together, in order."""
+    """Return the first row of each clip within its shard; clips of a shard are neighbors, in order."""
     ends = np.cumsum(lengths)
     starts = ends - lengths
     first_of_shard = np.flatnonzero(np.diff(shard, prepend=-1))

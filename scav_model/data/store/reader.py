@@ -1,13 +1,11 @@
-"""Reading a feature store: columns at once, clips when they are asked for."""
+"""Read a feature store: the columns when it is opened, each clip when it is used."""
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,32 +13,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scav_model.committed_folder import MappedFiles, as_rows, read_ahead
 from scav_model.data.feature_set import FeatureSet
 from scav_model.data.source import Features
-from scav_model.data.store.columns import Columns, fingerprint
-from scav_model.data.store.layout import (
+from scav_model.data.store.columns import Columns
+from scav_model.data.store.header import (
+    AGAIN,
     DTYPES,
+    FOLDER,
     INDEX,
     ITEM_BYTES,
-    MANIFEST,
-    SKIPPED,
-    Header,
     Skipped,
     StoreError,
+    StoreHeader,
+    ValidLines,
 )
-from scav_model.files import open_inside
+from scav_model.files import open_inside, sha256_of_bytes
 from scav_model.tensors import read_head
 from scav_model.text import shown
 
-# Shards mapped at a time: each holds a file open, of which systems often allow a process 1024.
-MAPPED = 512
 # As safetensors names them.
 TYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-AGAIN = "copy the store again, or extract into a new folder"
 
 
 def open_features(path: Path | str, split: str | None = None) -> Features:
-    """Features of either kind: a feature file (`.safetensors`) or a store's folder.
+    """Open features of either kind: a feature file (`.safetensors`) or the folder of a store.
 
     Args:
         path: the file or folder. `FOLDER:SPLIT` is the folder with that split.
@@ -62,91 +59,67 @@ def open_features(path: Path | str, split: str | None = None) -> Features:
     return FeatureSet.load(path)
 
 
-@dataclass(frozen=True)
-class Mapped:
-    """A shard in memory: where its pages are, and for each side the first byte and the rows."""
-
-    pages: mmap.mmap
-    content: NDArray[np.uint8]
-    first_byte: dict[str, int]
-    rows: dict[str, int]
-
-
 class Shards:
-    """The store's shards, each mapped into memory when first read. Nothing is held of what has been read."""
+    """Shards of a store. Each is mapped into memory when it is first read; the rows are not kept."""
 
-    def __init__(self, folder: Path, header: Header) -> None:
+    def __init__(self, folder: Path, header: StoreHeader) -> None:
         self.folder, self.header = folder, header
-        width = ITEM_BYTES[header.dtype]
-        self._row_bytes = {"video": header.video["dim"] * width, "audio": header.audio["dim"] * width}
-        self._maps: dict[int, Mapped] = {}
+        self._files = MappedFiles(folder, FOLDER)
+        self._sides: dict[int, dict[str, Tensor]] = {}
 
     def rows(self, shard: int, side: str, first: int, count: int) -> Tensor:
-        """(count, D) of a shard's `video` or `audio`, in the store's dtype, on the disk's pages."""
-        if shard not in self._maps:
-            if len(self._maps) >= MAPPED:
-                self._maps.pop(next(iter(self._maps)))
-            self._maps[shard] = self._map(shard)
-        mapped = self._maps[shard]
-        if first + count > mapped.rows[side]:
+        """Return rows (count, D) of a shard's `video` or `audio`, in the dtype of the store, mapped from the disk."""
+        if shard not in self._sides:
+            self._sides[shard] = self._map(shard)
+        steps = self._sides[shard][side]
+        if first + count > len(steps):
             name = self.folder / self.header.shards[shard].name
-            raise StoreError(f"{name} has {mapped.rows[side]} steps of {side}, and its clips need more; {AGAIN}")
-        width = self._row_bytes[side]
-        begin = mapped.first_byte[side] + first * width
-        end = begin + count * width
-        # One large read, asked for ahead, instead of a small one for each page that is met.
-        page = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        mapped.pages.madvise(mmap.MADV_WILLNEED, page, end - page)
-        rows = mapped.content[begin:end].reshape(count, width)
-        return torch.from_numpy(rows).view(DTYPES[self.header.dtype])
+            raise StoreError(f"{name} has {len(steps)} steps of {side}, and its clips need more; {AGAIN}")
+        rows = steps[first : first + count]
+        read_ahead(rows)
+        return rows
 
-    def _map(self, number: int) -> Mapped:
+    def _map(self, number: int) -> dict[str, Tensor]:
+        """Return each side (ΣT, D) of a shard, mapped from the disk, after checking the layout of the shard."""
         listed = self.header.shards[number]
-        path = self.folder / listed.name
-        with open_listed(self.folder, listed.name) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != listed.bytes:
-                raise StoreError(f"expected {path} to have {listed.bytes} bytes, found {size}; copy it again")
-            # Copy-on-write, for PyTorch has no read-only tensors: a write would reach a private page, never the file.
-            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        content: NDArray[np.uint8] = np.frombuffer(pages, dtype=np.uint8)
+        content = self._files.content(listed)
+        dtype = DTYPES[self.header.dtype]
+        dims = {"video": self.header.video["dim"], "audio": self.header.audio["dim"]}
         try:
-            return Mapped(pages, content, *self._layout(content))
+            places = self._places(content, dims)
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path} is damaged: {error}; {AGAIN}") from error
+            raise StoreError(f"{self.folder / listed.name} is damaged: {error}; {AGAIN}") from error
+        return {side: as_rows(content, *places[side], dim, dtype) for side, dim in dims.items()}
 
-    def _layout(self, content: NDArray[np.uint8]) -> tuple[dict[str, int], dict[str, int]]:
-        """First byte and rows of each side, in a shard that holds the two sides and nothing else."""
+    def _places(self, content: NDArray[np.uint8], dims: dict[str, int]) -> dict[str, tuple[int, int]]:
+        """Return the first byte and the rows of each side, in a shard that holds the two sides and nothing else."""
         described, begin = read_head(content)
-        first_byte, rows, spans = {}, {}, []
-        for side, row_bytes in self._row_bytes.items():
+        places, spans = {}, []
+        for side, dim in dims.items():
             shape, span = described[side]["shape"], described[side]["data_offsets"]
             first, end = (int(offset) for offset in span)
-            rows[side], rest = divmod(end - first, row_bytes)
-            expected = [rows[side], row_bytes // ITEM_BYTES[self.header.dtype]]
-            if described[side]["dtype"] != TYPE_NAMES[self.header.dtype] or shape != expected or rest:
-                raise ValueError(
-                    f"expected {side} of (steps, {expected[1]}) {self.header.dtype}, got {shown(described[side])}"
-                )
-            first_byte[side] = begin + first
+            rows, rest = divmod(end - first, dim * ITEM_BYTES[self.header.dtype])
+            if described[side]["dtype"] != TYPE_NAMES[self.header.dtype] or shape != [rows, dim] or rest:
+                raise ValueError(f"expected {side} of (steps, {dim}) {self.header.dtype}, got {shown(described[side])}")
+            places[side] = (begin + first, rows)
             spans.append((first, end))
         (start, middle), (again, end) = sorted(spans)
         if set(described) != {"video", "audio"} or (start, middle, end) != (0, again, len(content) - begin):
             raise ValueError(f"expected its video and audio to fill it, got {shown(described)}")
-        return first_byte, rows
+        return places
 
     def __getstate__(self) -> dict[str, Any]:
-        # A data loader's workers map for themselves; a pickled map would be a copy.
-        return {**self.__dict__, "_maps": {}}
+        # The workers of a data loader map the files again; a pickled map would be a copy.
+        return {**self.__dict__, "_sides": {}}
 
 
 class FeatureStore:
     """G clips of a store, in the manifest's order; satisfies `Features`.
 
-    Clips are read where they lie, in any order, at no cost per epoch: `clip` touches the pages of two runs of rows.
+    Clips are read from their shards in any order: `clip` reads the pages of two runs of rows.
 
     Attributes:
-        columns: what the manifest says of the clips.
+        columns: the manifest, in columns.
     """
 
     def __init__(self, shards: Shards, columns: Columns) -> None:
@@ -154,18 +127,18 @@ class FeatureStore:
 
     @classmethod
     def open(cls, folder: Path | str) -> FeatureStore:
-        """The store in a folder, finished or not.
+        """Open the store in a folder, finished or not.
 
         Raises:
-            FileNotFoundError: no store there.
-            StoreError: a store of another format, or damaged.
+            FileNotFoundError: the folder has no store.
+            StoreError: the store is damaged or of another format.
         """
         folder = Path(folder)
-        header = Header.read(folder)
+        header = StoreHeader.read(folder)
         return cls(Shards(folder, header), read_columns(folder, header))
 
     @property
-    def header(self) -> Header:
+    def header(self) -> StoreHeader:
         return self._shards.header
 
     @property
@@ -201,9 +174,9 @@ class FeatureStore:
 
     @property
     def paths(self) -> list[Path | None]:
-        """Media file of each clip; None where the store does not know it.
+        """Media file of each clip; None if the store does not know it.
 
-        A store says this of itself: check what is there before it is opened or shown.
+        The store may come from a stranger: check a path before you open or show the file.
         """
         beside = self.folder.resolve().parent
         return [beside / path if path else None for path in self.columns.paths]
@@ -247,28 +220,28 @@ class FeatureStore:
         return len(self.columns.ids)
 
     def clip(self, index: int) -> tuple[Tensor, Tensor]:
-        """Video (N, Dv) and audio (M, Da) of one clip, float32; not to be written to."""
+        """Return video (N, Dv) and audio (M, Da) of one clip, float32; do not write to them."""
         at, shard = self.columns, int(self.columns.shard[index])
         video = self._shards.rows(shard, "video", int(at.video_row[index]), int(at.video_lengths[index]))
         audio = self._shards.rows(shard, "audio", int(at.audio_row[index]), int(at.audio_lengths[index]))
         return video.float(), audio.float()
 
     def subset(self, indices: Sequence[int]) -> FeatureStore:
-        """The clips at `indices`, in that order; nothing is copied but their names and lengths."""
+        """Return the clips at `indices`, in that order; only their names and lengths are copied."""
         return FeatureStore(self._shards, self.columns.take(indices))
 
     def select(self, split: str) -> FeatureStore:
-        """The clips of one split, in the manifest's order."""
+        """Return the clips of one split, in the order of the manifest."""
         if split not in self.columns.split_names:
             known = ", ".join(self.columns.split_names) or "none, for it is empty"
             raise StoreError(f"{self.folder} has no split {split!r}; its splits are {known}")
         return self.subset(np.flatnonzero(self.columns.split == self.columns.split_names.index(split)).tolist())
 
 
-def read_columns(folder: Path, header: Header) -> Columns:
-    """The manifest's columns, from the index where there is one of this very manifest."""
-    manifest = read_list(folder, MANIFEST, header.manifest_bytes)
-    # The index knows the manifest's checksum, so that one that fits its own has the manifest checked too.
+def read_columns(folder: Path, header: StoreHeader) -> Columns:
+    """Return the columns of the manifest, from the index if there is one of this very manifest."""
+    manifest = read_list(folder, header.manifest)
+    # The index has the checksum of the manifest, so that an index that fits the header has checked the manifest too.
     columns = _read_index(folder, header, manifest)
     if columns is None:
         columns = manifest_columns(folder, header, manifest)
@@ -279,18 +252,18 @@ def read_columns(folder: Path, header: Header) -> Columns:
     return columns
 
 
-def manifest_columns(folder: Path, header: Header, manifest: bytes) -> Columns:
-    """The columns from the manifest itself.
+def manifest_columns(folder: Path, header: StoreHeader, manifest: bytes) -> Columns:
+    """Return the columns, from the manifest itself.
 
     Raises:
-        StoreError: the manifest is damaged; the message names the line, if that can be told.
+        StoreError: the manifest is damaged; the message names the line, if it is known.
     """
     columns = Columns.of_lines(manifest.splitlines(), [shard.name for shard in header.shards])
-    check_list(folder, MANIFEST, manifest, header.manifest_sha256)
+    FOLDER.check_content(folder, header.manifest, manifest)
     return columns
 
 
-def _read_index(folder: Path, header: Header, manifest: bytes) -> Columns | None:
+def _read_index(folder: Path, header: StoreHeader, manifest: bytes) -> Columns | None:
     if header.index_sha256 is None:
         return None
     try:
@@ -301,25 +274,25 @@ def _read_index(folder: Path, header: Header, manifest: bytes) -> Columns | None
             content = file.read()
     except (OSError, ValueError):
         return None
-    return Columns.of_index(content, manifest) if fingerprint(content) == header.index_sha256 else None
+    return Columns.of_index(content, manifest) if sha256_of_bytes(content) == header.index_sha256 else None
 
 
 def read_skipped(folder: Path) -> list[Skipped]:
-    """The clips of a store that could not be used.
+    """Return the clips of a store that could not be used.
 
     Raises:
         FileNotFoundError: no store there.
         StoreError: the list is damaged.
     """
-    header = Header.read(folder)
+    header = StoreHeader.read(folder)
     while True:
         try:
-            content = read_list(folder, SKIPPED, header.skipped_bytes)
-            check_list(folder, SKIPPED, content, header.skipped_sha256)
+            content = read_list(folder, header.skipped)
+            FOLDER.check_content(folder, header.skipped, content)
             return [_skipped(line) for line in content.splitlines()]
         except StoreError:
             # A writer may have emptied the list after the header was read.
-            found = Header.read(folder)
+            found = StoreHeader.read(folder)
             if found == header:
                 raise
             header = found
@@ -335,36 +308,11 @@ def _skipped(line: bytes) -> Skipped:
     return clip
 
 
-def open_listed(folder: Path, name: str) -> BinaryIO:
-    """Open a file that the store lists, to read it.
-
-    Raises:
-        StoreError: it is missing, or no regular file of the folder.
-    """
-    try:
-        return open_inside(folder, name)
-    except FileNotFoundError:
-        raise StoreError(f"{folder / name} is missing; {AGAIN}") from None
-    except ValueError as error:
-        raise StoreError(f"{error}; {AGAIN}") from None
-
-
-def read_list(folder: Path, name: str, valid: int) -> bytes:
-    """The first `valid` bytes of a store's list."""
-    path = folder / name
-    with open_listed(folder, name) as file:
-        # Looked at first, for so many bytes are made room for before they are read.
-        found = os.fstat(file.fileno()).st_size
-        if found < valid:
-            raise StoreError(f"expected {path} to have {valid} bytes, found {found}; copy it again")
-        return file.read(valid)
-
-
-def check_list(folder: Path, name: str, content: bytes, sha256: str | None) -> None:
-    """
-    Raises:
-        StoreError: a list is not what was written.
-    """
-    found = fingerprint(content)
-    if sha256 not in (None, found):
-        raise StoreError(f"{folder / name} was changed: its SHA-256 is {found}, not {sha256}; {AGAIN}")
+def read_list(folder: Path, lines: ValidLines) -> bytes:
+    """Return the valid bytes of a list, without checking their checksum."""
+    path, size = FOLDER.locate(folder, lines.name)
+    # Checked first, because memory for that many bytes is reserved before they are read.
+    if size < lines.bytes:
+        raise StoreError(f"expected {path} to have {lines.bytes} bytes, found {size}; copy it again")
+    with os.fdopen(FOLDER.open(path), "rb") as file:
+        return file.read(lines.bytes)

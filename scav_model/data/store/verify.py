@@ -1,4 +1,4 @@
-"""Checking a feature store: what is on the disk, what is in the numbers, and whether they can mean anything."""
+"""Check a feature store: its files, its numbers, and whether the numbers look like features of a trained encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from scav_model.data.store.layout import INDEX, MANIFEST, Header, StoreError
+from scav_model.data.store.header import INDEX, MANIFEST, StoreError, StoreHeader
 from scav_model.data.store.reader import FeatureStore, manifest_columns, read_list, read_skipped
 from scav_model.files import open_inside, sha256_of
 
@@ -30,12 +30,12 @@ LISTED = 5
 
 @dataclass
 class Report:
-    """What was found.
+    """Result of a check.
 
     Attributes:
-        problems: what makes the store wrong: it should not be used.
-        warnings: what may be as it should be, and should be looked at.
-        clips: that were checked.
+        problems: faults, for which the store should not be used.
+        warnings: signs of faults, to be looked at.
+        clips: how many were checked.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ class _Side:
         self._means: list[Tensor] = []
 
     def add(self, clip: str, steps: Tensor, seconds: float, sampled: bool) -> None:
-        """A clip's (steps, dim); the means of those `sampled` are compared."""
+        """Add the (steps, dim) of a clip; the means of the `sampled` clips are compared."""
         if abs(len(steps) - seconds * self.rate_hz) > self.tolerance:
             self.off.append(f"{clip} has {len(steps)} steps for {seconds:.2f} s")
         if not bool(steps.isfinite().all()):
@@ -74,12 +74,12 @@ class _Side:
 
     @property
     def constant(self) -> int:
-        """Features that have one value in every step of every clip."""
+        """Number of features that have one value in every step of every clip."""
         return int((self._lowest == self._highest).sum())
 
     @property
     def between(self) -> float | None:
-        """Share of the clips' mean features' energy that differs from clip to clip; None for fewer than two clips."""
+        """Share of the energy of the mean features that differs from clip to clip; None for fewer than two clips."""
         if len(self._means) < 2:
             return None
         means = torch.stack(self._means)
@@ -135,7 +135,7 @@ def verify(folder: Path | str) -> Report:
 
 
 def _check_lists(store: FeatureStore, report: Report) -> None:
-    """What is wrong with the lists of clips; the header was checked when the store was opened."""
+    """Report faults of the lists of clips; the header was checked when the store was opened."""
     folder, header = store.folder, store.header
     if header.manifest_sha256 is None:
         report.warnings.append(
@@ -143,7 +143,7 @@ def _check_lists(store: FeatureStore, report: Report) -> None:
             "command that made the store to add them"
         )
     try:
-        manifest = read_list(folder, MANIFEST, header.manifest_bytes)
+        manifest = read_list(folder, header.manifest)
         columns = manifest_columns(folder, header, manifest)
         columns.check(header)
         if not columns.equals(store.columns):
@@ -158,15 +158,15 @@ def _check_lists(store: FeatureStore, report: Report) -> None:
         _has_hash(folder, INDEX, header.index_sha256, report)
 
 
-def _sound_shards(folder: Path, header: Header, report: Report) -> Iterator[int]:
-    """Numbers of the shards that are as they were written."""
+def _sound_shards(folder: Path, header: StoreHeader, report: Report) -> Iterator[int]:
+    """Yield the numbers of the shards that are as they were written."""
     for number, shard in enumerate(tqdm(header.shards, desc="hashes", unit="shard")):
         if _has_hash(folder, shard.name, shard.sha256, report, shard.bytes):
             yield number
 
 
 def _has_hash(folder: Path, name: str, sha256: str, report: Report, size: int | None = None) -> bool:
-    """Whether a file is as it was written; if not, the report says so."""
+    """Return True if a file is as it was written; if not, add a line to the report."""
     try:
         with open_inside(folder, name) as file:
             there = os.fstat(file.fileno()).st_size

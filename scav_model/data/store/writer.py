@@ -1,4 +1,4 @@
-"""Writing a feature store, so that a crash at any moment costs at most the shard that was being gathered."""
+"""Write a feature store, so that a crash at any moment loses at most the clips of one shard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,23 +13,25 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from scav_model.committed_folder import FolderWriter
 from scav_model.data.ids import name_problem
-from scav_model.data.store.layout import (
+from scav_model.data.store.header import (
     DTYPES,
     EMPTY_SHA256,
+    FOLDER,
     HEADER,
     INDEX,
     MANIFEST,
     SKIPPED,
     Entry,
-    Header,
-    Shard,
     Skipped,
     StoreError,
+    StoreHeader,
+    StoreShard,
     shard_name,
 )
 from scav_model.data.store.reader import manifest_columns, read_columns, read_list, read_skipped
-from scav_model.files import LOCK, is_partial, lock, make_folder, remove_partial, remove_unlisted, write_whole, writing
+from scav_model.files import LOCK, is_partial, make_folder, remove_partial, sha256_of_bytes, write_whole, writing
 from scav_model.strict_json import is_writable
 
 if TYPE_CHECKING:
@@ -39,41 +40,39 @@ if TYPE_CHECKING:
 SHARD_BYTES = 256 << 20
 
 
-class StoreWriter:
-    """Adds clips to a new store, or to one that was begun with the same settings.
+class StoreWriter(FolderWriter):
+    """Add clips to a new store, or to one that was begun with the same settings.
 
     Args:
-        folder: of the store; made if need be.
-        header: what the features are; its lists are the store's business.
-        shard_bytes: a shard is written once it has this many.
+        folder: folder of the store; made if need be.
+        header: describes the features; the store fills in its lists.
+        shard_bytes: bytes of a shard, from which on it is written.
 
     Attributes:
         done: ids of the clips in the store.
         skipped: ids of the clips that could not be used.
     """
 
-    def __init__(self, folder: Path | str, header: Header, *, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(self, folder: Path | str, header: StoreHeader, *, shard_bytes: int = SHARD_BYTES) -> None:
         if header.dtype not in DTYPES:
             raise StoreError(f"expected the store's dtype to be one of {', '.join(DTYPES)}, got {header.dtype!r}")
         if shard_bytes < 1:
             raise StoreError(f"expected shard_bytes to be at least 1, got {shard_bytes}")
-        self.folder, self.shard_bytes = Path(folder), shard_bytes
+        self.shard_bytes = shard_bytes
         self._dtype = DTYPES[header.dtype]
-        make_folder(self.folder)
+        make_folder(Path(folder))
         self.done: set[str] = set()
         self.skipped: set[str] = set()
-        held = lock(self.folder / LOCK)
-        if held is None:
-            raise StoreError(f"another process is writing to {self.folder}; wait for it, or choose another folder")
-        self._lock = held
+        super().__init__(Path(folder), FOLDER)
         try:
             self.header = self._open(header)
-            # Of the lists as far as they count.
+            # Hashes of the valid part of each list.
             self._hashes = {
-                name: hashlib.sha256(read_list(self.folder, name, valid)) for name, valid in _lists(self.header)
+                lines.name: hashlib.sha256(read_list(self.folder, lines))
+                for lines in (self.header.manifest, self.header.skipped)
             }
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
         self._beside = self.folder.resolve().parent
         self._entries: list[Entry] = []
@@ -82,7 +81,7 @@ class StoreWriter:
         self._bytes = 0
         self._skipped: list[Skipped] = []
 
-    def _open(self, header: Header) -> Header:
+    def _open(self, header: StoreHeader) -> StoreHeader:
         if not os.path.lexists(self.folder / HEADER):
             if others := [path.name for path in self.folder.iterdir() if not _is_beginning(path)]:
                 raise StoreError(f"{self.folder} is no feature store and holds {others[0]}; choose another folder")
@@ -92,29 +91,29 @@ class StoreWriter:
                     (self.folder / name).write_bytes(b"")
             header.write(self.folder)
             return header
-        found = Header.read(self.folder)
+        found = StoreHeader.read(self.folder)
         if differing := found.differences(header):
             raise StoreError(
                 f"{self.folder} was begun with other settings ({'; '.join(differing)}); "
                 "repeat those, or extract into another folder"
             )
-        # Checked before anything is changed, for the store may be a stranger's.
+        # Checked before anything is changed, because the store may come from a stranger.
         self.done = set(read_columns(self.folder, found).ids)
         self.skipped = {clip.id for clip in read_skipped(self.folder)}
         self._clear(found)
         return found
 
-    def _clear(self, header: Header) -> None:
-        """Take away what a killed process left beyond the header."""
-        remove_unlisted(self.folder, ("shard-",), {shard.name for shard in header.shards})
-        for name, valid in _lists(header):
-            path = self.folder / name
-            if path.stat().st_size > valid:
+    def _clear(self, header: StoreHeader) -> None:
+        """Remove what a killed process left and the header does not list."""
+        FOLDER.remove_unlisted(self.folder, {shard.name for shard in header.shards})
+        for lines in (header.manifest, header.skipped):
+            path = self.folder / lines.name
+            if path.stat().st_size > lines.bytes:
                 with writing(path):
-                    os.truncate(path, valid)
+                    os.truncate(path, lines.bytes)
 
     def add(self, entry: Entry, video: Tensor, audio: Tensor) -> str | None:
-        """Take a clip's video (N, Dv) and audio (M, Da), float32. Returns why it was not taken, None if it was."""
+        """Add a clip's video (N, Dv) and audio (M, Da), float32. Return the reason if it was not added, else None."""
         if entry.id in self.done:
             raise StoreError(f"{entry.id!r} is in the store already; ids must be unique")
         if problem := name_problem("id", entry.id):
@@ -153,9 +152,9 @@ class StoreWriter:
             os.truncate(self.folder / SKIPPED, 0)
 
     def commit(self) -> None:
-        """Bring what was taken to the disk: shard, lists, and last the header, which makes them count.
+        """Write the added clips to the disk: shard, lists and last the header, which makes them part of the store.
 
-        What an exception interrupts, Ctrl-C for one, may be done again from the start.
+        After an exception, such as Ctrl-C, the call may be repeated.
         """
         if not self._entries and not self._skipped:
             return
@@ -176,20 +175,20 @@ class StoreWriter:
         self._entries, self._video, self._audio, self._skipped = [], [], [], []
         self._bytes = 0
 
-    def _write_shard(self, header: Header) -> list[bytes]:
-        """Write the gathered clips as a shard of `header`; their lines."""
+    def _write_shard(self, header: StoreHeader) -> list[bytes]:
+        """Write the added clips as a shard, list it in `header`, and return their lines of the manifest."""
         name = shard_name(len(header.shards))
         content = save({"video": torch.cat(self._video), "audio": torch.cat(self._audio)})
         write_whole(self.folder / name, content)
-        digest = hashlib.sha256(content).hexdigest()
-        header.shards.append(Shard(name, len(self._entries), len(content), digest))
+        digest = sha256_of_bytes(content)
+        header.shards.append(StoreShard(name, len(self._entries), len(content), digest))
         return [
             self._line(entry, name, len(video), len(audio))
             for entry, video, audio in zip(self._entries, self._video, self._audio, strict=True)
         ]
 
     def _line(self, entry: Entry, shard: str, video_length: int, audio_length: int) -> bytes:
-        """A clip's line in the manifest."""
+        """Return the line of a clip in the manifest."""
         line = {
             "id": entry.id,
             "shard": shard,
@@ -201,14 +200,14 @@ class StoreWriter:
             "label": entry.label,
             "split": entry.split,
         }
-        # Where JSON cannot hold the path, the clip is kept without its media.
+        # If JSON cannot hold the path, the clip is kept without its media.
         if entry.path is not None and is_writable(str(path := Path(entry.path).resolve())):
             line["path"] = str(path.relative_to(self._beside) if path.is_relative_to(self._beside) else path)
             line["start"] = entry.start
         return orjson.dumps(line)
 
     def _append(self, name: str, valid: int, lines: list[bytes]) -> Hash:
-        """Put lines after the first `valid` bytes of a list, on the disk; the hash of all that is valid then."""
+        """Write lines after the first `valid` bytes of a list, and return the hash of all that is valid then."""
         content = b"".join(line + b"\n" for line in lines)
         path = self.folder / name
         with writing(path), path.open("r+b") as file:
@@ -221,46 +220,29 @@ class StoreWriter:
         hashed.update(content)
         return hashed
 
-    def _count(self, header: Header, hashes: dict[str, Hash]) -> None:
-        """Make a header count, with lists of these hashes."""
+    def _count(self, header: StoreHeader, hashes: dict[str, Hash]) -> None:
+        """Replace the header, with these hashes of the lists."""
         header.manifest_sha256, header.skipped_sha256 = hashes[MANIFEST].hexdigest(), hashes[SKIPPED].hexdigest()
         header.write(self.folder)
         self.header, self._hashes = header, hashes
 
     def finish(self) -> None:
-        """Commit, and mark the store as one that has tried every clip it was to."""
+        """Commit, and mark the store as finished: every clip of the manifest has been tried."""
         self.commit()
-        manifest = read_list(self.folder, MANIFEST, self.header.manifest_bytes)
+        manifest = read_list(self.folder, self.header.manifest)
         index = manifest_columns(self.folder, self.header, manifest).to_index(manifest)
         write_whole(self.folder / INDEX, index)
-        header = replace(self.header, finished=True, index_sha256=hashlib.sha256(index).hexdigest())
+        header = replace(self.header, finished=True, index_sha256=sha256_of_bytes(index))
         self._count(header, self._hashes)
-
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Commit what was taken, after an error or Ctrl-C too."""
-        try:
-            self.commit()
-        finally:
-            os.close(self._lock)
-
-
-def _lists(header: Header) -> tuple[tuple[str, int], tuple[str, int]]:
-    """The lists of a store, each with how many bytes of it count."""
-    return (MANIFEST, header.manifest_bytes), (SKIPPED, header.skipped_bytes)
 
 
 def _encodable(text: str) -> str:
-    """Text that can be written as UTF-8: names of files need not be."""
+    """Return text that can be written as UTF-8, which names of files need not be."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def _is_beginning(path: Path) -> bool:
-    """Whether a file is what a process leaves that was killed before it wrote the first header."""
+    """Return True if a process that was killed before it wrote the first header may have left the file."""
     if path.name in (MANIFEST, SKIPPED):
         return path.stat().st_size == 0
     return path.name == LOCK or is_partial(path)

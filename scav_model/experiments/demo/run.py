@@ -33,7 +33,7 @@ from scav_model.data.frontends import FramePatchConfig, LogMel, LogMelConfig
 from scav_model.data.ids import write_ids
 from scav_model.data.manifest import Clip, read_manifest, write_manifest
 from scav_model.data.pictures import Square
-from scav_model.data.store.layout import HEADER, Header
+from scav_model.data.store.header import HEADER, StoreHeader
 from scav_model.data.workers import parallel_map
 from scav_model.distances import retrieval_distance
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
@@ -131,7 +131,7 @@ def _render_clip(clip: Clip, seed: int, scene: SceneConfig) -> None:
 def _extract_features(folder: Path, manifest: Path, workers: int) -> Path:
     features = folder / "features"
     clips = read_manifest(manifest)
-    if not ((features / HEADER).exists() and Header.read(features).clips == len(clips)):
+    if not ((features / HEADER).exists() and StoreHeader.read(features).clips == len(clips)):
         config = ExtractionConfig(frame_rate=FRAME_RATE, workers=workers, max_bad_share=0.0)
         extract(clips, features, FramePatchEncoder(FRAMES), LogMelEncoder(SPECTRA), config)
     write_ids(folder / "test.ids.txt", FeatureStore.open(features).select("test").ids)
