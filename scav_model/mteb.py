@@ -26,7 +26,8 @@ from scav_model.distances import Distance, Sequences, pooled, retrieval_distance
 from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
 from scav_model.encoders.weights import weights_sha256
 from scav_model.extras import needed_by
-from scav_model.search_methods import Ways
+from scav_model.gallery import GalleryItems, InMemory
+from scav_model.nearest import nearest
 
 with needed_by("scav_model.mteb", "mteb"):
     from datasets import Audio, Dataset, Video
@@ -201,7 +202,7 @@ class SequenceSearch(MeanEncoder):
         """Encode a task's documents."""
         self._ids = list(corpus["id"])
         side = side_of(task_metadata, PromptType.document)
-        self._items = self._sequences(corpus, side, encode_kwargs, num_proc)
+        self._items = GalleryItems(InMemory(self._sequences(corpus, side, encode_kwargs, num_proc)), self.distance)
 
     def search(
         self,
@@ -220,11 +221,11 @@ class SequenceSearch(MeanEncoder):
         asked, target = (side_of(task_metadata, kind) for kind in (PromptType.query, PromptType.document))
         # A video is the distance's x wherever there is one.
         side = "audio" if (asked, target) == ("audio", "video") else "video"
-        ways = Ways(self._sequences(queries, asked, encode_kwargs, num_proc), self._items, side, self.distance)
+        sequences = self._sequences(queries, asked, encode_kwargs, num_proc)
         names = list(queries["id"])
         if top_ranked is None:
-            found = ways.exact(min(top_k, len(self._ids)), "auto")
-            rows = zip(names, found.items.tolist(), found.distances.tolist(), strict=True)
+            found = nearest(sequences, self._items, side, min(top_k, len(self._ids)))
+            rows = zip(names, found.numbers.tolist(), found.distances.tolist(), strict=True)
             return {
                 name: {self._ids[item]: -far for item, far in zip(items, distances, strict=True)}
                 for name, items, distances in rows
@@ -232,10 +233,11 @@ class SequenceSearch(MeanEncoder):
         numbers = {name: number for number, name in enumerate(self._ids)}
         scores = {}
         for query, name in enumerate(names):
-            listed = top_ranked[name]
-            distances = ways.compare(query, torch.tensor([numbers[document] for document in listed]))
-            kept = sorted(zip(listed, distances.tolist(), strict=True), key=lambda pair: pair[1])[:top_k]
-            scores[name] = {document: -far for document, far in kept}
+            one = Sequences(sequences.steps[query : query + 1], sequences.lengths[query : query + 1])
+            listed = torch.tensor([[numbers[document] for document in top_ranked[name]]], dtype=torch.int64)
+            found = nearest(one, self._items, side, top_k, method="hybrid", candidates=listed)
+            nearby = zip(found.numbers[0].tolist(), found.distances[0].tolist(), strict=True)
+            scores[name] = {self._ids[item]: -far for item, far in nearby}
         return scores
 
     def _sequences(self, dataset: Dataset, side: str, encode_kwargs: Any, workers: int | None) -> Sequences:

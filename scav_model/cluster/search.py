@@ -17,10 +17,10 @@ from tqdm import tqdm
 import scav_kernels
 from scav_model.cluster.connection import ClusterError, check_resources, connect, import_ray, room
 from scav_model.cluster.shard import Limits, ShardWorker
-from scav_model.search.compare import smallest
+from scav_model.means import largest
+from scav_model.nearest import smallest
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import SearchIndexError
-from scav_model.search.pooled import largest
 from scav_model.search.queries import Queries
 
 # Times that a worker is restarted, and what it was asked redone, before that is given up.

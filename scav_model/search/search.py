@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,14 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from scav_model.nearest import METHODS, Found, nearest
 from scav_model.search.bounds import has_bounds
-from scav_model.search.compare import by_bounds, compare, exact, reorder, smallest
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import SearchIndexError
-from scav_model.search.pooled import nearest_means
+from scav_model.search.parts import StoredItems
 from scav_model.search.queries import Queries
 
-MODES = ("exact", "hybrid", "mean", "bounds")
 # Candidates that hybrid takes from the means, and bounds from the bounds.
 CANDIDATES = 200
 
@@ -59,13 +57,13 @@ class Answer:
 
 
 class Workers(Protocol):
-    """Others that compare, each with a part of the index: the answer is that of this process alone."""
+    """Processes that each search a part of the index; together they give the answer of this process alone."""
 
     def exact(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-        """As `scav_model.search.compare.exact`."""
+        """Return distances (Q, k), ascending, and numbers (Q, k) of the nearest clips by sequence."""
 
     def nearest_means(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-        """As `scav_model.search.pooled.nearest_means`."""
+        """Return distances 1 − cosine (Q, k), ascending, and numbers (Q, k) of the clips with the nearest means."""
 
 
 @torch.no_grad()
@@ -96,8 +94,8 @@ def search(
             does not have, k or candidates below 1, workers in mode bounds.
         DamagedIndexError: what had to be read is not what was written.
     """
-    if mode not in MODES:
-        raise SearchIndexError(f"expected mode to be one of {', '.join(MODES)}, got {mode!r}")
+    if mode not in METHODS:
+        raise SearchIndexError(f"expected mode to be one of {', '.join(METHODS)}, got {mode!r}")
     for name, value in (("k", k), ("candidates", candidates)):
         if value < 1:
             raise SearchIndexError(f"expected {name} to be at least 1, got {value}")
@@ -115,21 +113,46 @@ def search(
     if k > len(index):
         notes.append(f"k is {k} and the index holds {len(index)} clips, so all of them are returned")
         k = len(index)
-    means = functools.partial(nearest_means, index) if workers is None else workers.nearest_means
-    if mode == "exact":
-        distances, numbers = exact(index, queries, k) if workers is None else workers.exact(queries, k)
-    elif mode == "mean":
-        distances, numbers = means(queries, k)
-    else:
+    if mode in ("hybrid", "bounds"):
         if candidates < k:
             notes.append(f"candidates is {candidates}, less than k, so {k} are taken")
-        count = min(max(candidates, k), len(index))
-        if mode == "bounds":
-            distances, numbers = by_bounds(index, queries, k, count)
-        else:
-            distances, numbers = reorder(index, queries, means(queries, count)[1], k)
+        candidates = min(max(candidates, k), len(index))
+    distances, numbers = find(index, queries, k, mode, candidates, workers)[:2]
     rows = zip(distances.tolist(), numbers.tolist(), strict=True)
     return Answer(queries, mode, [hits(index, *row) for row in rows], notes)
+
+
+def find(
+    index: SearchIndex, queries: Queries, k: int, mode: str, candidates: int = 0, workers: Workers | None = None
+) -> Found | tuple[Tensor, Tensor]:
+    """Find the k nearest of at least k clips, as `search` does: distances and numbers (Q, k) first.
+
+    Raises:
+        SearchIndexError: means that are NaN or infinite, so that there are fewer than k others.
+    """
+    if workers is not None and mode == "exact":
+        return workers.exact(queries, k)
+    if workers is not None and mode == "mean":
+        return workers.nearest_means(queries, k)
+    items = StoredItems(index, queries.target)
+    if mode == "hybrid":
+        chosen = find(index, queries, candidates, "mean", workers=workers)[1]
+        return nearest(queries.sequences, items, queries.side, k, method=mode, candidates=chosen)
+    found = nearest(queries.sequences, items, queries.side, k, method=mode, candidates=candidates)
+    if mode == "mean":
+        check_means(index, queries.target, found.numbers)
+    return found
+
+
+def check_means(index: SearchIndex, side: str, numbers: Tensor) -> None:
+    """
+    Raises:
+        SearchIndexError: some of the numbers are −1, so means of that side are NaN or infinite.
+    """
+    if bool((numbers < 0).any()):
+        raise SearchIndexError(
+            f"{index.folder}: means of some {side}s are NaN or infinite, and too few others are found; use --mode exact"
+        )
 
 
 def hits(index: SearchIndex, distances: Sequence[float], numbers: Sequence[int]) -> list[Hit]:
@@ -166,7 +189,13 @@ def rerank(
         if not numbers:
             ordered.append([])
             continue
-        found = compare(index, queries, query, numbers)
-        nearest = smallest(found[None], torch.tensor([numbers]), len(numbers) if k is None else k)[1]
-        ordered.append([index.id(number) for number in nearest[0].tolist()])
+        found = nearest(
+            queries.one(query),
+            StoredItems(index, queries.target),
+            queries.side,
+            len(numbers) if k is None else k,
+            method="hybrid",
+            candidates=torch.tensor([numbers]),
+        )
+        ordered.append([index.id(number) for number in found.numbers[0].tolist()])
     return ordered

@@ -15,14 +15,15 @@ import torch
 from tqdm import tqdm
 
 import scav_kernels
-from scav_model.distances import retrieval_distance
+from scav_model.distances import Sequences, retrieval_distance
 from scav_model.experiments.probes.experiment import Experiment
 from scav_model.experiments.probes.plots import plot_efficiency
 from scav_model.experiments.probes.results import RESULTS
 from scav_model.experiments.tables import Row, markdown
 from scav_model.files import working_in, write_text
+from scav_model.gallery import GalleryItems, InMemory
+from scav_model.nearest import Found, has_bounds, nearest
 from scav_model.ranking import DIRECTIONS
-from scav_model.search_methods import Found, Ways, share_found
 
 # Items that count as found, of the true match and of exact search's nearest.
 K = 10
@@ -68,9 +69,9 @@ def run_efficiency(
         rows: list[Row] = []
         with tqdm(total=len(DIRECTIONS) * (repeats + 1), desc="searches", unit="round") as bar:
             for direction, (asked, target) in zip(DIRECTIONS, (("video", "audio"), ("audio", "video")), strict=True):
-                some = type(sides[asked])(*(part[chosen.to(part.device)] for part in sides[asked]))
-                ways = Ways(some, sides[target], asked, distance)
-                rows += measure(ways, chosen, direction, counts, repeats, lambda: bar.update())
+                some = Sequences(*(part[chosen.to(part.device)] for part in sides[asked]))
+                items = GalleryItems(InMemory(sides[target]), distance)
+                rows += measure(some, items, asked, chosen, direction, counts, repeats, lambda: bar.update())
         settings = {
             **subject.settings(),
             "metric": distance.metric,
@@ -88,31 +89,42 @@ def run_efficiency(
 
 
 def measure(
-    ways: Ways, truth: torch.Tensor, direction: str, candidates: Sequence[int], repeats: int, tick: Callable[[], object]
+    queries: Sequences,
+    items: GalleryItems,
+    side: str,
+    truth: torch.Tensor,
+    direction: str,
+    candidates: Sequence[int],
+    repeats: int,
+    tick: Callable[[], object],
 ) -> list[Row]:
-    """A row for each way; truth (Q,) are the queries' own items. Ways take turns, so that they share a busy hour."""
-    tried: dict[tuple[str, int | None], Callable[[], Found]] = {("mean", None): lambda: ways.mean(K)}
-    for count in candidates:
-        tried["hybrid", count] = lambda count=count: ways.hybrid(count, K)  # type: ignore[misc]
-    for count in candidates if ways.has_candidates else ():
-        tried[BY_BOUNDS, count] = lambda count=count: ways.by_bounds(count, K)  # type: ignore[misc]
-    if ways.has_bounds:
-        tried[PRUNED, None] = lambda: ways.exact(K, "auto")
-    tried[EXACT, None] = lambda: ways.exact(K, "none")
+    """Return a row for each way to search; truth (Q,) are the queries' own items. Ways take turns, so that they share a
+    busy hour."""
+
+    def search(method: str, count: int | None = None, prune: str = "auto") -> Callable[[], Found]:
+        return lambda: nearest(queries, items, side, K, method=method, candidates=count, prune=prune)
+
+    tried: dict[tuple[str, int | None], Callable[[], Found]] = {("mean", None): search("mean")}
+    tried |= {("hybrid", count): search("hybrid", count) for count in candidates}
+    if items.has_candidates:
+        tried |= {(BY_BOUNDS, count): search("bounds", count) for count in candidates}
+    if has_bounds(items.distance):
+        tried[PRUNED, None] = search("exact")
+    tried[EXACT, None] = search("exact", prune="none")
     # The first round makes what an index keeps.
-    found = {key: search() for key, search in tried.items()}
+    found = {key: run() for key, run in tried.items()}
     tick()
     samples: dict[tuple[str, int | None], list[float]] = {key: [] for key in tried}
     for _ in range(repeats):
-        for key, search in tried.items():
+        for key, run in tried.items():
             started = time.perf_counter()
-            search()
+            run()
             samples[key].append(time.perf_counter() - started)
         tick()
-    right = found[EXACT, None].items
+    right = found[EXACT, None].numbers
     rows: list[Row] = []
-    for key, (items, _, scored, abandoned) in found.items():
-        own = items == truth.to(items.device)[:, None]
+    for key, (_, numbers, report) in found.items():
+        own = numbers == truth.to(numbers.device)[:, None]
         seconds = median(samples[key]) / len(truth)
         rows.append(
             {
@@ -121,16 +133,21 @@ def measure(
                 "candidates": key[1],
                 "R@1": 100 * own[:, :1].any(1).double().mean().item(),
                 "R@10": 100 * own.any(1).double().mean().item(),
-                "found": share_found(items, right),
-                "scored": scored,
-                "abandoned": abandoned,
-                "share": 100 * scored / ways.pairs,
+                "found": share_found(numbers, right),
+                "scored": report.scored,
+                "abandoned": report.abandoned,
+                "share": 100 * report.scored / (len(truth) * len(items)),
                 "ms": 1e3 * seconds,
                 "queries_per_second": 1 / seconds,
                 "samples_seconds": samples[key],
             }
         )
     return rows
+
+
+def share_found(found: torch.Tensor, right: torch.Tensor) -> float:
+    """Return the share of the numbers right (Q, k) that are in found (Q, k), row by row, in percent."""
+    return 100 * (right[:, :, None] == found[:, None]).any(2).double().mean().item()
 
 
 def machine() -> dict[str, Any]:
