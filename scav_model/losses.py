@@ -17,6 +17,8 @@ def symmetric_cross_entropy(logits: Tensor) -> Tensor:
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
+# Not scav_kernels.nn.SequenceContrastiveLoss: that has no pooled cosine, and no place between distances and
+# cross-entropy where the processes that train together exchange clips and rows of logits.
 class ContrastiveLoss(nn.Module):
     """Symmetric cross-entropy of −distance × scale: each video finds its audio and each audio its video.
 

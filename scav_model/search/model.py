@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scav_model.checkpoint import load_model
 from scav_model.config import Config
+from scav_model.distances import retrieval_distance
 from scav_model.encoders.weights import weights_sha256
 from scav_model.model import AudioVisualModel
 from scav_model.search.layout import Header, SearchIndexError
@@ -59,10 +61,6 @@ def header_for(
         dtype: of the encoded steps on disk.
         sides: to hold.
     """
-    from dataclasses import replace
-
-    from scav_model.distances import retrieval_distance
-
     retrieval = config.retrieval
     if metric is not None and metric != retrieval.metric:
         retrieval = replace(retrieval, metric=metric, options=None)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scav_model.nearest import METHODS, Found, nearest
+from scav_model.nearest import METHODS, nearest
 from scav_model.search.bounds import has_bounds
 from scav_model.search.index import SearchIndex
 from scav_model.search.layout import SearchIndexError
@@ -79,7 +79,7 @@ def search(
     """The k nearest clips to each query.
 
     Args:
-        index: is searched on the side that the queries are not of.
+        index: its other side than the queries' is searched.
         queries: Q, encoded by the index's model.
         k: clips to return; all, with a note, where there are fewer.
         mode: `exact` compares whole sequences with every clip; `hybrid` with the `candidates` whose means are nearest;
@@ -117,15 +117,15 @@ def search(
         if candidates < k:
             notes.append(f"candidates is {candidates}, less than k, so {k} are taken")
         candidates = min(max(candidates, k), len(index))
-    distances, numbers = find(index, queries, k, mode, candidates, workers)[:2]
+    distances, numbers = find(index, queries, k, mode, candidates, workers)
     rows = zip(distances.tolist(), numbers.tolist(), strict=True)
     return Answer(queries, mode, [hits(index, *row) for row in rows], notes)
 
 
 def find(
     index: SearchIndex, queries: Queries, k: int, mode: str, candidates: int = 0, workers: Workers | None = None
-) -> Found | tuple[Tensor, Tensor]:
-    """Find the k nearest of at least k clips, as `search` does: distances and numbers (Q, k) first.
+) -> tuple[Tensor, Tensor]:
+    """Find the k nearest of at least k clips, as `search` does: distances (Q, k), ascending, and numbers (Q, k).
 
     Raises:
         SearchIndexError: means that are NaN or infinite, so that there are fewer than k others.
@@ -134,14 +134,14 @@ def find(
         return workers.exact(queries, k)
     if workers is not None and mode == "mean":
         return workers.nearest_means(queries, k)
-    items = StoredItems(index, queries.target)
+    chosen: int | Tensor = candidates
     if mode == "hybrid":
         chosen = find(index, queries, candidates, "mean", workers=workers)[1]
-        return nearest(queries.sequences, items, queries.side, k, method=mode, candidates=chosen)
-    found = nearest(queries.sequences, items, queries.side, k, method=mode, candidates=candidates)
+    items = StoredItems(index, queries.target)
+    distances, numbers, _ = nearest(queries.sequences, items, queries.side, k, method=mode, candidates=chosen)
     if mode == "mean":
-        check_means(index, queries.target, found.numbers)
-    return found
+        check_means(index, queries.target, numbers)
+    return distances, numbers
 
 
 def check_means(index: SearchIndex, side: str, numbers: Tensor) -> None:

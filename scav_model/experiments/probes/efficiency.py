@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 import scav_kernels
 from scav_model.distances import Sequences, retrieval_distance
+from scav_model.experiments.folder import refuse_earlier_run
 from scav_model.experiments.probes.experiment import Experiment
 from scav_model.experiments.probes.plots import plot_efficiency
-from scav_model.experiments.probes.results import RESULTS
+from scav_model.experiments.probes.results import FORMAT, RESULTS
 from scav_model.experiments.tables import Row, markdown
 from scav_model.files import working_in, write_text
 from scav_model.gallery import GalleryItems, InMemory
@@ -58,8 +59,8 @@ def run_efficiency(
     if len(subject.features) < K:
         raise ValueError(f"expected at least {K} clips to search among, got {len(subject.features)}")
     with working_in(out, "runs an experiment"):
-        if (out / RESULTS).exists() and not overwrite:
-            raise FileExistsError(f"{out / RESULTS} exists; --overwrite starts anew, or choose another --out")
+        if not overwrite:
+            refuse_earlier_run(out / RESULTS, "overwrite it")
         distance = retrieval_distance(subject.config)
         load = os.getloadavg()[0]
         clips = len(subject.features)
@@ -82,7 +83,7 @@ def run_efficiency(
             "repeats": repeats,
             "machine": {**machine(), "load_before": load},
         }
-        write_text(out / RESULTS, json.dumps({"format": 1, "settings": settings, "rows": rows}, indent=1) + "\n")
+        write_text(out / RESULTS, json.dumps({"format": FORMAT, "settings": settings, "rows": rows}, indent=1) + "\n")
         write_text(out / "table.md", table(rows, settings) + "\n")
         plot(rows, settings, out / "curve.png")
         return rows

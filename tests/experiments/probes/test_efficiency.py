@@ -32,6 +32,6 @@ def test_the_command_writes_curve_table_and_samples(files, tmp_path, capsys):
     assert results["settings"]["machine"]["threads"] == 1
     assert (tmp_path / "out" / "curve.png").stat().st_size > 10_000
     assert main([*arguments, *options]) == 1
-    assert "results.json exists; --overwrite starts anew" in capsys.readouterr().err
+    assert "results.json holds an earlier run; overwrite it, or choose another folder" in capsys.readouterr().err
     assert main([*arguments, "--candidates=[5]", "--overwrite"]) == 1
     assert "candidates must be at least 10, as many as are to be found, got 5" in capsys.readouterr().err
