@@ -30,32 +30,32 @@ class Gallery(Protocol):
 
     @property
     def dim(self) -> int:
-        """Numbers of a step."""
+        """Numbers per step."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the steps."""
+        """Dtype of the steps."""
 
     @property
     def longest(self) -> int:
-        """T, the steps of the longest clip, to which all are padded as they are read."""
+        """T, the steps of the longest clip. Clips are padded to it when they are read."""
 
     @property
     def device(self) -> torch.device:
-        """Where clips are read to."""
+        """Device that clips are read to."""
 
     def __len__(self) -> int:
-        """G."""
+        """Return G."""
 
     def block(self, first: int, end: int) -> Sequences:
-        """Clips [first, end): (end − first, T, dim), zero in their padding."""
+        """Return clips [first, end): (end − first, T, dim), padded with zeros."""
 
     def gather(self, numbers: Tensor) -> Sequences:
-        """The clips at numbers (B,), which may repeat: (B, T, dim)."""
+        """Return the clips with these numbers (B,), which may repeat: (B, T, dim)."""
 
 
 class InMemory:
-    """A gallery of sequences that are held anyway."""
+    """A gallery of sequences in memory."""
 
     def __init__(self, clips: Sequences) -> None:
         self.clips = clips
@@ -75,9 +75,9 @@ class InMemory:
 
 
 class OnDisk:
-    """A gallery that is appended to, clip after clip, and then read; 16 bytes a clip are in memory.
+    """A gallery in a temporary file: append clips in order, then read them. 16 bytes per clip are in memory.
 
-    Its file has no name, so that nothing is left of it however this process ends. It takes 4·dim bytes a step, in the
+    The file has no name, so nothing is left of it however this process ends. It takes 4·dim bytes per step, in the
     folder that `tempfile` chooses (TMPDIR).
 
     Args:
@@ -100,7 +100,7 @@ class OnDisk:
         return len(self.lengths)
 
     def append(self, steps: Tensor, lengths: Tensor) -> None:
-        """The next clips: steps (B, T, dim), of which `lengths` (B,) are kept.
+        """Append the next clips: steps (B, T, dim), of which the first `lengths` (B,) are kept.
 
         Raises:
             OSError: the disk is full; the message says how much room is needed, and where.
@@ -136,7 +136,7 @@ class OnDisk:
         return Sequences(steps.to(self.device), self.lengths[numbers].to(self.device))
 
     def _read(self, first: int, end: int) -> Tensor:
-        """All steps of clips [first, end), one after the other."""
+        """Return all steps of clips [first, end), joined."""
         if end > self._written:
             raise ValueError(f"expected clips below {self._written}, as many as were appended, got {end - 1}")
         begin, stop = int(self._starts[first]), int(self._starts[end])
@@ -200,8 +200,8 @@ class GalleryItems:
 
     @cached_property
     def _databases(self) -> list[tuple[scav_kernels.SearchIndex, Tensor]]:
-        """Items that can be searched at once, and their numbers: all; or, if distances are divided by steps, those of
-        each length that many have."""
+        """Databases and their items' numbers: one of all items; or, if distances are divided by steps, one for each
+        length that at least `MANY` items have."""
         if not self.is_divided:
             return [(scav_kernels.SearchIndex(*self.gallery.block(0, len(self))), torch.arange(len(self)))]
         made = []

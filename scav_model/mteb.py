@@ -92,7 +92,7 @@ class MeanEncoder:
         )
 
     def experiment(self) -> dict[str, Any]:
-        """What tells these results of the checkpoint from others."""
+        """Return the settings that distinguish these results of the checkpoint from others."""
         return {"search": "mean"}
 
     def encode(
@@ -106,7 +106,7 @@ class MeanEncoder:
         batch_size: int = 16,
         **rest: Any,
     ) -> NDArray[Any]:
-        """(B, dim) float32: mean steps of the data set behind a DataLoader of mteb's."""
+        """Return mean steps (B, dim), float32, of the data set behind mteb's DataLoader."""
         side = side_of(task_metadata, prompt_type)
         # The loader itself would decode by torchcodec.
         found = [
@@ -116,16 +116,16 @@ class MeanEncoder:
         return torch.cat(found).numpy() if found else torch.empty(0, self.model.config.dim).numpy()
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """(B1, B2) cosines of what `encode` gave."""
+        """Return the cosines (B1, B2) of all pairs of embeddings."""
         return torch.as_tensor(embeddings1) @ torch.as_tensor(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """(B,) likewise, of pairs."""
+        """Return the cosines (B,) of embeddings, pair by pair."""
         return (torch.as_tensor(embeddings1) * torch.as_tensor(embeddings2)).sum(-1)
 
     @torch.no_grad()
     def batches(self, dataset: Dataset, side: str, *, batch_size: int, workers: int) -> Iterator[Sequences]:
-        """Encoded clips (B, T, dim) of one batch of a data set's column after the other, on the CPU.
+        """Yield a data set's encoded clips (B, T, dim), batch by batch, on the CPU.
 
         Raises:
             ValueError: a clip that cannot be decoded, or a column of something else than media.
@@ -217,7 +217,8 @@ class SequenceSearch(MeanEncoder):
         num_proc: int | None = None,
         **rest: Any,
     ) -> dict[str, dict[str, float]]:
-        """Of each query its nearest documents' scores, by id: distances, negated. With `top_ranked`, of those alone."""
+        """Return the scores of each query's nearest documents, by id: negated distances. With `top_ranked`, only those
+        documents are compared."""
         asked, target = (side_of(task_metadata, kind) for kind in (PromptType.query, PromptType.document))
         # A video is the distance's x wherever there is one.
         side = "audio" if (asked, target) == ("audio", "video") else "video"
@@ -280,7 +281,7 @@ class Media(Sequence[tuple[str, "bytes | str"]]):
 
 
 def side_of(task_metadata: Any, prompt_type: PromptType | None) -> str:
-    """Video or audio: what the queries, the documents, or all clips of a task are."""
+    """Return video or audio: the side of the queries, of the documents, or of all clips of a task."""
     found = list(task_metadata.get_modalities(prompt_type))
     if len(found) != 1 or found[0] not in SIDES:
         raise ValueError(

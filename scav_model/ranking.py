@@ -1,7 +1,7 @@
-"""Ranks in galleries of any size, by counting.
+"""Count ranks in galleries of any size.
 
-The rank of the right answer is one more than the number of nearer items, so that distances are computed block by block,
-counted and forgotten. Clip i of one side is the right answer to clip i of the other. Ties share the mean of the ranks
+The rank of the right answer is one more than the number of nearer items. So distances are computed block by block,
+counted and dropped. Clip i of one side is the right answer to clip i of the other. Ties share the mean of the ranks
 they span; NaN counts as infinitely far.
 """
 
@@ -33,19 +33,19 @@ BlockDistances = Callable[[Sequences, Sequences], Tensor]
 
 
 def rivals(distances: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """How many items of each row of distances (Q, G) are closer than own (Q,), and as close: (Q,) each."""
+    """Count the items of each row of distances (Q, G) that are closer than own (Q,), and as close: (Q,) each."""
     return (distances < own[:, None]).sum(1), (distances == own[:, None]).sum(1)
 
 
 def ranks(distances: Tensor, truth: Tensor) -> Tensor:
-    """Rank (Q,) of item truth[q] among each row of distances (Q, G), counted from 1, half ranks where it is tied."""
+    """Return the rank (Q,) of item truth[q] in each row of distances (Q, G), from 1; ties make half ranks."""
     distances = no_nan(distances)
     closer, tied = rivals(distances, distances.gather(1, truth[:, None])[:, 0])
     return 1 + closer + (tied - 1).double() / 2
 
 
 class Counts:
-    """Of each query of one direction (G,): items nearer than its own, others as near, and seconds that it took."""
+    """Counts for each query of one direction (G,): items nearer than its own, others as near, and the seconds used."""
 
     def __init__(self, clips: int) -> None:
         self.closer = torch.zeros(clips, dtype=torch.int64)
@@ -53,7 +53,7 @@ class Counts:
         self.seconds = 0.0
 
     def add(self, start: int, distances: Tensor, own: Tensor) -> None:
-        """Distances (Q, B) of the queries from `start` on, and those from their own items (Q,)."""
+        """Count a block of distances (Q, B), of the queries from `start` on; own (Q,) are those of their own items."""
         closer, tied = rivals(distances, own)
         self.closer[start : start + len(own)] += closer.cpu()
         self.tied[start : start + len(own)] += tied.cpu()
@@ -80,7 +80,7 @@ class Comparison:
         return tqdm(total=self.clips**2, desc=what, unit="pair", unit_scale=True, disable=not self.progress)
 
     def count(self, distances: BlockDistances, what: str) -> dict[str, Counts]:
-        """By direction. A block of distances serves both: the distance of a video from an audio has no direction."""
+        """Return the counts of each direction. A block of distances serves both directions."""
         counts = {direction: Counts(self.clips) for direction in DIRECTIONS}
         own = torch.empty(self.clips, device=self.video.device)
 
@@ -146,12 +146,12 @@ def read(gallery: Gallery, block: slice) -> Sequences:
 
 
 def cosine(videos: Sequences, audios: Sequences) -> Tensor:
-    """1 − cosine (V, A) of mean steps that have length 1."""
+    """Return 1 − cosine (V, A) of mean steps that have length 1."""
     return 1 - videos.steps[:, 0] @ audios.steps[:, 0].T
 
 
 def by_sequence(distance: Distance) -> BlockDistances:
-    """Of whole sequences, some videos at a time."""
+    """Return a function that compares whole sequences, `ROWS` videos at a time."""
 
     def distances(videos: Sequences, audios: Sequences) -> Tensor:
         starts = range(0, len(videos.steps), ROWS)

@@ -1,4 +1,4 @@
-"""What the actors of a search do: each has a part of the index, and all tell each other how near the k-th is."""
+"""Actors of a search: each has a part of the index, and all share the k-th distance that they know."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 1.0
 
 
 def open_part(folder: Path, header: Header, shards: range) -> tuple[SearchIndex, int]:
-    """Some neighbouring shards as an index of their own, and the number that its clip 0 has in the whole."""
+    """Open neighboring shards as an index of their own. Return it, and the number of its clip 0 in the whole index."""
     first = sum(shard.clips for shard in header.shards[: shards.start])
     own = replace(header, shards=header.shards[shards.start : shards.stop], deleted=None, deleted_clips=0)
     index = SearchIndex(folder, own)
@@ -39,7 +39,7 @@ def open_part(folder: Path, header: Header, shards: range) -> tuple[SearchIndex,
 
 
 class Limits:
-    """Within what distance of each query k clips are known.
+    """The k-th distance of each query that is known so far.
 
     Each part's distances are kept apart, so that one that is redone, and tells the same again, is not counted twice.
     If this actor dies, the one that takes its place knows nothing: parts prune less until they have told it more.

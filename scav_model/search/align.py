@@ -1,4 +1,4 @@
-"""Where a distance comes from: which second of the query meets which second of the clip, and what that adds to it."""
+"""Alignment of a query and a clip: which second matches which, and what each match adds to the distance."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def align(distance: Distance, query: Tensor, clip: Tensor, side: str, rates: dic
 
 
 def _costs(video: Tensor, audio: Tensor, cost: str) -> Tensor:
-    """Ground costs (N, M)."""
+    """Return ground costs (N, M)."""
     if cost == "cosine":
         return 1 - F.normalize(video, dim=1) @ F.normalize(audio, dim=1).T
     euclidean = torch.cdist(video, audio, compute_mode="donot_use_mm_for_euclid_dist")
@@ -103,7 +103,7 @@ def _costs(video: Tensor, audio: Tensor, cost: str) -> Tensor:
 
 
 def _interpolated(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
-    """A match for each step of the side that is not stretched; a place on the other may lie between its steps."""
+    """Match each step of the side that is not stretched to a place on the other, which may lie between steps."""
     resample = options.get("resample", "x")
     if resample == "shorter":
         resample = "x" if len(video) <= len(audio) else "y"

@@ -1,4 +1,4 @@
-"""Reading a search index: clips by number or id."""
+"""Read a search index: clips by number or id."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SearchIndex:
 
     @classmethod
     def open(cls, folder: Path | str) -> SearchIndex:
-        """The index in a folder.
+        """Open the index in a folder.
 
         Raises:
             FileNotFoundError: no index there.
@@ -78,7 +78,7 @@ class SearchIndex:
                 header = found
 
     def __len__(self) -> int:
-        """Clips that can be found."""
+        """Return the number of clips that can be found."""
         return self.header.clips
 
     def check_side(self, side: str) -> None:
@@ -89,7 +89,7 @@ class SearchIndex:
             )
 
     def at(self, number: int) -> tuple[ShardReader, int]:
-        """The shard of a clip, and its number there."""
+        """Return the shard of a clip, and the clip's number there."""
         shard = int(np.searchsorted(self.starts, number, side="right")) - 1
         return self.shards[shard], number - int(self.starts[shard])
 
@@ -98,7 +98,7 @@ class SearchIndex:
         return shard.ids[clip]
 
     def media(self, number: int) -> dict[str, Any]:
-        """What is known of a clip beside its steps: path, start, seconds, label, split, where they were given."""
+        """Return the path, start, seconds, label and split of a clip, as far as they are known."""
         shard, clip = self.at(number)
         return shard.media(clip)
 
@@ -111,7 +111,7 @@ class SearchIndex:
         return self._numbers
 
     def number(self, name: str) -> int:
-        """Number of the clip with an id.
+        """Return the number of the clip with an id.
 
         Raises:
             SearchIndexError: there is none; the message tells a deleted one.
@@ -123,7 +123,7 @@ class SearchIndex:
         raise SearchIndexError(f"{name!r} is not in {self.folder}: {reason}")
 
     def steps(self, side: str, number: int) -> Tensor:
-        """(T, D) of one clip, float32."""
+        """Return the steps (T, D) of one clip, float32."""
         shard, clip = self.at(number)
         return shard.steps(side, clip).float()
 
@@ -133,7 +133,7 @@ class SearchIndex:
 
     @property
     def directions(self) -> dict[str, Tensor]:
-        """Of each side (K, D), along which its bounds' means are kept."""
+        """The directions (K, D) of each side along which means are stored for bounds."""
         if self._directions is None:
             kept = self.header.directions
             if kept is None:
@@ -144,7 +144,7 @@ class SearchIndex:
         return self._directions
 
     def problems(self) -> Iterator[list[str]]:
-        """What is damaged in each shard, and beside them, by reading all of it."""
+        """Read the whole index, and yield the damage in each shard, then in other files."""
         for shard in self.shards:
             yield shard.problems()
         if self.header.directions is not None:

@@ -1,4 +1,4 @@
-"""The model of an index: what encoded its clips encodes its queries."""
+"""The model of an index: it encoded the clips, and encodes the queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scav_model.search.layout import Header, SearchIndexError
 
 
 def load_for(header: Header, checkpoint: Path | None = None, device: str = "cpu") -> AudioVisualModel:
-    """The model that encoded an index, from where it was then, or from `checkpoint`, as `load_model` takes it.
+    """Load the model that encoded an index, from its path of then, or from `checkpoint`, as `load_model` takes it.
 
     Raises:
         SearchIndexError: the file is not there, or holds other weights.
@@ -52,7 +52,7 @@ def header_for(
     dtype: str = "bfloat16",
     sides: tuple[str, ...] = ("video", "audio"),
 ) -> Header:
-    """The header of a new index.
+    """Return the header of a new index.
 
     Args:
         checkpoint: what the model was loaded from.

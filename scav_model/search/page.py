@@ -116,7 +116,7 @@ def _span(media: dict[str, Any]) -> tuple[float, float | None]:
 
 
 def drawing(aligned: Alignment, side: str, target: str) -> str:
-    """Two axes of time with lines between what is matched and, below, what each moment of the clip contributes."""
+    """Draw two axes of time with a line for each match and, below, the contribution of each moment of the clip."""
     query_end, clip_end = (_end(places) for places in (aligned.query, aligned.clip))
     top, bottom = 18, 18 + HEIGHT
     floor = bottom + 18 + BARS
@@ -158,7 +158,7 @@ def drawing(aligned: Alignment, side: str, target: str) -> str:
 
 
 def _end(places: Sequence[float]) -> float:
-    """A little beyond the last place, where half a step follows its middle."""
+    """Return the end of the axis: half a step beyond the middle of the last step."""
     return (max(places) + min(places)) or 1.0
 
 

@@ -65,7 +65,7 @@ class Group:
         lengths = np.concatenate([index.shards[shard].lengths[side] for shard in shards])
         self.lengths = torch.from_numpy(lengths[self._live])
         self.dim, self.dtype = index.header.dim, DTYPES[index.header.dtype]
-        self._room = bounds.Room(int(self.lengths.max()) if len(self.lengths) else 0, self.dim, self.dtype)
+        self._scratch = bounds.Scratch(int(self.lengths.max()) if len(self.lengths) else 0, self.dim, self.dtype)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -76,7 +76,7 @@ class Group:
         shards = np.searchsorted(self._index.starts, numbers, side="right") - 1
         places = zip(shards.tolist(), (numbers - self._index.starts[shards]).tolist(), strict=True)
         steps = [self._index.shards[shard].steps(self._side, clip) for shard, clip in places]
-        return self._room.fill(steps)
+        return self._scratch.fill(steps)
 
     def is_summarized_for(self, query_lengths: Sequence[int]) -> bool:
         """Return True if the bounds kept of all its clips hold for queries of these lengths."""

@@ -1,4 +1,4 @@
-"""Searching an index, and putting others' candidates in order."""
+"""Search an index, or reorder the candidates of another system."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANDIDATES = 200
 
 @dataclass(frozen=True)
 class Hit:
-    """A clip that was found.
+    """One clip of an answer.
 
     Attributes:
         rank: from 1.
@@ -41,13 +41,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found.
+    """The clips nearest to each query.
 
     Attributes:
-        queries: what was asked.
+        queries: as given to `search`.
         mode: exact, hybrid, mean or bounds.
         hits: of each query, the nearest first.
-        notes: what the one who asked should know, such as that there are fewer clips than were asked for.
+        notes: remarks for the user, such as that there are fewer clips than k.
     """
 
     queries: Queries
@@ -76,7 +76,7 @@ def search(
     candidates: int = CANDIDATES,
     workers: Workers | None = None,
 ) -> Answer:
-    """The k nearest clips to each query.
+    """Find the k nearest clips of each query.
 
     Args:
         index: its other side than the queries' is searched.
@@ -145,7 +145,8 @@ def find(
 
 
 def check_means(index: SearchIndex, side: str, numbers: Tensor) -> None:
-    """
+    """Check that means were found for all places.
+
     Raises:
         SearchIndexError: some of the numbers are −1, so means of that side are NaN or infinite.
     """
@@ -156,6 +157,7 @@ def check_means(index: SearchIndex, side: str, numbers: Tensor) -> None:
 
 
 def hits(index: SearchIndex, distances: Sequence[float], numbers: Sequence[int]) -> list[Hit]:
+    """Return one query's hits, with their ids and media."""
     listed = enumerate(zip(distances, numbers, strict=True), start=1)
     return [Hit(rank, index.id(number), number, far, index.media(number)) for rank, (far, number) in listed]
 
@@ -164,7 +166,7 @@ def hits(index: SearchIndex, distances: Sequence[float], numbers: Sequence[int])
 def rerank(
     index: SearchIndex, queries: Queries, candidates: Sequence[Sequence[str]], k: int | None = None
 ) -> list[list[str]]:
-    """Candidates that another system chose, in the order of their sequences' distances: ids in, order out.
+    """Reorder candidates that another system chose by the distances of their sequences.
 
     Args:
         index: holds the candidates' sequences.

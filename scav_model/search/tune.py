@@ -1,4 +1,4 @@
-"""The dial of search among candidates: how much of the exact answer each number of them finds, and in what time."""
+"""Measure recall and time of search among candidates, by their number."""
 
 from __future__ import annotations
 

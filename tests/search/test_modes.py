@@ -19,7 +19,7 @@ from scav_model.search import (
 )
 from scav_model.search.parts import StoredItems
 from scav_model.search.tune import tune
-from tests.search.worlds import clip, header
+from tests.search.worlds import DIM, clip, header
 
 METRICS = [
     ("interpolated_euclidean", {}, False),
@@ -260,6 +260,16 @@ def test_mean_search_never_finds_nan():
     assert numbers[0].tolist() == [0, 2, 3]
     assert scores[0].tolist() == [1, 0, 0]
     assert largest_products(torch.eye(4)[:2], blocks, 4)[0][0, 3:].tolist() in ([], [-torch.inf])
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "mean"])
+def test_too_few_means_that_are_finite_are_refused(index, mode, monkeypatch):
+    queries = queries_by_id(index, ["clip-1"], "video")
+    monkeypatch.setattr(
+        "scav_model.search.shard.ShardReader.means", lambda self, side: torch.full((len(self), DIM), torch.nan)
+    )
+    with pytest.raises(SearchIndexError, match="means of some audios are NaN or infinite, and too few others"):
+        search(index, queries, 3, mode=mode)
 
 
 @pytest.mark.parametrize("mode", ["exact", "hybrid", "mean"])

@@ -1,4 +1,4 @@
-"""What accuracy costs: recall against time and pairs compared, for each way to search one gallery."""
+"""Recall against time and pairs compared, for each method of searching one gallery."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_efficiency(
     out: Path,
     overwrite: bool = False,
 ) -> list[Row]:
-    """A row for each direction and way to search; writes results.json, table.md and curve.png.
+    """Return a row for each direction and way to search; write results.json, table.md and curve.png.
 
     A row has `direction`, `way` (mean, hybrid, by bounds, exact, or exact, pruned), `candidates` (of hybrid and by
     bounds, else None), `R@1` and `R@10` (queries whose own clip is among the nearest) and `found` (share of exact
@@ -152,7 +152,7 @@ def share_found(found: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Where times were measured, and of what."""
+    """Return the machine that times were measured on, and the versions that were measured."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -181,7 +181,7 @@ def plot(rows: Sequence[Row], settings: dict[str, Any], path: Path) -> None:
 
 
 def table(rows: Sequence[Row], settings: dict[str, Any]) -> str:
-    """Markdown: a line per way to search, columns of either direction."""
+    """Return a Markdown table: a line per way to search, both directions in each column."""
     by_way: dict[tuple[str, int | None], dict[str, Row]] = {}
     for row in rows:
         by_way.setdefault((row["way"], row["candidates"]), {})[row["direction"]] = row
