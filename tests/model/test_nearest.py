@@ -60,6 +60,38 @@ def test_ties_go_to_the_lower_number(method, metric, monkeypatch):
     assert found.numbers.tolist() == [[kind, kind + 3, kind + 6, kind + 9] for kind in range(3)]
 
 
+@pytest.mark.parametrize("prune", ["auto", "none"])
+def test_ties_between_items_of_several_lengths_go_to_the_lower_number(prune, monkeypatch):
+    """Searched apart by length: items 0, 3, 6, ... have 5 steps, 1, 4, 7, ... have 2, and 2, 5, 8, ... have 4."""
+    monkeypatch.setattr(gallery, "MANY", 3)
+    lengths = torch.tensor([5, 2, 4]).repeat(4)
+    items = GalleryItems(InMemory(Sequences(torch.ones(12, 5, 4), lengths)), Distance("dtw"))
+    found = nearest(Sequences(torch.ones(1, 3, 4), torch.tensor([3])), items, "video", 7, prune=prune)
+    assert found.distances.eq(0).all()
+    assert found.numbers.tolist() == [list(range(7))]
+
+
+class Deleted(GalleryItems):
+    """All items but some, as an index with deleted clips has them."""
+
+    ascending = True
+
+    def parts(self, queries, method, prune):
+        for part in super().parts(queries, method, prune):
+            yield part._replace(live=self.live[part.numbers])
+
+
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_deleted_items_take_no_place(k):
+    queries, listed, distance = clips(3, 5, 0), clips(30, 6, 1), Distance("interpolated_euclidean")
+    matrix = all_pairs(queries, listed, "video", distance)
+    items = Deleted(InMemory(listed), distance)
+    items.live = torch.ones(30, dtype=torch.bool)
+    items.live[matrix.argsort(dim=1)[:, :3].flatten()] = False
+    right = matrix.masked_fill(~items.live, torch.inf).argsort(dim=1)[:, : min(k, int(items.live.sum()))]
+    assert torch.equal(nearest(queries, items, "video", k).numbers, right)
+
+
 def test_candidates_by_bounds():
     queries, listed, distance = clips(7, 5, 0), clips(40, 6, 1), Distance("interpolated_euclidean")
     items = GalleryItems(InMemory(listed), distance)
@@ -91,6 +123,11 @@ def test_means_of_nan_leave_places_empty():
     assert found.numbers[:, :2].sort(dim=1).values.tolist() == [[0, 4], [0, 4]]
     assert found.numbers[:, 2:].eq(-1).all()
     assert found.distances[:, 2:].eq(torch.inf).all()
+    queries = clips(2, 5, 0)
+    queries.steps[0] = torch.nan
+    found = nearest(queries, items, "video", 2, method="mean")
+    assert found.numbers[0].tolist() == [-1, -1]
+    assert sorted(found.numbers[1].tolist()) == [0, 4]
 
 
 def test_a_gallery_on_disk_is_searched_the_same():

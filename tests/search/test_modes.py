@@ -200,6 +200,22 @@ def test_what_is_known_outside_prunes_and_changes_no_answer(make_index, per_step
     assert told[-1] == (3, 4)
 
 
+@pytest.mark.parametrize(
+    ("mode", "metric"),
+    [("exact", "interpolated_euclidean"), ("bounds", "interpolated_euclidean"), ("exact", "dtw"), ("hybrid", "dtw")],
+)
+@pytest.mark.parametrize("even", [64, 3])
+def test_queries_are_rounded_as_the_clips_are(make_index, mode, metric, even, monkeypatch):
+    monkeypatch.setattr("scav_model.search.parts.EVEN", even)
+    index = SearchIndex.open(make_index(40, dtype="bfloat16", metric=metric))
+    steps = torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
+    found, right = (
+        search(index, make_queries("video", ["mine"], [one]), 5, mode=mode, candidates=40).hits
+        for one in (steps, steps.bfloat16().float())
+    )
+    assert found == right
+
+
 def test_mean_search_is_a_stable_sort_of_cosines_however_it_is_cut(make_index, monkeypatch):
     folder = make_index(60, per_shard=17)
     with IndexWriter(folder) as writer:
