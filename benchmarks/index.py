@@ -33,11 +33,11 @@ SEARCH = """
 import json, sys, threading, time
 from pathlib import Path
 import torch
-from scav_model.search import SearchIndex, compare, make_queries, search
+from scav_model.search import SearchIndex, make_queries, parts, search
 folder, asked, way, candidates = sys.argv[1], torch.load(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(2)
 if way == "all":
-    compare.has_bounds = lambda header: False
+    parts.has_bounds = lambda header: False
 def own():
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("RssAnon:")[1].split()[0])

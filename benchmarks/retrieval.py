@@ -31,9 +31,11 @@ from scav_model import checkpoint, retrieval
 from scav_model.config import Config
 from scav_model.data import open_features
 from scav_model.distances import Distance, Sequences, retrieval_distance
-from scav_model.experiments.probes.efficiency import run_efficiency
+from scav_model.experiments.probes.efficiency import run_efficiency, share_found
 from scav_model.experiments.probes.experiment import Experiment
-from scav_model.search_methods import Found, Ways, means, share_found
+from scav_model.gallery import GalleryItems, InMemory
+from scav_model.means import mean_steps
+from scav_model.nearest import Found, nearest
 
 SYSTEMS = {"interpolated_euclidean": "scav_euclidean", "dtw": "scav_dtw", "sinkhorn": "scav_wasserstein"}
 FEATURES = 512
@@ -71,18 +73,23 @@ def lifted(demo: Path, metric: str) -> tuple[Sequences, Sequences, Tensor, Confi
     return videos, audios, lift[: videos.steps.shape[2]], config
 
 
-def fewest_candidates(ways: Ways, right: Tensor) -> int:
-    """As few as have, among the nearest by mean, RECALL of the items right (Q, k)."""
-    cosines = means(ways.queries) @ ways.means.T  # (Q, G)
+def fewest_candidates(queries: Sequences, items: GalleryItems, right: Tensor) -> int:
+    """Return the fewest candidates that have, among the nearest by mean, RECALL of the items right (Q, k)."""
+    vectors = mean_steps(queries)
+    cosines = torch.cat([vectors @ means.T for _, means in items.means()], dim=1)  # (Q, G)
     own = cosines.gather(1, right)
     places = torch.stack([(cosines > column[:, None]).sum(1) for column in own.T]).flatten().sort().values
     return max(K, int(places[math.ceil(RECALL * len(places)) - 1]) + 1)
 
 
-def fewest_by_bounds(ways: Ways, right: Tensor) -> int:
-    """As few candidates by bounds as find RECALL of the items right (Q, k): more of them find no less."""
-    counts = range(K, len(ways.means))
-    return K + bisect_left(counts, RECALL, key=lambda count: share_found(ways.by_bounds(count, K).items, right) / 100)
+def fewest_by_bounds(queries: Sequences, items: GalleryItems, side: str, right: Tensor) -> int:
+    """Return the fewest candidates by bounds that find RECALL of the items right (Q, k): more of them find no less."""
+
+    def share(count: int) -> float:
+        found = nearest(queries, items, side, K, method="bounds", candidates=count)
+        return share_found(found.numbers, right) / 100
+
+    return K + bisect_left(range(K, len(items)), RECALL, key=share)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -99,27 +106,27 @@ def measure(demo: Path, metric: str, items: int, queries: int, noise: float, rou
     trained = retrieval_distance(config)
     # Sums along a path as they are: of clips of many lengths, other orders than the kernel's would need more searches.
     distance = Distance(trained.metric, trained.options, per_step=False)
-    ways = Ways(asked, database, "video", distance)
-    pruned, first = timed(lambda: ways.exact(K, "auto"))
-    brute = ways.exact(K, "none")
-    ways_to: dict[str, Callable[[], Found]] = {
-        "brute_force": lambda: ways.exact(K, "none"),
-        "pruned": lambda: ways.exact(K, "auto"),
-        "mean": lambda: ways.mean(K),
-    }
-    candidates = {"hybrid": fewest_candidates(ways, brute.items)}
+    gallery = GalleryItems(InMemory(database), distance)
+
+    def search(method: str, count: int | None = None, prune: str = "auto") -> Callable[[], Found]:
+        return lambda: nearest(asked, gallery, "video", K, method=method, candidates=count, prune=prune)
+
+    ways_to = {"brute_force": search("exact", prune="none"), "pruned": search("exact"), "mean": search("mean")}
+    pruned, first = timed(ways_to["pruned"])
+    brute = ways_to["brute_force"]()
+    candidates = {"hybrid": fewest_candidates(asked, gallery, brute.numbers)}
     if candidates["hybrid"] <= WORTH * items:
-        ways_to["hybrid"] = lambda: ways.hybrid(candidates["hybrid"], K)
-    if ways.has_candidates:
-        candidates["by_bounds"] = fewest_by_bounds(ways, brute.items)
-        ways_to["by_bounds"] = lambda: ways.by_bounds(candidates["by_bounds"], K)
+        ways_to["hybrid"] = search("hybrid", candidates["hybrid"])
+    if gallery.has_candidates:
+        candidates["by_bounds"] = fewest_by_bounds(asked, gallery, "video", brute.numbers)
+        ways_to["by_bounds"] = search("bounds", candidates["by_bounds"])
     samples: dict[str, list[float]] = {name: [] for name in ways_to}
     recall = {}
     for _ in tqdm(range(rounds), desc="searches", unit="round"):
-        for name, search in ways_to.items():
-            found, seconds = timed(search)
+        for name, run in ways_to.items():
+            found, seconds = timed(run)
             samples[name].append(seconds)
-            recall[name] = share_found(found.items, brute.items) / 100
+            recall[name] = share_found(found.numbers, brute.numbers) / 100
     medians = {name: median(values) for name, values in samples.items()}
     return {
         "metric": metric,
@@ -133,9 +140,9 @@ def measure(demo: Path, metric: str, items: int, queries: int, noise: float, rou
         "samples_seconds": samples,
         "seconds": medians,
         "times_faster": {name: medians["brute_force"] / seconds for name, seconds in medians.items()},
-        "scored_share": pruned.scored / ways.pairs,
-        "abandoned_share": pruned.abandoned / ways.pairs,
-        "same_indices": bool((pruned.items == brute.items).all()),
+        "scored_share": pruned.report.scored / pruned.report.pairs,
+        "abandoned_share": pruned.report.abandoned / pruned.report.pairs,
+        "same_indices": bool((pruned.numbers == brute.numbers).all()),
         "same_distances": bool((pruned.distances == brute.distances).all()),
         "candidates": candidates,
         "recall": recall,

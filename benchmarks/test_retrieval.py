@@ -8,7 +8,9 @@ import torch
 from benchmarks import retrieval_page
 from benchmarks.retrieval import RECALL, fewest_by_bounds, fewest_candidates
 from scav_model.distances import Distance, Sequences
-from scav_model.search_methods import Ways, share_found
+from scav_model.experiments.probes.efficiency import share_found
+from scav_model.gallery import GalleryItems, InMemory
+from scav_model.nearest import nearest
 
 FIGURES = {
     "machine": {
@@ -36,14 +38,18 @@ def test_fewest_candidates_are_enough_and_no_more() -> None:
     torch.manual_seed(0)
     # Of more steps than segments, and more features than coordinates.
     queries, items = (Sequences(torch.randn(count, 20, 9), torch.full((count,), 20)) for count in (20, 60))
-    ways = Ways(queries, items, "video", Distance("interpolated_euclidean"))
-    right = ways.exact(10, "none").items
-    count = fewest_candidates(ways, right)
-    assert share_found(ways.hybrid(count, 10).items, right) >= 100 * RECALL
-    assert share_found(ways.hybrid(count - 1, 10).items, right) < 100 * RECALL
-    count = fewest_by_bounds(ways, right)
-    assert share_found(ways.by_bounds(count, 10).items, right) >= 100 * RECALL
-    assert share_found(ways.by_bounds(count - 1, 10).items, right) < 100 * RECALL
+    gallery = GalleryItems(InMemory(items), Distance("interpolated_euclidean"))
+    right = nearest(queries, gallery, "video", 10, prune="none").numbers
+
+    def share(method: str, count: int) -> float:
+        return share_found(nearest(queries, gallery, "video", 10, method=method, candidates=count).numbers, right)
+
+    for method, count in (
+        ("hybrid", fewest_candidates(queries, gallery, right)),
+        ("bounds", fewest_by_bounds(queries, gallery, "video", right)),
+    ):
+        assert share(method, count) >= 100 * RECALL
+        assert share(method, count - 1) < 100 * RECALL
 
 
 def test_the_page_gets_tables_and_pictures(tmp_path: Path) -> None:

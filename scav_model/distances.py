@@ -1,4 +1,4 @@
-"""Distances between encoded clips, by the names that a config uses: for training and for retrieval alike."""
+"""Distances between encoded clips, by the names that a config uses, for training and for retrieval."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -50,7 +50,7 @@ class Distance:
         self.all_pairs(one, one)
 
     def all_pairs(self, video: Sequences, audio: Sequences) -> Tensor:
-        """(B1, N, D) and (B2, M, D) to (B1, B2)."""
+        """Return the distances (B1, B2) of all pairs of videos (B1, N, D) and audios (B2, M, D)."""
         if self.metric == POOLED_COSINE:
             return 1 - pooled(video) @ pooled(audio).T
         with self.one_warning.counting():
@@ -60,7 +60,7 @@ class Distance:
         return distance / (video.lengths[:, None] + audio.lengths) if self.per_step else distance
 
     def pairs(self, video: Sequences, audio: Sequences) -> Tensor:
-        """(B, N, D) and (B, M, D) to (B,)."""
+        """Return the distances (B,) of videos (B, N, D) from audios (B, M, D), pair by pair."""
         if self.metric == POOLED_COSINE:
             return 1 - (pooled(video) * pooled(audio)).sum(1)
         with self.one_warning.counting():
@@ -71,7 +71,7 @@ class Distance:
 
 
 def pooled(clips: Sequences) -> Tensor:
-    """(B, D) mean of each clip's valid steps, scaled to length 1."""
+    """Return the mean (B, D) of each clip's valid steps, scaled to length 1."""
     return F.normalize(masked_mean(clips.steps, clips.lengths), dim=1)
 
 
@@ -80,7 +80,7 @@ def training_distance(config: Config) -> Distance:
 
 
 def retrieval_distance(config: Config) -> Distance:
-    """The distance that sequence and hybrid retrieval use after training with `config`."""
+    """Return the distance that sequence and hybrid retrieval use after training with `config`."""
     trained = "interpolated_euclidean" if config.loss.metric == POOLED_COSINE else config.loss.metric
     metric = trained if config.retrieval.metric is None else config.retrieval.metric
     options = config.retrieval.options

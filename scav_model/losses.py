@@ -1,4 +1,4 @@
-"""The contrast between the videos and audios of a batch."""
+"""Contrastive loss between the videos and audios of a batch."""
 
 import math
 
@@ -12,11 +12,13 @@ from scav_model.distances import Distance, Sequences
 
 
 def symmetric_cross_entropy(logits: Tensor) -> Tensor:
-    """Mean of the cross-entropies over the rows and the columns of logits (B, B), in nats; truth is the diagonal."""
+    """Return the mean cross-entropy over rows and columns of logits (B, B), in nats; the diagonal is the truth."""
     truth = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)) / 2
 
 
+# Not scav_kernels.nn.SequenceContrastiveLoss: that has no pooled cosine, and no place between distances and
+# cross-entropy where the processes that train together exchange clips and rows of logits.
 class ContrastiveLoss(nn.Module):
     """Symmetric cross-entropy of −distance × scale: each video finds its audio and each audio its video.
 
@@ -40,7 +42,7 @@ class ContrastiveLoss(nn.Module):
         return self.log_scale.exp()
 
     def forward(self, video: Sequences, audio: Sequences) -> Tensor:
-        """Clip i of video (B, N, D) belongs to clip i of audio (B, M, D). The loss in nats, a scalar.
+        """Return the loss in nats, a scalar. Clip i of video (B, N, D) belongs to clip i of audio (B, M, D).
 
         Where several processes train as one, each brings its share of the clips and computes the distances of its own
         videos to everyone's audios; the loss is that of all of them, the same in every process.

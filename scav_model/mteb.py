@@ -26,7 +26,8 @@ from scav_model.distances import Distance, Sequences, pooled, retrieval_distance
 from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
 from scav_model.encoders.weights import weights_sha256
 from scav_model.extras import needed_by
-from scav_model.search_methods import Ways
+from scav_model.gallery import GalleryItems, InMemory
+from scav_model.nearest import nearest
 
 with needed_by("scav_model.mteb", "mteb"):
     from datasets import Audio, Dataset, Video
@@ -91,7 +92,7 @@ class MeanEncoder:
         )
 
     def experiment(self) -> dict[str, Any]:
-        """What tells these results of the checkpoint from others."""
+        """Return the settings that distinguish these results of the checkpoint from others."""
         return {"search": "mean"}
 
     def encode(
@@ -105,7 +106,7 @@ class MeanEncoder:
         batch_size: int = 16,
         **rest: Any,
     ) -> NDArray[Any]:
-        """(B, dim) float32: mean steps of the data set behind a DataLoader of mteb's."""
+        """Return mean steps (B, dim), float32, of the data set behind mteb's DataLoader."""
         side = side_of(task_metadata, prompt_type)
         # The loader itself would decode by torchcodec.
         found = [
@@ -115,16 +116,16 @@ class MeanEncoder:
         return torch.cat(found).numpy() if found else torch.empty(0, self.model.config.dim).numpy()
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """(B1, B2) cosines of what `encode` gave."""
+        """Return the cosines (B1, B2) of all pairs of embeddings."""
         return torch.as_tensor(embeddings1) @ torch.as_tensor(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """(B,) likewise, of pairs."""
+        """Return the cosines (B,) of embeddings, pair by pair."""
         return (torch.as_tensor(embeddings1) * torch.as_tensor(embeddings2)).sum(-1)
 
     @torch.no_grad()
     def batches(self, dataset: Dataset, side: str, *, batch_size: int, workers: int) -> Iterator[Sequences]:
-        """Encoded clips (B, T, dim) of one batch of a data set's column after the other, on the CPU.
+        """Yield a data set's encoded clips (B, T, dim), batch by batch, on the CPU.
 
         Raises:
             ValueError: a clip that cannot be decoded, or a column of something else than media.
@@ -201,7 +202,7 @@ class SequenceSearch(MeanEncoder):
         """Encode a task's documents."""
         self._ids = list(corpus["id"])
         side = side_of(task_metadata, PromptType.document)
-        self._items = self._sequences(corpus, side, encode_kwargs, num_proc)
+        self._items = GalleryItems(InMemory(self._sequences(corpus, side, encode_kwargs, num_proc)), self.distance)
 
     def search(
         self,
@@ -216,15 +217,16 @@ class SequenceSearch(MeanEncoder):
         num_proc: int | None = None,
         **rest: Any,
     ) -> dict[str, dict[str, float]]:
-        """Of each query its nearest documents' scores, by id: distances, negated. With `top_ranked`, of those alone."""
+        """Return the scores of each query's nearest documents, by id: negated distances. With `top_ranked`, only those
+        documents are compared."""
         asked, target = (side_of(task_metadata, kind) for kind in (PromptType.query, PromptType.document))
         # A video is the distance's x wherever there is one.
         side = "audio" if (asked, target) == ("audio", "video") else "video"
-        ways = Ways(self._sequences(queries, asked, encode_kwargs, num_proc), self._items, side, self.distance)
+        sequences = self._sequences(queries, asked, encode_kwargs, num_proc)
         names = list(queries["id"])
         if top_ranked is None:
-            found = ways.exact(min(top_k, len(self._ids)), "auto")
-            rows = zip(names, found.items.tolist(), found.distances.tolist(), strict=True)
+            found = nearest(sequences, self._items, side, min(top_k, len(self._ids)))
+            rows = zip(names, found.numbers.tolist(), found.distances.tolist(), strict=True)
             return {
                 name: {self._ids[item]: -far for item, far in zip(items, distances, strict=True)}
                 for name, items, distances in rows
@@ -232,10 +234,11 @@ class SequenceSearch(MeanEncoder):
         numbers = {name: number for number, name in enumerate(self._ids)}
         scores = {}
         for query, name in enumerate(names):
-            listed = top_ranked[name]
-            distances = ways.compare(query, torch.tensor([numbers[document] for document in listed]))
-            kept = sorted(zip(listed, distances.tolist(), strict=True), key=lambda pair: pair[1])[:top_k]
-            scores[name] = {document: -far for document, far in kept}
+            one = Sequences(sequences.steps[query : query + 1], sequences.lengths[query : query + 1])
+            listed = torch.tensor([[numbers[document] for document in top_ranked[name]]], dtype=torch.int64)
+            found = nearest(one, self._items, side, top_k, method="hybrid", candidates=listed)
+            nearby = zip(found.numbers[0].tolist(), found.distances[0].tolist(), strict=True)
+            scores[name] = {self._ids[item]: -far for item, far in nearby}
         return scores
 
     def _sequences(self, dataset: Dataset, side: str, encode_kwargs: Any, workers: int | None) -> Sequences:
@@ -278,7 +281,7 @@ class Media(Sequence[tuple[str, "bytes | str"]]):
 
 
 def side_of(task_metadata: Any, prompt_type: PromptType | None) -> str:
-    """Video or audio: what the queries, the documents, or all clips of a task are."""
+    """Return video or audio: the side of the queries, of the documents, or of all clips of a task."""
     found = list(task_metadata.get_modalities(prompt_type))
     if len(found) != 1 or found[0] not in SIDES:
         raise ValueError(

@@ -1,10 +1,14 @@
-"""Several processes that train as one, started by torchrun; in a single process everything here does nothing.
+"""Several processes that train as one, started by torchrun. In a single process, everything here does nothing.
 
-Each process has a share of every batch and back-propagates losses of its own. What is minimized is the mean of these
-losses over the processes, and `average_gradients` gives its exact gradient: a loss that reads other processes' clips
-through `gather` sends gradients back to where they were encoded, and a loss that all processes compute alike counts
-once. So a loss over a whole batch needs no factor, and neither does the mean of equal shares.
+Each process has a share of every batch and back-propagates its own losses. Training minimizes the mean of these losses
+over the processes, and `average_gradients` gives its exact gradient: a loss that reads other processes' clips through
+`gather` sends gradients back to where they were encoded, and a loss that all processes compute alike counts once. So a
+loss over a whole batch needs no factor, and neither does the mean of equal shares.
 """
+
+# Lightning Fabric starts the processes, chooses devices and precision, and waits at barriers (training/launch.py). The
+# exchange is written here: Fabric's all_gather needs shares of one size, and its wrapper averages gradients after each
+# backward of one forward, but objectives call the encoders several times a step, chunk by chunk, and accumulate.
 
 from __future__ import annotations
 
@@ -24,23 +28,23 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0, the one that writes files."""
+    """Return the rank of this process, from 0; rank 0 writes files."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def share(batch: Sequence[T]) -> Sequence[T]:
-    """This process's part of a batch; the parts in the order of ranks make up the whole, and differ by one at most."""
+    """Return this process's part of a batch. By rank, the parts make the whole; sizes differ by one at most."""
     size, own, all_of_them = len(batch), rank(), world_size()
     return batch[size * own // all_of_them : size * (own + 1) // all_of_them]
 
 
 def gather(clips: Sequences) -> Sequences:
-    """All processes' clips (b, T, D), in the order of ranks, as (B, T, D), T the longest; with gradient."""
+    """Gather all processes' clips (b, T, D), by rank, into (B, T, D), T the longest, with gradient."""
     if world_size() == 1:
         return clips
     sizes = _sizes(clips.steps, 2)
@@ -53,7 +57,7 @@ def gather(clips: Sequences) -> Sequences:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """All processes' rows (b, ...), in the order of ranks: (B, ...), with gradient."""
+    """Gather all processes' rows (b, ...), by rank, into (B, ...), with gradient."""
     if world_size() == 1:
         return rows
     counts = [count for (count,) in _sizes(rows, 1)]
@@ -62,7 +66,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def _sizes(tensor: Tensor, dimensions: int) -> list[list[int]]:
-    """The first sizes of every process's tensor."""
+    """Return the first sizes of every process's tensor."""
     own = torch.tensor(tensor.shape[:dimensions], device=tensor.device)
     sizes = [torch.empty_like(own) for _ in range(world_size())]
     dist.all_gather(sizes, own)
@@ -74,7 +78,7 @@ def _join(padded: Iterable[Tensor], counts: Sequence[int]) -> Tensor:
 
 
 def mean(values: Tensor) -> Tensor:
-    """The mean of every process's values, without gradient."""
+    """Return the mean of all processes' values, without gradient."""
     if world_size() == 1:
         return values
     values = values.clone()
@@ -83,7 +87,7 @@ def mean(values: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces gradients by their mean over the processes, of which each must have those of the same parameters."""
+    """Replace gradients by their mean over the processes. All must have gradients of the same parameters."""
     if world_size() == 1:
         return
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
@@ -99,14 +103,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def broadcast(module: nn.Module) -> None:
-    """Gives every process the first one's parameters and buffers."""
+    """Give every process the parameters and buffers of the first."""
     if world_size() > 1:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, src=0)
 
 
 def from_first(value: T) -> T:
-    """The first process's value, in all of them; any object that pickles."""
+    """Return the first process's value, in all of them; any object that pickles."""
     if world_size() == 1:
         return value
     box = [value]
@@ -116,7 +120,7 @@ def from_first(value: T) -> T:
 
 @contextmanager
 def entered_by_first(context: AbstractContextManager[Any], *errors: type[Exception]) -> Iterator[None]:
-    """Enters a context in the first process alone; where that raises one of `errors`, it is raised in all of them."""
+    """Enter a context in the first process alone. If that raises one of `errors`, raise it in all processes."""
     with ExitStack() as stack:
         refusal: Exception | None = None
         if rank() == 0:
@@ -130,7 +134,7 @@ def entered_by_first(context: AbstractContextManager[Any], *errors: type[Excepti
 
 
 def from_all(value: T) -> list[T]:
-    """Every process's value, in all of them; any object that pickles."""
+    """Return the values of all processes, in all of them; any object that pickles."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()

@@ -1,7 +1,7 @@
-"""Ranks in galleries of any size, by counting.
+"""Count ranks in galleries of any size.
 
-The rank of the right answer is one more than the number of nearer items, so that distances are computed block by block,
-counted and forgotten. Clip i of one side is the right answer to clip i of the other. Ties share the mean of the ranks
+The rank of the right answer is one more than the number of nearer items. So distances are computed block by block,
+counted and dropped. Clip i of one side is the right answer to clip i of the other. Ties share the mean of the ranks
 they span; NaN counts as infinitely far.
 """
 
@@ -16,13 +16,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scav_kernels.search.nearest import no_nan
-from scav_model.distances import Distance, Sequences, pooled
-from scav_model.gallery import Gallery, OnDisk
+from scav_model.distances import Distance, Sequences
+from scav_model.gallery import Gallery, GalleryItems, OnDisk
+from scav_model.means import mean_steps
+from scav_model.nearest import nearest
 
 DIRECTIONS = ("v2a", "a2v")
 # Videos whose distances to a block of audios are computed in one call.
 ROWS = 256
-# Clips of a block at most, and floats that a block of clips, or the candidates of hybrid search, may take: 64 MiB.
+# Clips of a block at most, and floats that it may take: 64 MiB.
 BLOCK = 2048
 FLOATS = 1 << 24
 
@@ -31,19 +33,19 @@ BlockDistances = Callable[[Sequences, Sequences], Tensor]
 
 
 def rivals(distances: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """How many items of each row of distances (Q, G) are closer than own (Q,), and as close: (Q,) each."""
+    """Count the items of each row of distances (Q, G) that are closer than own (Q,), and as close: (Q,) each."""
     return (distances < own[:, None]).sum(1), (distances == own[:, None]).sum(1)
 
 
 def ranks(distances: Tensor, truth: Tensor) -> Tensor:
-    """Rank (Q,) of item truth[q] among each row of distances (Q, G), counted from 1, half ranks where it is tied."""
+    """Return the rank (Q,) of item truth[q] in each row of distances (Q, G), from 1; ties make half ranks."""
     distances = no_nan(distances)
     closer, tied = rivals(distances, distances.gather(1, truth[:, None])[:, 0])
     return 1 + closer + (tied - 1).double() / 2
 
 
 class Counts:
-    """Of each query of one direction (G,): items nearer than its own, others as near, and seconds that it took."""
+    """Counts for each query of one direction (G,): items nearer than its own, others as near, and the seconds used."""
 
     def __init__(self, clips: int) -> None:
         self.closer = torch.zeros(clips, dtype=torch.int64)
@@ -51,7 +53,7 @@ class Counts:
         self.seconds = 0.0
 
     def add(self, start: int, distances: Tensor, own: Tensor) -> None:
-        """Distances (Q, B) of the queries from `start` on, and those from their own items (Q,)."""
+        """Count a block of distances (Q, B), of the queries from `start` on; own (Q,) are those of their own items."""
         closer, tied = rivals(distances, own)
         self.closer[start : start + len(own)] += closer.cpu()
         self.tied[start : start + len(own)] += tied.cpu()
@@ -78,7 +80,7 @@ class Comparison:
         return tqdm(total=self.clips**2, desc=what, unit="pair", unit_scale=True, disable=not self.progress)
 
     def count(self, distances: BlockDistances, what: str) -> dict[str, Counts]:
-        """By direction. A block of distances serves both: the distance of a video from an audio has no direction."""
+        """Return the counts of each direction. A block of distances serves both directions."""
         counts = {direction: Counts(self.clips) for direction in DIRECTIONS}
         own = torch.empty(self.clips, device=self.video.device)
 
@@ -106,59 +108,37 @@ class Comparison:
         return counts
 
     def means(self) -> Comparison:
-        """Of the clips' mean steps, scaled to length 1, as sequences of one step."""
+        """Return a comparison of the clips' mean steps, scaled to length 1, as sequences of one step."""
         one = torch.ones(self.clips, dtype=torch.int64)
         made: list[Gallery] = []
         for gallery in (self.video, self.audio):
             means = OnDisk(one, gallery.dim, gallery.device)
             for block in self.blocks():
-                clips = read(gallery, block)
-                for start in range(0, len(clips.steps), ROWS):
-                    some = slice(start, start + ROWS)
-                    vectors = pooled(Sequences(clips.steps[some], clips.lengths[some]))
-                    means.append(vectors[:, None], one[: len(vectors)].to(vectors.device))
+                vectors = mean_steps(read(gallery, block))
+                means.append(vectors[:, None], one[: len(vectors)].to(vectors.device))
             made.append(means)
         return Comparison(made[0], made[1], self.progress)
 
     def hybrid(self, distance: Distance, means: Comparison, by_mean: Counts, k: int, direction: str) -> Tensor:
-        """Rank (G,) of each query's own item; `by_mean` are the counts of `means`, a Comparison of the mean steps."""
+        """Return the rank (G,) of each query's own item; `by_mean` are the counts of `means`, the clips' mean steps."""
         k = min(k, self.clips)
         found = torch.empty(self.clips, dtype=torch.float64)
-        queries, items = (self.video, self.audio) if direction == "v2a" else (self.audio, self.video)
-        chunk = max(1, FLOATS // (k * (self.video.longest * self.video.dim + self.audio.longest * self.audio.dim)))
+        if direction == "v2a":
+            queries, items, side = self.video, GalleryItems(self.audio, distance, means.audio), "video"
+        else:
+            queries, items, side = self.audio, GalleryItems(self.video, distance, means.video), "audio"
         with self.bar(f"hybrid {direction}") as bar:
-            for block in means.blocks():
-                candidates = means.nearest(block, k, direction)  # (Q, k)
-                for start in range(0, len(candidates), chunk):
-                    chosen = candidates[start : start + chunk]
-                    truth = torch.arange(block.start + start, block.start + start + len(chosen), device=chosen.device)
-                    asked = Sequences(*(part.repeat_interleave(k, 0) for part in queries.gather(truth)))
-                    sides = asked, items.gather(chosen.flatten())
-                    rescored = distance.pairs(*(sides if direction == "v2a" else sides[::-1])).view(chosen.shape)
-                    is_own = chosen == truth[:, None]  # (Q, k), at most one True in a row
-                    some = slice(block.start + start, block.start + start + len(chosen))
-                    # Where the k nearest end among ties with the right answer, those of them that got in are ahead.
-                    closer, tied = by_mean.closer[some], by_mean.tied[some]
-                    outside = 1 + closer + (tied + (k - closer).clamp(min=0)).double() / 2
-                    inside = ranks(rescored, is_own.int().argmax(1)).cpu()
-                    found[some] = torch.where(is_own.any(1).cpu(), inside, outside)
-                    bar.update(len(chosen) * self.clips)
+            for block in self.blocks():
+                distances, numbers, _ = nearest(read(queries, block), items, side, k, method="hybrid", candidates=k)
+                truth = torch.arange(block.start, block.stop, device=numbers.device)
+                is_own = numbers == truth[:, None]  # (Q, k), at most one True in a row
+                # Where the k nearest end among ties with the right answer, those of them that got in are ahead.
+                closer, tied = by_mean.closer[block], by_mean.tied[block]
+                outside = 1 + closer + (tied + (k - closer).clamp(min=0)).double() / 2
+                inside = ranks(distances, is_own.int().argmax(1)).cpu()
+                found[block] = torch.where(is_own.any(1).cpu(), inside, outside)
+                bar.update(len(truth) * self.clips)
         return found
-
-    def nearest(self, block: slice, k: int, direction: str) -> Tensor:
-        """(Q, k) items nearest to a block of queries; of means."""
-        queries, items = (self.video, self.audio) if direction == "v2a" else (self.audio, self.video)
-        asked = read(queries, block)
-        best = torch.empty(len(asked.steps), 0, device=asked.steps.device)
-        numbers = best.long()
-        for other in self.blocks():
-            sides = asked, read(items, other)
-            distances = cosine(*sides) if direction == "v2a" else cosine(*sides[::-1]).T
-            listed = torch.arange(other.start, other.stop, device=distances.device).expand(len(distances), -1)
-            best = torch.cat((best, distances.nan_to_num(nan=torch.inf)), dim=1)
-            best, order = best.topk(min(k, best.shape[1]), dim=1, largest=False)
-            numbers = torch.cat((numbers, listed), dim=1).gather(1, order)
-        return numbers
 
 
 def read(gallery: Gallery, block: slice) -> Sequences:
@@ -166,12 +146,12 @@ def read(gallery: Gallery, block: slice) -> Sequences:
 
 
 def cosine(videos: Sequences, audios: Sequences) -> Tensor:
-    """1 − cosine (V, A) of mean steps that have length 1."""
+    """Return 1 − cosine (V, A) of mean steps that have length 1."""
     return 1 - videos.steps[:, 0] @ audios.steps[:, 0].T
 
 
 def by_sequence(distance: Distance) -> BlockDistances:
-    """Of whole sequences, some videos at a time."""
+    """Return a function that compares whole sequences, `ROWS` videos at a time."""
 
     def distances(videos: Sequences, audios: Sequences) -> Tensor:
         starts = range(0, len(videos.steps), ROWS)

@@ -31,7 +31,7 @@ MODES = ("mean", "sequence", "hybrid")
 def encode(
     model: AudioVisualModel, features: Features, *, batch_size: int = 64, device: str | torch.device = "cpu"
 ) -> tuple[Sequences, Sequences]:
-    """All clips, in order and without dropout: videos (G, N, dim) and audios (G, M, dim), zero in their padding."""
+    """Encode all clips, in order, without dropout: videos (G, N, dim) and audios (G, M, dim), padded with zeros."""
     lengths = [length.to(device) for length in (features.video_lengths, features.audio_lengths)]
     dim = model.config.dim
     video, audio = (torch.zeros(len(features), int(length.max()), dim, device=device) for length in lengths)
@@ -47,7 +47,7 @@ def encode(
 def encode_to_disk(
     model: AudioVisualModel, features: Features, *, batch_size: int = 64, device: str | torch.device = "cpu"
 ) -> tuple[OnDisk, OnDisk]:
-    """As `encode`, into temporary files: memory holds a batch, however many clips there are. Shows its progress."""
+    """Encode all clips into temporary files, with a progress bar. Memory holds one batch."""
     video, audio = (
         OnDisk(lengths, model.config.dim, device) for lengths in (features.video_lengths, features.audio_lengths)
     )
@@ -62,7 +62,7 @@ def encode_to_disk(
 def _batches(
     model: AudioVisualModel, features: Features, batch_size: int, device: str | torch.device
 ) -> Iterator[tuple[Sequences, Sequences]]:
-    """Videos (B, N, dim) and audios (B, M, dim) of one batch of clips after the other."""
+    """Yield videos (B, N, dim) and audios (B, M, dim), batch by batch."""
     was_training = model.training
     model.eval()
     try:
@@ -75,7 +75,7 @@ def _batches(
 
 
 def recalls(rank: Tensor) -> dict[str, float]:
-    """R@1, R@5 and R@10 in percent of queries; median (MedR) and mean (MeanR) rank."""
+    """Return R@1, R@5 and R@10 in percent of queries, and the median (MedR) and mean (MeanR) rank."""
     rank = rank.double()
     measured = {f"R@{k}": 100 * (rank <= k).double().mean().item() for k in (1, 5, 10)}
     # torch.quantile takes 16 million numbers at most.
@@ -93,10 +93,10 @@ def evaluate(
     modes: Sequence[str] = MODES,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """One row per mode and direction: retrieval, direction, `recalls`, gallery (clips) and search_seconds.
+    """Return one row per mode and direction: retrieval, direction, `recalls`, gallery (clips) and search_seconds.
 
-    search_seconds is the wall-clock time that this direction alone takes once clips are encoded: distances and ranks,
-    for hybrid the pooled search included. Never are all distances in memory, nor all clips of galleries on disk.
+    search_seconds is the wall-clock time of this direction alone, after encoding: distances and ranks; for hybrid, the
+    search of means too. Memory never holds all distances, nor all clips of galleries on disk.
     """
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown:

@@ -271,8 +271,9 @@ def search(
     from scav_model.files import make_folder, write_text
     from scav_model.search import SearchIndex
     from scav_model.search import search as find
+    from scav_model.search.align import alignments
     from scav_model.search.page import as_html
-    from scav_model.search.report import alignments, as_json, as_table
+    from scav_model.search.report import as_json, as_table
 
     to_device(device)
     written = format_of(output, format)

@@ -1,4 +1,4 @@
-"""Sharded search: the parts of an index are searched by actors, and what they find becomes one answer."""
+"""Sharded search: actors search the parts of an index, and their results are merged into one answer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tqdm import tqdm
 import scav_kernels
 from scav_model.cluster.connection import ClusterError, check_resources, connect, import_ray, room
 from scav_model.cluster.shard import Limits, ShardWorker
-from scav_model.search.compare import smallest
+from scav_model.means import largest
+from scav_model.nearest import smallest
 from scav_model.search.header import SearchIndexError
 from scav_model.search.index import SearchIndex
-from scav_model.search.pooled import largest
 from scav_model.search.queries import Queries
 
 # Times that a worker is restarted, and what it was asked redone, before that is given up.
@@ -69,7 +69,8 @@ class SearchWorkers:
         self._searches = 0
 
     def exact(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-        """Distances (Q, k), ascending, and numbers (Q, k); of ties those with the lower number. There must be k."""
+        """Return distances (Q, k), ascending, and numbers (Q, k) of the nearest of at least k clips; of ties, the lower
+        number comes first."""
         self._searches += 1
         asked = self._ray.put(queries)
         found = self._results([actor.exact.remote(asked, k, self._searches, self.limits) for actor in self.actors])
@@ -78,7 +79,7 @@ class SearchWorkers:
         return smallest(distances, torch.cat([part.numbers for part in found], dim=1), k)
 
     def nearest_means(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-        """Distances 1 − cosine (Q, k), ascending, and numbers (Q, k) of the clips with the nearest means."""
+        """Return distances 1 − cosine (Q, k), ascending, and numbers (Q, k) of the clips with the nearest means."""
         asked = self._ray.put(queries)
         found = self._results([actor.best_scores.remote(asked, k) for actor in self.actors])
         scores, numbers = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
@@ -86,7 +87,7 @@ class SearchWorkers:
         return 1 - scores, numbers
 
     def _results(self, asked: Sequence[Any]) -> list[Any]:
-        """In the order of the parts. Of several errors, the one of the first part is raised, as without workers."""
+        """Return the results in the order of the parts. Of several errors, raise that of the first part."""
         with tqdm(total=len(asked), desc="search", unit="part", delay=2, leave=False) as bar:
             waiting = list(asked)
             while waiting:
@@ -117,7 +118,7 @@ class SearchWorkers:
 
 
 def divide(clips: Sequence[int], workers: int) -> list[range]:
-    """Neighbouring shards, of so many clips each, for at most so many workers, about as many clips for each."""
+    """Divide shards with these numbers of clips among at most `workers` workers: neighbors, with similar totals."""
     ends = np.cumsum(clips)
     total = int(ends[-1]) if len(ends) else 0
     # The shard in whose middle a share of the clips ends goes to whoever has the larger part of it.
@@ -131,7 +132,7 @@ def divide(clips: Sequence[int], workers: int) -> list[range]:
 def search_workers(
     address: str | None, index: SearchIndex, workers: int | None, gpus_per_worker: float
 ) -> Iterator[SearchWorkers | None]:
-    """Return the workers of the cluster at an address; None where there is no address.
+    """Enter with the workers of the cluster at an address; with None if there is no address.
 
     Raises:
         SearchIndexError: settings of workers without an address.

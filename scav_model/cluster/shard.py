@@ -1,9 +1,9 @@
-"""Actors of a search: each searches a part of the index, and all share how near the k-th item is."""
+"""Actors of a search: each has a part of the index, and all share the k-th distance that they know."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,21 @@ from torch import Tensor
 
 import scav_kernels
 from scav_model.cluster.connection import import_ray
-from scav_model.search.compare import exact
+from scav_model.distances import Sequences
+from scav_model.means import mean_scores
+from scav_model.nearest import Found, nearest
 from scav_model.search.header import Header, read_deleted
 from scav_model.search.index import SearchIndex
-from scav_model.search.pooled import best_scores
+from scav_model.search.parts import StoredItems
 from scav_model.search.queries import Queries
+from scav_model.search.search import check_means
 
 # Seconds that a part waits, before it begins, for what others know already; afterwards it never waits.
 PATIENCE = 1.0
 
 
 def open_part(folder: Path, header: Header, shards: range) -> tuple[SearchIndex, int]:
-    """Some neighbouring shards as an index of their own, and the number that its clip 0 has in the whole."""
+    """Open neighboring shards as an index of their own. Return it, and the number of its clip 0 in the whole index."""
     first = sum(shard.clips for shard in header.shards[: shards.start])
     own = replace(header, shards=header.shards[shards.start : shards.stop], deleted=None, deleted_clips=0)
     index = SearchIndex(folder, own)
@@ -36,7 +39,7 @@ def open_part(folder: Path, header: Header, shards: range) -> tuple[SearchIndex,
 
 
 class Limits:
-    """Within what distance of each query k clips are known.
+    """The k-th distance of each query that is known so far.
 
     Each part's distances are kept apart, so that one that is redone, and tells the same again, is not counted twice.
     If this actor dies, the one that takes its place knows nothing: parts prune less until they have told it more.
@@ -69,7 +72,7 @@ class Shared:
     def __call__(self, found: Tensor) -> Tensor:
         ray = import_ray()
         begins = not self._asked and found.shape[1] == 0
-        padded = F.pad(found, (0, self._k - found.shape[1]), value=torch.inf)
+        padded = F.pad(found.cpu(), (0, self._k - found.shape[1]), value=torch.inf)
         self._asked.append(self._limits.offer.remote(self._search, self._part, padded))
         ready, self._asked = ray.wait(
             self._asked, num_returns=len(self._asked), timeout=PATIENCE if begins else 0, fetch_local=True
@@ -79,15 +82,6 @@ class Shared:
             with suppress(ray.exceptions.RayActorError):
                 self._known = torch.minimum(self._known, ray.get(answer))
         return self._known
-
-
-@dataclass(frozen=True)
-class Found:
-    """Result of one part: distances (Q, at most k), ascending, and numbers in the whole index; pairs in `report`."""
-
-    distances: Tensor
-    numbers: Tensor
-    report: scav_kernels.SearchReport
 
 
 class ShardWorker:
@@ -107,19 +101,26 @@ class ShardWorker:
 
     @torch.no_grad()
     def exact(self, queries: Queries, k: int, search: int, limits: Any) -> Found:
+        """Find the nearest of this part's clips: distances (Q, at most k), and numbers in the whole index."""
         index, first = self._open()
-        report = scav_kernels.SearchReport()
-        own = min(k, len(index))
-        if not own:
-            return Found(torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64), report)
+        kept = min(k, len(index))
+        if not kept:
+            return Found(*_nothing(queries), scav_kernels.SearchReport())
         shared = Shared(limits, search, self._part, len(queries), k)
-        distances, numbers = exact(index, queries, own, outside=shared, report=report, device=self._device)
-        return Found(distances, numbers + first, report)
+        asked = Sequences(*(part.to(self._device) for part in queries.sequences))
+        found = nearest(asked, StoredItems(index, queries.target), queries.side, kept, limits=shared)
+        return Found(found.distances.cpu(), found.numbers.cpu() + first, found.report)
 
     def best_scores(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
+        """Return cosines (Q, at most k), descending, and numbers in the whole index."""
         index, first = self._open()
-        own = min(k, len(index))
-        if not own:
-            return torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
-        scores, numbers = best_scores(index, queries, own)
+        kept = min(k, len(index))
+        if not kept:
+            return _nothing(queries)
+        scores, numbers = mean_scores(queries.sequences, StoredItems(index, queries.target).means, kept)
+        check_means(index, queries.target, numbers)
         return scores, numbers + first
+
+
+def _nothing(queries: Queries) -> tuple[Tensor, Tensor]:
+    return torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)

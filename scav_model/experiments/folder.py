@@ -64,8 +64,14 @@ def check_earlier_run(path: Path, found: Settings, expected: Settings, *, resume
         ValueError: it has other settings.
     """
     if not resume:
-        raise FileExistsError(f"{path} holds an earlier run; resume it, {anew}, or choose another folder")
+        refuse_earlier_run(path, "resume it", anew)
     check_settings(path, found, expected, anew=anew)
+
+
+def refuse_earlier_run(path: Path, *ways: str) -> None:
+    """Raise FileExistsError if the file `path` of an earlier run exists; the message lists the ways to go on."""
+    if path.exists():
+        raise FileExistsError(f"{path} holds an earlier run; {', '.join(ways)}, or choose another folder")
 
 
 def check_settings(path: Path, found: Settings, expected: Settings, *, anew: str) -> None:

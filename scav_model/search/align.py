@@ -1,4 +1,4 @@
-"""Where a distance comes from: which second of the query meets which second of the clip, and what that adds to it."""
+"""Alignment of a query and a clip: which second matches which, and what each match adds to the distance."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 import scav_kernels
 from scav_model.distances import Distance, Sequences
+from scav_model.search.index import SearchIndex
+from scav_model.search.search import Answer
 
 # Cells of a plan that hold less than this share of the largest are left out, their part of the distance in `rest`.
 SMALLEST = 0.01
@@ -43,8 +45,22 @@ class Alignment:
 Matches = tuple[Tensor, Tensor, Tensor]
 
 
+@torch.no_grad()
+def alignments(index: SearchIndex, answer: Answer) -> list[list[Alignment]]:
+    """Return the alignment of each hit of each query, in the index's metric, after mode mean too."""
+    side, target = answer.queries.side, answer.queries.target
+    rates = {name: index.header.features[name]["rate_hz"] for name in ("video", "audio")}
+    return [
+        [
+            align(index.distance, answer.queries.steps(query), index.steps(target, hit.number), side, rates)
+            for hit in hits
+        ]
+        for query, hits in enumerate(answer.hits)
+    ]
+
+
 def align(distance: Distance, query: Tensor, clip: Tensor, side: str, rates: dict[str, float | None]) -> Alignment:
-    """The alignment of a query (N, D) and a clip (M, D) under a distance.
+    """Return the alignment of a query (N, D) and a clip (M, D) under a distance.
 
     Args:
         side: video or audio, what the query is; the clip is the other.
@@ -79,7 +95,7 @@ def align(distance: Distance, query: Tensor, clip: Tensor, side: str, rates: dic
 
 
 def _costs(video: Tensor, audio: Tensor, cost: str) -> Tensor:
-    """Ground costs (N, M)."""
+    """Return ground costs (N, M)."""
     if cost == "cosine":
         return 1 - F.normalize(video, dim=1) @ F.normalize(audio, dim=1).T
     euclidean = torch.cdist(video, audio, compute_mode="donot_use_mm_for_euclid_dist")
@@ -87,7 +103,7 @@ def _costs(video: Tensor, audio: Tensor, cost: str) -> Tensor:
 
 
 def _interpolated(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
-    """A match for each step of the side that is not stretched; a place on the other may lie between its steps."""
+    """Match each step of the side that is not stretched to a place on the other, which may lie between steps."""
     resample = options.get("resample", "x")
     if resample == "shorter":
         resample = "x" if len(video) <= len(audio) else "y"

@@ -1,4 +1,4 @@
-"""Lower bounds of exact search: what an index keeps for them, and what an opened one has made of it."""
+"""Lower bounds of exact search: the summaries that an index stores, and those that an open index has in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEPT = 100_000
 
 
 def has_bounds(header: Header) -> bool:
-    """Whether an index keeps what bounds need: divided by their steps, distances have another order than bounds."""
+    """Return True if an index stores summaries. Distances divided by steps have another order than bounds."""
     return header.metric == METRIC and not header.per_step
 
 
@@ -34,21 +34,20 @@ class Clips:
         self._steps = steps
         self.lengths = torch.tensor([len(one) for one in steps], dtype=torch.int64)
         self.dim, self.dtype = steps[0].shape[1], steps[0].dtype
-        self._room = Room(int(self.lengths.max()), self.dim, self.dtype)
+        self._scratch = Scratch(int(self.lengths.max()), self.dim, self.dtype)
 
     def read(self, items: Tensor) -> Tensor:
-        return self._room.fill([self._steps[item] for item in items.tolist()])
+        return self._scratch.fill([self._steps[item] for item in items.tolist()])
 
 
-class Room(threading.local):
-    """Memory that a thread's batches of sequences (T, D) share, one after the other: to get it from the system for each
-    would take longer than to fill it."""
+class Scratch(threading.local):
+    """Memory that a thread reuses for batches of sequences (T, D): to allocate it takes longer than to fill it."""
 
     def __init__(self, longest: int, dim: int, dtype: torch.dtype) -> None:
         self._held = torch.empty(0, longest, dim, dtype=dtype)
 
     def fill(self, steps: Sequence[Tensor]) -> Tensor:
-        """(B, longest, D), whatever was there beyond their lengths."""
+        """Return sequences as (B, longest, D); steps beyond their lengths hold anything."""
         if len(steps) > len(self._held):
             self._held = self._held.new_zeros(len(steps), *self._held.shape[1:])
         out = self._held[: len(steps)]
@@ -58,13 +57,13 @@ class Room(threading.local):
 
 
 def principal_directions(steps: Sequence[Tensor]) -> Tensor:
-    """(K, D) in which the steps of sequences (T, D) vary most."""
+    """Return the directions (K, D) in which the steps of sequences (T, D) vary most."""
     # Each step an item: a few clips have many.
     return scav_kernels.SearchIndex(torch.cat(list(steps))[:, None]).directions
 
 
 def make_bounds(header: Header, side: str, steps: Sequence[Tensor], directions: Tensor) -> dict[str, Tensor]:
-    """What a shard keeps of sequences (T, D): `{side}_norms`, `{side}_targets` and `{side}_means`."""
+    """Return a shard's summaries of sequences (T, D): `{side}_norms`, `{side}_targets` and `{side}_means`."""
     clips = Clips(steps)
     made = scav_kernels.summarise(
         clips,
@@ -76,13 +75,13 @@ def make_bounds(header: Header, side: str, steps: Sequence[Tensor], directions: 
 
 
 def targets(header: Header, side: str, lengths: Tensor) -> Tensor:
-    """Steps that clips of these lengths are resampled to before means are taken: what most queries will ask for."""
+    """Return the steps that clips of these lengths are resampled to before means are taken: those of most queries."""
     other = header.common_steps.get("audio" if side == "video" else "video")
     return lengths if other is None else resampled_to(header, side, lengths, other)
 
 
 def resampled_to(header: Header, side: str, lengths: Tensor, query_steps: int) -> Tensor:
-    """Steps at which clips of one side are compared with a query of the other."""
+    """Return the steps to which clips of one side are resampled for a query of the other side."""
     resample = header.options.get("resample", "x")
     if resample == "shorter":
         return lengths.clamp(min=query_steps)
@@ -91,8 +90,7 @@ def resampled_to(header: Header, side: str, lengths: Tensor, query_steps: int) -
 
 
 class Prepared:
-    """Databases that `scav_kernels.topk` has summarised, kept between searches by the place of what they hold; beyond
-    `KEPT` clips they are made anew for each search.
+    """Databases with their summaries, kept between searches. Beyond `KEPT` clips they are made anew for each search.
 
     Attributes:
         asked: queries so far, this search's included.
@@ -108,12 +106,12 @@ class Prepared:
 
     @property
     def worth(self) -> bool:
-        """Whether bounds are to be tried for which summaries have to be made."""
+        """True if bounds are worth a try although their summaries have to be made first."""
         return self.asked >= WARM and not self.useless
 
     def ask(self, lengths: list[int]) -> None:
-        """Count queries, and forget what was made for queries of other lengths: where clips are resampled onto queries,
-        there is a set of summaries for each. What the index keeps serves all queries that it is used for."""
+        """Count queries, and drop the summaries made for queries of other lengths: clips that are resampled onto
+        queries have summaries for each length. Summaries that the index stores stay."""
         self.asked += len(lengths)
         distinct = tuple(sorted(set(lengths)))
         if distinct != self._lengths:
@@ -122,13 +120,13 @@ class Prepared:
             self._lengths = distinct
 
     def learn(self, report: scav_kernels.SearchReport) -> None:
-        """Give bounds up where they leave out too little; nothing is kept then."""
+        """Give bounds up, and drop all databases, if bounds leave out too little."""
         if report.scored > WORTH * report.pairs:
             self.useless, self._made, self._clips = True, {}, 0
 
     def get(self, key: tuple[str, int, bool], make: Callable[[], scav_kernels.SearchIndex]) -> scav_kernels.SearchIndex:
-        """Of the clips at `key`: the side, the number of the first clip, and whether they come with the summaries that
-        all queries need."""
+        """Return the database at `key`: the side, the number of the first clip, and True if stored summaries serve all
+        queries. Make it if there is none."""
         if key in self._made:
             return self._made[key]
         made = make()

@@ -1,19 +1,21 @@
-"""The model of an index: what encoded its clips encodes its queries."""
+"""The model of an index: it encoded the clips, and encodes the queries."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scav_model.checkpoint import load_model
 from scav_model.config import Config
+from scav_model.distances import retrieval_distance
 from scav_model.encoders.weights import weights_sha256
 from scav_model.model import AudioVisualModel
 from scav_model.search.header import Header, SearchIndexError
 
 
 def load_for(header: Header, checkpoint: Path | None = None, device: str = "cpu") -> AudioVisualModel:
-    """The model that encoded an index, from where it was then, or from `checkpoint`, as `load_model` takes it.
+    """Load the model that encoded an index, from its path of then, or from `checkpoint`, as `load_model` takes it.
 
     Raises:
         SearchIndexError: the file is not there, or holds other weights.
@@ -50,7 +52,7 @@ def header_for(
     dtype: str = "bfloat16",
     sides: tuple[str, ...] = ("video", "audio"),
 ) -> Header:
-    """The header of a new index.
+    """Return the header of a new index.
 
     Args:
         checkpoint: what the model was loaded from.
@@ -59,10 +61,6 @@ def header_for(
         dtype: of the encoded steps on disk.
         sides: to hold.
     """
-    from dataclasses import replace
-
-    from scav_model.distances import retrieval_distance
-
     retrieval = config.retrieval
     if metric is not None and metric != retrieval.metric:
         retrieval = replace(retrieval, metric=metric, options=None)

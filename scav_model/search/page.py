@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from scav_model.search.align import Alignment
+from scav_model.search.align import Alignment, alignments
 from scav_model.search.index import SearchIndex
-from scav_model.search.report import alignments
 from scav_model.search.search import Answer, Hit
 from scav_model.search.thumbnails import thumbnails
 from scav_model.text import printable
@@ -40,7 +39,7 @@ svg { width: 100%; max-width: 720px; height: auto; } svg text { font-size: 11px;
 
 
 def as_html(index: SearchIndex, answer: Answer) -> str:
-    """The page: of each query its player, of each hit pictures, a player and its alignment with the query."""
+    """Return the page: a player of each query; pictures, a player and the alignment of each hit."""
     aligned = alignments(index, answer)
     queries = answer.queries
     parts = [f'<p class="note">{escape(note)}</p>' for note in answer.notes]
@@ -117,7 +116,7 @@ def _span(media: dict[str, Any]) -> tuple[float, float | None]:
 
 
 def drawing(aligned: Alignment, side: str, target: str) -> str:
-    """Two axes of time with lines between what is matched and, below, what each moment of the clip contributes."""
+    """Draw two axes of time with a line for each match and, below, the contribution of each moment of the clip."""
     query_end, clip_end = (_end(places) for places in (aligned.query, aligned.clip))
     top, bottom = 18, 18 + HEIGHT
     floor = bottom + 18 + BARS
@@ -159,7 +158,7 @@ def drawing(aligned: Alignment, side: str, target: str) -> str:
 
 
 def _end(places: Sequence[float]) -> float:
-    """A little beyond the last place, where half a step follows its middle."""
+    """Return the end of the axis: half a step beyond the middle of the last step."""
     return (max(places) + min(places)) or 1.0
 
 

@@ -1,4 +1,4 @@
-"""What is searched for: encoded sequences of one side, by name."""
+"""Queries: encoded sequences of one side, by name."""
 
 from __future__ import annotations
 
@@ -45,17 +45,18 @@ class Queries:
         return len(self.names)
 
     def steps(self, query: int) -> Tensor:
-        """(T, D) of one query."""
+        """Return the steps (T, D) of one query."""
         return self.sequences.steps[query, : int(self.sequences.lengths[query])]
 
     def one(self, query: int) -> Sequences:
-        """One query, unpadded: (1, T, D)."""
+        """Return one query, unpadded: (1, T, D)."""
         return Sequences(self.steps(query)[None], self.sequences.lengths[query : query + 1])
 
     def check(self, index: SearchIndex) -> None:
-        """
+        """Check that the index can be searched for these queries.
+
         Raises:
-            SearchIndexError: they cannot be asked of this index; the message says why.
+            SearchIndexError: it cannot; the message says why.
         """
         if self.side not in SIDES:
             raise SearchIndexError(f"expected queries to be of video or audio, got {self.side!r}")
@@ -75,14 +76,14 @@ class Queries:
 def make_queries(
     side: str, names: Sequence[str], steps: Sequence[Tensor], media: Sequence[str | None] | None = None
 ) -> Queries:
-    """Queries of (T, D) steps each."""
+    """Return queries of steps (T, D) each."""
     lengths = torch.tensor([len(one) for one in steps], dtype=torch.int64)
     padded = torch.nn.utils.rnn.pad_sequence([one.float() for one in steps], batch_first=True)
     return Queries(side, list(names), Sequences(padded, lengths), list(media or [None] * len(names)))
 
 
 def queries_by_id(index: SearchIndex, ids: Sequence[str], side: str) -> Queries:
-    """Clips of the index as queries: their `side` searches the other.
+    """Return clips of the index as queries; their `side` searches the other side.
 
     Raises:
         SearchIndexError: an id that is not there, or a side that the index does not hold.
@@ -94,7 +95,8 @@ def queries_by_id(index: SearchIndex, ids: Sequence[str], side: str) -> Queries:
 
 
 def check_id(index: SearchIndex, name: str) -> None:
-    """
+    """Check that a clip has this id.
+
     Raises:
         SearchIndexError: no clip has that id, where no file has that name; the message names the ids nearest to it.
     """

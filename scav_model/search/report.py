@@ -7,27 +7,9 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
-from scav_model.search.align import Alignment, align
-from scav_model.search.index import SearchIndex
-from scav_model.search.search import Answer, Hit
+from scav_model.search.align import Alignment
+from scav_model.search.search import Answer
 from scav_model.text import printable, printable_json
-
-
-def alignments(index: SearchIndex, answer: Answer, most: int | None = None) -> list[list[Alignment]]:
-    """The alignment of each hit of each query, of the first `most` hits where that is given.
-
-    Made in the index's metric, after mode mean too.
-    """
-    queries = answer.queries
-    rates = {side: index.header.features[side]["rate_hz"] for side in ("video", "audio")}
-
-    def one(query: int, hit: Hit) -> Alignment:
-        return align(index.distance, queries.steps(query), index.steps(queries.target, hit.number), queries.side, rates)
-
-    with torch.no_grad():
-        return [[one(query, hit) for hit in hits[:most]] for query, hits in enumerate(answer.hits)]
 
 
 def as_json(answer: Answer, aligned: list[list[Alignment]] | None = None) -> str:

@@ -1,8 +1,7 @@
-"""Searching an index, and putting others' candidates in order."""
+"""Search an index, or reorder the candidates of another system."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,21 +9,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from scav_model.nearest import METHODS, nearest
 from scav_model.search.bounds import has_bounds
-from scav_model.search.compare import by_bounds, compare, exact, reorder, smallest
 from scav_model.search.header import SearchIndexError
 from scav_model.search.index import SearchIndex
-from scav_model.search.pooled import nearest_means
+from scav_model.search.parts import StoredItems
 from scav_model.search.queries import Queries
 
-MODES = ("exact", "hybrid", "mean", "bounds")
 # Candidates that hybrid takes from the means, and bounds from the bounds.
 CANDIDATES = 200
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A clip that was found.
+    """One clip of an answer.
 
     Attributes:
         rank: from 1.
@@ -43,13 +41,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found.
+    """The clips nearest to each query.
 
     Attributes:
-        queries: what was asked.
+        queries: as given to `search`.
         mode: exact, hybrid, mean or bounds.
         hits: of each query, the nearest first.
-        notes: what the one who asked should know, such as that there are fewer clips than were asked for.
+        notes: remarks for the user, such as that there are fewer clips than k.
     """
 
     queries: Queries
@@ -59,13 +57,13 @@ class Answer:
 
 
 class Workers(Protocol):
-    """Others that compare, each with a part of the index: the answer is that of this process alone."""
+    """Processes that each search a part of the index; together they give the answer of this process alone."""
 
     def exact(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-        """As `scav_model.search.compare.exact`."""
+        """Return distances (Q, k), ascending, and numbers (Q, k) of the nearest clips by sequence."""
 
     def nearest_means(self, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-        """As `scav_model.search.pooled.nearest_means`."""
+        """Return distances 1 − cosine (Q, k), ascending, and numbers (Q, k) of the clips with the nearest means."""
 
 
 @torch.no_grad()
@@ -78,10 +76,10 @@ def search(
     candidates: int = CANDIDATES,
     workers: Workers | None = None,
 ) -> Answer:
-    """The k nearest clips to each query.
+    """Find the k nearest clips of each query.
 
     Args:
-        index: is searched on the side that the queries are not of.
+        index: its other side than the queries' is searched.
         queries: Q, encoded by the index's model.
         k: clips to return; all, with a note, where there are fewer.
         mode: `exact` compares whole sequences with every clip; `hybrid` with the `candidates` whose means are nearest;
@@ -96,8 +94,8 @@ def search(
             does not have, k or candidates below 1, workers in mode bounds.
         DamagedIndexError: what had to be read is not what was written.
     """
-    if mode not in MODES:
-        raise SearchIndexError(f"expected mode to be one of {', '.join(MODES)}, got {mode!r}")
+    if mode not in METHODS:
+        raise SearchIndexError(f"expected mode to be one of {', '.join(METHODS)}, got {mode!r}")
     for name, value in (("k", k), ("candidates", candidates)):
         if value < 1:
             raise SearchIndexError(f"expected {name} to be at least 1, got {value}")
@@ -115,24 +113,51 @@ def search(
     if k > len(index):
         notes.append(f"k is {k} and the index holds {len(index)} clips, so all of them are returned")
         k = len(index)
-    means = functools.partial(nearest_means, index) if workers is None else workers.nearest_means
-    if mode == "exact":
-        distances, numbers = exact(index, queries, k) if workers is None else workers.exact(queries, k)
-    elif mode == "mean":
-        distances, numbers = means(queries, k)
-    else:
+    if mode in ("hybrid", "bounds"):
         if candidates < k:
             notes.append(f"candidates is {candidates}, less than k, so {k} are taken")
-        count = min(max(candidates, k), len(index))
-        if mode == "bounds":
-            distances, numbers = by_bounds(index, queries, k, count)
-        else:
-            distances, numbers = reorder(index, queries, means(queries, count)[1], k)
+        candidates = min(max(candidates, k), len(index))
+    distances, numbers = find(index, queries, k, mode, candidates, workers)
     rows = zip(distances.tolist(), numbers.tolist(), strict=True)
     return Answer(queries, mode, [hits(index, *row) for row in rows], notes)
 
 
+def find(
+    index: SearchIndex, queries: Queries, k: int, mode: str, candidates: int = 0, workers: Workers | None = None
+) -> tuple[Tensor, Tensor]:
+    """Find the k nearest of at least k clips, as `search` does: distances (Q, k), ascending, and numbers (Q, k).
+
+    Raises:
+        SearchIndexError: means that are NaN or infinite, so that there are fewer than k others.
+    """
+    if workers is not None and mode == "exact":
+        return workers.exact(queries, k)
+    if workers is not None and mode == "mean":
+        return workers.nearest_means(queries, k)
+    chosen: int | Tensor = candidates
+    if mode == "hybrid":
+        chosen = find(index, queries, candidates, "mean", workers=workers)[1]
+    items = StoredItems(index, queries.target)
+    distances, numbers, _ = nearest(queries.sequences, items, queries.side, k, method=mode, candidates=chosen)
+    if mode == "mean":
+        check_means(index, queries.target, numbers)
+    return distances, numbers
+
+
+def check_means(index: SearchIndex, side: str, numbers: Tensor) -> None:
+    """Check that means were found for all places.
+
+    Raises:
+        SearchIndexError: some of the numbers are −1, so means of that side are NaN or infinite.
+    """
+    if bool((numbers < 0).any()):
+        raise SearchIndexError(
+            f"{index.folder}: means of some {side}s are NaN or infinite, and too few others are found; use --mode exact"
+        )
+
+
 def hits(index: SearchIndex, distances: Sequence[float], numbers: Sequence[int]) -> list[Hit]:
+    """Return one query's hits, with their ids and media."""
     listed = enumerate(zip(distances, numbers, strict=True), start=1)
     return [Hit(rank, index.id(number), number, far, index.media(number)) for rank, (far, number) in listed]
 
@@ -141,7 +166,7 @@ def hits(index: SearchIndex, distances: Sequence[float], numbers: Sequence[int])
 def rerank(
     index: SearchIndex, queries: Queries, candidates: Sequence[Sequence[str]], k: int | None = None
 ) -> list[list[str]]:
-    """Candidates that another system chose, in the order of their sequences' distances: ids in, order out.
+    """Reorder candidates that another system chose by the distances of their sequences.
 
     Args:
         index: holds the candidates' sequences.
@@ -166,7 +191,13 @@ def rerank(
         if not numbers:
             ordered.append([])
             continue
-        found = compare(index, queries, query, numbers)
-        nearest = smallest(found[None], torch.tensor([numbers]), len(numbers) if k is None else k)[1]
-        ordered.append([index.id(number) for number in nearest[0].tolist()])
+        found = nearest(
+            queries.one(query),
+            StoredItems(index, queries.target),
+            queries.side,
+            len(numbers) if k is None else k,
+            method="hybrid",
+            candidates=torch.tensor([numbers]),
+        )
+        ordered.append([index.id(number) for number in found.numbers[0].tolist()])
     return ordered

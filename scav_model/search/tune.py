@@ -1,21 +1,19 @@
-"""The dial of search among candidates: how much of the exact answer each number of them finds, and in what time."""
+"""Measure recall and time of search among candidates, by their number."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from scav_model.search.bounds import has_bounds
-from scav_model.search.compare import by_bounds, exact, reorder
 from scav_model.search.header import SearchIndexError
 from scav_model.search.index import SearchIndex
-from scav_model.search.pooled import nearest_means
 from scav_model.search.queries import queries_by_id
+from scav_model.search.search import find
 
 CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
@@ -58,21 +56,16 @@ def tune(
     asked = queries_by_id(index, [index.id(int(number)) for number in np.sort(chosen)], side)
     asked.check(index)
     k = min(k, len(index))
-    # Once for nothing, so that no time has the checking of what is read for the first time in it.
-    exact(index, asked, k)
-    nearest_means(index, asked, k)
+    # Warm-up: the first read verifies checksums.
+    find(index, asked, k, "exact")
+    find(index, asked, k, "mean")
     started = time.perf_counter()
-    right = exact(index, asked, k)[1].numpy()
+    right = find(index, asked, k, "exact")[1].numpy()
     rows = [_row("exact", len(index), np.ones(len(asked)), time.perf_counter() - started)]
-    ways: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {
-        "hybrid": lambda count: reorder(index, asked, nearest_means(index, asked, count)[1], k)
-    }
-    if has_bounds(index.header):
-        ways["bounds"] = lambda count: by_bounds(index, asked, k, count)
-    for mode, way in ways.items():
+    for mode in ("hybrid", "bounds") if has_bounds(index.header) else ("hybrid",):
         for count in sorted({min(count, len(index)) for count in candidates if count >= k}):
             started = time.perf_counter()
-            found = way(count)[1].numpy()
+            found = find(index, asked, k, mode, count)[1].numpy()
             seconds = time.perf_counter() - started
             shares = np.array([np.isin(*pair).mean() for pair in zip(right, found, strict=True)])
             rows.append(_row(mode, count, shares, seconds))

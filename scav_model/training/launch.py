@@ -22,10 +22,6 @@ PRECISIONS: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 PATIENCE = timedelta(hours=6)
 
 
-# Fabric chooses devices, starts the process group and sets autocast. It does not wrap the model in DDP, because DDP
-# averages gradients during one backward pass of one forward pass. Here a loss reads clips of all processes
-# (`parallel.gather`), and gradient caching runs the encoders several times for one step. So
-# `parallel.average_gradients` averages the gradients once, after the backward pass.
 def launch(config: Config) -> Fabric:
     """This process's device and precision; under torchrun, its place among the others, who are waited for."""
     device = to_device(config.device)

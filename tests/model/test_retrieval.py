@@ -101,7 +101,7 @@ def test_hybrid_reorders_the_nearest_k_only(direction, block, monkeypatch):
     means = compared.means()
     counts = means.count(cosine, "mean")[direction]
     assert compared.hybrid(distance, means, counts, k, direction).tolist() == expected
-    monkeypatch.setattr(ranking, "FLOATS", 3 * k * 11 * 4)
+    monkeypatch.setattr("scav_model.nearest.FLOATS", 3 * 6 * 4)
     assert compared.hybrid(distance, means, counts, k, direction).tolist() == expected
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import scav_model.search.bounds as bounds
-import scav_model.search.index as reader
+import scav_model.search.parts as parts
 from scav_model.search import IndexWriter, SearchIndex, SearchIndexError, queries_by_id, rerank, search
 from tests.search.worlds import clip, header
 
@@ -189,7 +189,7 @@ def damaged_answers(sound: Path, seeds: range, out: Connection) -> None:
     """Send what became of the index of each seed: the name of the file, the way, and the outcome."""
     torch.set_num_threads(1)
     # So that exact search takes both of its ways through so few clips.
-    reader.EVEN, bounds.WARM = 3, 0
+    parts.EVEN, bounds.WARM = 3, 0
     right = answers(SearchIndex.open(sound))
     names = sorted(path.name for path in sound.iterdir() if path.name != ".lock")
     for seed in seeds:

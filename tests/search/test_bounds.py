@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-import scav_kernels
+from scav_model.nearest import nearest
 from scav_model.search import IndexWriter, SearchIndex, SearchIndexError, make_queries, queries_by_id, search
-from scav_model.search import compare as comparing
-from scav_model.search.compare import by_bounds, exact
+from scav_model.search.parts import StoredItems
+from scav_model.search.search import find
 from tests.search.worlds import clip
 
 OPTIONS = [{}, {"squared": True}, {"resample": "y"}, {"resample": "shorter"}]
@@ -30,8 +30,7 @@ def commonest(index, side):
 
 
 def answer_of(index, queries, k=7):
-    report = scav_kernels.SearchReport()
-    return *exact(index, queries, k, report=report), report
+    return nearest(queries.sequences, StoredItems(index, queries.target), queries.side, k)
 
 
 @pytest.mark.parametrize("folder", OPTIONS, indirect=True)
@@ -40,7 +39,7 @@ def answer_of(index, queries, k=7):
 def test_kept_bounds_change_no_digit(folder, side, kept, monkeypatch):
     index = SearchIndex.open(folder)
     queries = commonest(index, "video") if side == "video" else queries_by_id(index, ["clip-1", "clip-9"], side)
-    monkeypatch.setattr("scav_model.search.compare.has_bounds", lambda header: False)
+    monkeypatch.setattr("scav_model.search.parts.has_bounds", lambda header: False)
     right = answer_of(index, queries)
     monkeypatch.undo()
     monkeypatch.setattr("scav_model.search.bounds.KEPT", kept)
@@ -50,8 +49,9 @@ def test_kept_bounds_change_no_digit(folder, side, kept, monkeypatch):
         assert torch.equal(found[0], right[0])
         assert torch.equal(found[1], right[1])
         assert found[2].pairs == right[2].pairs == len(queries) * 58
-    assert sum(len(group) for group in index.groups("audio")) == 58
-    assert len(list(index.groups("audio"))) == {1: 3, 25: 3, 100_000: 1}[kept]
+    groups = list(StoredItems(index, "audio").groups())
+    assert sum(map(len, groups)) == 58
+    assert len(groups) == {1: 3, 25: 3, 100_000: 1}[kept]
 
 
 def test_one_query_reads_little_of_an_index(make_index):
@@ -67,13 +67,13 @@ def test_queries_of_another_length_find_the_same(folder, monkeypatch):
     torch.manual_seed(0)
     queries = make_queries("audio", ["mine"], [torch.randn(23, 8)])
     found = answer_of(SearchIndex.open(folder), queries)
-    monkeypatch.setattr(comparing, "has_bounds", lambda header: False)
+    monkeypatch.setattr("scav_model.search.parts.has_bounds", lambda header: False)
     right = answer_of(SearchIndex.open(folder), queries)
     assert torch.equal(found[0], right[0])
     assert torch.equal(found[1], right[1])
     monkeypatch.undo()
     # Summaries for its length are made where they are asked for.
-    some = by_bounds(SearchIndex.open(folder), queries, 7, 58)
+    some = find(SearchIndex.open(folder), queries, 7, "bounds", 58)
     assert torch.equal(some[1], right[1])
 
 
@@ -112,7 +112,7 @@ def test_bounds_are_of_what_is_stored_and_survive_changes(folder):
 
 def test_useless_bounds_are_given_up(folder, monkeypatch):
     monkeypatch.setattr("scav_model.search.bounds.WORTH", -1.0)
-    monkeypatch.setattr("scav_model.search.compare.TELLING", 1)
+    monkeypatch.setattr("scav_model.search.parts.TELLING", 1)
     index = SearchIndex.open(folder)
     queries = queries_by_id(index, ["clip-1"], "video")
     first, second = answer_of(index, queries), answer_of(index, queries)
@@ -124,9 +124,9 @@ def test_useless_bounds_are_given_up(folder, monkeypatch):
 def test_few_candidates_are_compared(folder):
     index = SearchIndex.open(folder)
     queries = commonest(index, "video")
-    right = exact(index, queries, 5)
+    right = find(index, queries, 5, "exact")
     for candidates in (5, 10, 58):
-        distances, numbers = by_bounds(index, queries, 5, candidates)
+        distances, numbers = find(index, queries, 5, "bounds", candidates)
         rows, own, same = (numbers[:, :, None] == right[1][:, None]).nonzero(as_tuple=True)
         assert torch.equal(distances[rows, own], right[0][rows, same])
         assert (distances >= right[0]).all()
@@ -157,7 +157,7 @@ def test_verify_names_damage_beside_the_shards(folder):
     problems = [problem for found in SearchIndex.open(folder).problems() for problem in found]
     assert [name in problem for name, problem in zip(("bounds", "directions"), problems, strict=True)] == [True, True]
     with pytest.raises(SearchIndexError, match="is damaged"):
-        exact(SearchIndex.open(folder), queries_by_id(index, ["clip-1"], "video"), 3)
+        find(SearchIndex.open(folder), queries_by_id(index, ["clip-1"], "video"), 3, "exact")
 
 
 def test_threads_may_search_one_index(make_index):

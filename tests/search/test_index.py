@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+import scav_kernels
 from scav_model.search import (
     DamagedIndexError,
     Encoded,
@@ -17,6 +18,7 @@ from scav_model.search import (
     search,
 )
 from scav_model.search.header import write_file
+from scav_model.search.parts import StoredItems
 from tests.search.worlds import DIM, clip, header
 
 
@@ -47,21 +49,23 @@ def test_what_is_read_is_what_was_written(make_index, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("even", [64, 3, 1])
-def test_pieces_hold_every_clip_once_and_padded_with_zeros(index, even, monkeypatch):
-    monkeypatch.setattr("scav_model.search.index.EVEN", even)
-    seen = []
-    for piece in index.pieces("audio"):
-        if piece.even:
-            block = index.even("audio", piece)
-            assert len({len(index.steps("audio", piece.start + row)) for row in range(piece.count)}) == 1
-            assert torch.equal(block[-1].float(), index.steps("audio", piece.start + piece.count - 1))
-        for numbers, block in index.blocks("audio", piece):
-            for number, steps, length in zip(numbers.tolist(), block.steps, block.lengths.tolist(), strict=True):
-                assert torch.equal(steps[:length].float(), index.steps("audio", number))
+def test_parts_hold_every_clip_once_in_order(index, even, monkeypatch):
+    monkeypatch.setattr("scav_model.search.parts.EVEN", even)
+    monkeypatch.setattr("scav_model.search.parts.has_bounds", lambda header: False)
+    seen, databases = [], 0
+    for part in StoredItems(index, "audio").parts(queries_by_id(index, ["clip-1"], "video").sequences, "exact", "auto"):
+        if isinstance(part.items, scav_kernels.SearchIndex):
+            databases += 1
+            rows = [index.steps("audio", number) for number in part.numbers.tolist()]
+            assert {len(steps) for steps in rows} == {part.items.like.shape[1]}
+            assert len(rows) == len(part.items)
+        else:
+            for number, steps, length in zip(part.numbers.tolist(), *part.items, strict=True):
+                assert torch.equal(steps[:length], index.steps("audio", number))
                 assert not steps[length:].any()
-                seen.append(number)
+        seen += part.numbers.tolist()
     assert seen == list(range(30))
-    assert any(piece.even for piece in index.pieces("audio")) == (even < 64)
+    assert bool(databases) == (even < 64)
 
 
 def test_means_are_those_of_what_is_stored(index):

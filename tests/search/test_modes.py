@@ -5,6 +5,8 @@ import torch.nn.functional as F
 
 import scav_kernels
 from scav_kernels import cdist
+from scav_model.means import largest_products
+from scav_model.nearest import nearest
 from scav_model.search import (
     Encoded,
     IndexWriter,
@@ -15,10 +17,9 @@ from scav_model.search import (
     rerank,
     search,
 )
-from scav_model.search.compare import exact
-from scav_model.search.pooled import largest_products
+from scav_model.search.parts import StoredItems
 from scav_model.search.tune import tune
-from tests.search.worlds import clip, header
+from tests.search.worlds import DIM, clip, header
 
 METRICS = [
     ("interpolated_euclidean", {}, False),
@@ -49,7 +50,7 @@ def matrix(index, queries):
 @pytest.mark.parametrize(("metric", "options", "per_step"), METRICS)
 @pytest.mark.parametrize("even", [64, 3], ids=["compared", "bounded"])
 def test_exact_is_every_distance_in_order(make_index, metric, options, per_step, side, even, monkeypatch):
-    monkeypatch.setattr("scav_model.search.index.EVEN", even)
+    monkeypatch.setattr("scav_model.search.parts.EVEN", even)
     monkeypatch.setattr("scav_model.search.bounds.WARM", 0)
     index = SearchIndex.open(make_index(metric=metric, options=options, per_step=per_step))
     queries = queries_by_id(index, NAMES, side)
@@ -88,7 +89,7 @@ def test_mean_is_the_cosine_of_means(index):
 @pytest.mark.parametrize("mode", ["exact", "hybrid", "mean"])
 @pytest.mark.parametrize("even", [64, 1], ids=["compared", "bounded"])
 def test_ties_go_to_the_lower_number(tmp_path, mode, even, monkeypatch):
-    monkeypatch.setattr("scav_model.search.index.EVEN", even)
+    monkeypatch.setattr("scav_model.search.parts.EVEN", even)
     monkeypatch.setattr("scav_model.search.bounds.WARM", 0)
     with IndexWriter.create(tmp_path / "index", header()) as writer:
         for number in range(12):
@@ -103,7 +104,7 @@ def test_ties_go_to_the_lower_number(tmp_path, mode, even, monkeypatch):
 
 @pytest.mark.parametrize("even", [64, 3], ids=["compared", "bounded"])
 def test_deleted_clips_are_in_nobodys_way(make_index, even, monkeypatch):
-    monkeypatch.setattr("scav_model.search.index.EVEN", even)
+    monkeypatch.setattr("scav_model.search.parts.EVEN", even)
     monkeypatch.setattr("scav_model.search.bounds.WARM", 0)
     folder = make_index(40, per_shard=20)
     whole = SearchIndex.open(folder)
@@ -131,7 +132,7 @@ def test_a_batch_gets_what_each_query_gets_alone(index, mode):
 
 @pytest.mark.parametrize(("metric", "useless"), [("sinkhorn", False), ("soft_dtw", True)])
 def test_bounds_are_tried_once_and_given_up_where_they_leave_out_too_little(make_index, metric, useless, monkeypatch):
-    monkeypatch.setattr("scav_model.search.index.EVEN", 3)
+    monkeypatch.setattr("scav_model.search.parts.EVEN", 3)
     monkeypatch.setattr("scav_model.search.bounds.WARM", 4)
     calls = []
     topk = scav_kernels.topk
@@ -140,7 +141,7 @@ def test_bounds_are_tried_once_and_given_up_where_they_leave_out_too_little(make
     names = ["clip-1", "clip-77"]
     found = []
     for telling in (8, 1000):
-        monkeypatch.setattr("scav_model.search.compare.TELLING", telling)
+        monkeypatch.setattr("scav_model.search.parts.TELLING", telling)
         index = SearchIndex.open(folder)
         calls.clear()
         counts = []
@@ -159,7 +160,7 @@ def test_bounds_are_tried_once_and_given_up_where_they_leave_out_too_little(make
 @pytest.mark.parametrize(("metric", "options", "per_step"), METRICS)
 @pytest.mark.parametrize("even", [3, 64])
 def test_no_way_to_search_changes_a_digit(make_index, metric, options, per_step, side, even, monkeypatch):
-    monkeypatch.setattr("scav_model.search.index.EVEN", even)
+    monkeypatch.setattr("scav_model.search.parts.EVEN", even)
     folder = make_index(60, per_shard=20, metric=metric, options=options, per_step=per_step)
     with IndexWriter(folder) as writer:
         writer.delete(["clip-7", "clip-31"])
@@ -176,17 +177,19 @@ def test_no_way_to_search_changes_a_digit(make_index, metric, options, per_step,
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("even", [3, 64])
 def test_what_is_known_outside_prunes_and_changes_no_answer(make_index, per_step, even, monkeypatch):
-    monkeypatch.setattr("scav_model.search.index.EVEN", even)
+    monkeypatch.setattr("scav_model.search.parts.EVEN", even)
     monkeypatch.setattr("scav_model.search.bounds.WARM", 0)
     folder = make_index(300, per_shard=150, metric="dtw" if per_step else "interpolated_euclidean", per_step=per_step)
     with IndexWriter(folder) as writer:
         writer.delete(["clip-7", "clip-31"])
     index = SearchIndex.open(folder)
     queries = queries_by_id(index, NAMES, "video")
-    told, alone, informed = [], scav_kernels.SearchReport(), scav_kernels.SearchReport()
-    right, numbers = exact(index, queries, 4, report=alone)
+    told = []
+    items = StoredItems(index, "audio")
+    right, numbers, alone = nearest(queries.sequences, items, "video", 4)
     known = right[:, 2].contiguous()
-    found = exact(index, queries, 4, outside=lambda best: told.append(best.shape) or known, report=informed)
+    found = nearest(queries.sequences, items, "video", 4, limits=lambda best: told.append(best.shape) or known)
+    informed = found.report
     # The third is the last within what is known, and the place of a tie with it is kept.
     assert torch.equal(found[0][:, :3], right[:, :3])
     assert torch.equal(found[1][:, :3], numbers[:, :3])
@@ -196,6 +199,22 @@ def test_what_is_known_outside_prunes_and_changes_no_answer(make_index, per_step
         assert (found[0][:, 3:] > known[:, None]).all()
     assert told[0] == (3, 0)
     assert told[-1] == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "metric"),
+    [("exact", "interpolated_euclidean"), ("bounds", "interpolated_euclidean"), ("exact", "dtw"), ("hybrid", "dtw")],
+)
+@pytest.mark.parametrize("even", [64, 3])
+def test_queries_are_rounded_as_the_clips_are(make_index, mode, metric, even, monkeypatch):
+    monkeypatch.setattr("scav_model.search.parts.EVEN", even)
+    index = SearchIndex.open(make_index(40, dtype="bfloat16", metric=metric))
+    steps = torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
+    found, right = (
+        search(index, make_queries("video", ["mine"], [one]), 5, mode=mode, candidates=40).hits
+        for one in (steps, steps.bfloat16().float())
+    )
+    assert found == right
 
 
 def test_mean_search_is_a_stable_sort_of_cosines_however_it_is_cut(make_index, monkeypatch):
@@ -216,7 +235,7 @@ def test_mean_search_is_a_stable_sort_of_cosines_however_it_is_cut(make_index, m
     answers = []
     for rows, block, floats in ((1024, 4096, 1 << 22), (1, 4096, 1), (2, 5, 24), (1024, 1, 1 << 22)):
         for name, value in (("ROWS", rows), ("BLOCK", block), ("FLOATS", floats)):
-            monkeypatch.setattr(f"scav_model.search.pooled.{name}", value)
+            monkeypatch.setattr(f"scav_model.means.{name}", value)
         found = search(index, queries, 30, mode="mean").hits
         answers.append([[(hit.number, hit.distance) for hit in row] for row in found])
     for row, hits in enumerate(answers[0]):
@@ -244,7 +263,7 @@ def test_rounding_of_a_matrix_product_leaves_out_none_that_is_as_near(monkeypatc
         found = linear(vectors, queries)
         return found + 1e-6 * torch.arange(len(vectors))[:, None] / len(vectors)
 
-    monkeypatch.setattr("scav_model.search.pooled.F.linear", rounded)
+    monkeypatch.setattr("scav_model.means.F.linear", rounded)
     row = F.normalize(torch.ones(1, 24), dim=1)
     found = largest_products(row, [(torch.arange(40), row.expand(40, -1).contiguous())], 5)
     assert found[1].tolist() == [[0, 1, 2, 3, 4]]
@@ -258,6 +277,16 @@ def test_mean_search_never_finds_nan():
     assert numbers[0].tolist() == [0, 2, 3]
     assert scores[0].tolist() == [1, 0, 0]
     assert largest_products(torch.eye(4)[:2], blocks, 4)[0][0, 3:].tolist() in ([], [-torch.inf])
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "mean"])
+def test_too_few_means_that_are_finite_are_refused(index, mode, monkeypatch):
+    queries = queries_by_id(index, ["clip-1"], "video")
+    monkeypatch.setattr(
+        "scav_model.search.shard.ShardReader.means", lambda self, side: torch.full((len(self), DIM), torch.nan)
+    )
+    with pytest.raises(SearchIndexError, match="means of some audios are NaN or infinite, and too few others"):
+        search(index, queries, 3, mode=mode)
 
 
 @pytest.mark.parametrize("mode", ["exact", "hybrid", "mean"])

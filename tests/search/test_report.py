@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from scav_model.search import Encoded, IndexWriter, SearchIndex, queries_by_id, search
+from scav_model.search.align import alignments
 from scav_model.search.page import as_html
-from scav_model.search.report import alignments, as_json, as_table
+from scav_model.search.report import as_json, as_table
 from scav_model.search.search import Hit
 from scav_model.search.thumbnails import thumbnails
 from tests.search.worlds import clip, header

@@ -34,7 +34,7 @@ REDUCTIONS = ("average", "subsample")
 
 
 def shorten(steps: Tensor, length: float) -> Tensor:
-    """The first max(1, round(length·T)) of T steps: (T, D) to (T', D)."""
+    """Return the first max(1, round(length·T)) of T steps: (T, D) to (T', D)."""
     return steps[: shortened(len(steps), length)]
 
 
@@ -43,7 +43,7 @@ def shortened(steps: int, length: float) -> int:
 
 
 def coarsen(steps: Tensor, factor: int, reduction: Reduction) -> Tensor:
-    """Each `factor` steps in a row become one, what is left at the end another: (T, D) to (⌈T/factor⌉, D).
+    """Make one step of each `factor` steps in a row, and one of the rest: (T, D) to (⌈T/factor⌉, D).
 
     `average` takes their mean, `subsample` the first of them.
     """
@@ -95,7 +95,7 @@ def variants(
     options: Mapping[str, Mapping[str, Option]],
     resample: Sequence[Direction],
 ) -> dict[tuple[str, str | None], Distance]:
-    """Distances by metric and interpolation direction; only interpolated Euclidean has one."""
+    """Return distances by metric and interpolation direction; only interpolated Euclidean has directions."""
     found: dict[tuple[str, str | None], Distance] = {}
     for metric, distance in distances(experiment.config, metrics, options).items():
         if metric != INTERPOLATED:
@@ -121,7 +121,7 @@ def run_ablation(
     resume: bool = False,
     overwrite: bool = False,
 ) -> list[Row]:
-    """One pair of rows (a direction each) per place, length, factor and distance, in that order.
+    """Return two rows, one per direction, for each place, length, factor and distance, in that order.
 
     A row's `video_steps` and `audio_steps` are the clips' mean steps as they are compared; `setting` says "as trained"
     of whole clips at full resolution and "test time" of all others. Writes results.json after every cell, and table.md
@@ -173,7 +173,7 @@ def _about(cell: Mapping[str, Any], sequences: tuple[Sequences, Sequences]) -> d
 
 
 def table(rows: Sequence[Row], experiment: Experiment, reduction: Reduction, coarsen_sides: Sides) -> str:
-    """Markdown, a table per place: a line per length and factor, a column per distance; R@1 of both directions."""
+    """Return a Markdown table per place: R@1, mean of both directions, by length and factor, and distance."""
     gallery = len(experiment.features)
     recall = mean_of_directions(rows, ("where", "length", "factor", "distance"))
     columns = list(dict.fromkeys(row["distance"] for row in rows))

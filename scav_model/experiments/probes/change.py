@@ -21,7 +21,7 @@ WHERE = ("features", "encoded")
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to each clip's steps.
+    """A change of each clip's steps.
 
     Attributes:
         apply: steps (T, D) and the clip's id to changed steps (length(T), D); the same arguments, the same result.
@@ -33,7 +33,7 @@ class Change:
 
 
 class ChangedFeatures:
-    """`Features` of which one side or both are changed as they are read."""
+    """`Features` that change one side or both when they are read."""
 
     def __init__(self, features: Features, change: Change, sides: Sides) -> None:
         self._features = features
@@ -79,12 +79,12 @@ class ChangedFeatures:
 
 
 def changed_lengths(lengths: Tensor, change: Change) -> Tensor:
-    """(G,) int64 to (G,) int64."""
+    """Return the lengths (G,) of clips after the change."""
     return torch.tensor([change.length(steps) for steps in lengths.tolist()], dtype=torch.int64, device=lengths.device)
 
 
 def change_encoded(clips: Sequences, ids: Sequence[str], change: Change) -> Sequences:
-    """Encoded clips (G, T, D), changed one by one: (G, T', D), zero in their padding."""
+    """Change encoded clips (G, T, D) one by one: (G, T', D), padded with zeros."""
     lengths = changed_lengths(clips.lengths, change)
     changed = clips.steps.new_zeros(len(clips.steps), int(lengths.max()), clips.steps.shape[2])
     for index, (clip_id, steps) in enumerate(zip(ids, clips.lengths.tolist(), strict=True)):
@@ -95,7 +95,7 @@ def change_encoded(clips: Sequences, ids: Sequence[str], change: Change) -> Sequ
 def changed(
     experiment: Experiment, encoded: tuple[Sequences, Sequences], changes: Sequence[tuple[Change, Sides]], where: Where
 ) -> tuple[Sequences, Sequences]:
-    """Encoded videos and audios after the changes, in their order; `encoded` are those of the clips as they are."""
+    """Return encoded videos and audios after the changes, in their order; `encoded` are the unchanged clips."""
     if where == "features":
         features: Features = experiment.features
         for change, sides in changes:

@@ -1,4 +1,4 @@
-"""What accuracy costs: recall against time and pairs compared, for each way to search one gallery."""
+"""Recall against time and pairs compared, for each method of searching one gallery."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ import torch
 from tqdm import tqdm
 
 import scav_kernels
-from scav_model.distances import retrieval_distance
+from scav_model.distances import Sequences, retrieval_distance
+from scav_model.experiments.folder import refuse_earlier_run
 from scav_model.experiments.probes.experiment import Experiment
 from scav_model.experiments.probes.plots import plot_efficiency
-from scav_model.experiments.probes.results import RESULTS
+from scav_model.experiments.probes.results import FORMAT, RESULTS
 from scav_model.experiments.tables import Row, markdown
 from scav_model.files import working_in, write_text
+from scav_model.gallery import GalleryItems, InMemory
+from scav_model.nearest import Found, has_bounds, nearest
 from scav_model.ranking import DIRECTIONS
-from scav_model.search_methods import Found, Ways, share_found
 
 # Items that count as found, of the true match and of exact search's nearest.
 K = 10
@@ -40,7 +42,7 @@ def run_efficiency(
     out: Path,
     overwrite: bool = False,
 ) -> list[Row]:
-    """A row for each direction and way to search; writes results.json, table.md and curve.png.
+    """Return a row for each direction and way to search; write results.json, table.md and curve.png.
 
     A row has `direction`, `way` (mean, hybrid, by bounds, exact, or exact, pruned), `candidates` (of hybrid and by
     bounds, else None), `R@1` and `R@10` (queries whose own clip is among the nearest) and `found` (share of exact
@@ -57,8 +59,8 @@ def run_efficiency(
     if len(subject.features) < K:
         raise ValueError(f"expected at least {K} clips to search among, got {len(subject.features)}")
     with working_in(out, "runs an experiment"):
-        if (out / RESULTS).exists() and not overwrite:
-            raise FileExistsError(f"{out / RESULTS} exists; --overwrite starts anew, or choose another --out")
+        if not overwrite:
+            refuse_earlier_run(out / RESULTS, "overwrite it")
         distance = retrieval_distance(subject.config)
         load = os.getloadavg()[0]
         clips = len(subject.features)
@@ -68,9 +70,9 @@ def run_efficiency(
         rows: list[Row] = []
         with tqdm(total=len(DIRECTIONS) * (repeats + 1), desc="searches", unit="round") as bar:
             for direction, (asked, target) in zip(DIRECTIONS, (("video", "audio"), ("audio", "video")), strict=True):
-                some = type(sides[asked])(*(part[chosen.to(part.device)] for part in sides[asked]))
-                ways = Ways(some, sides[target], asked, distance)
-                rows += measure(ways, chosen, direction, counts, repeats, lambda: bar.update())
+                some = Sequences(*(part[chosen.to(part.device)] for part in sides[asked]))
+                items = GalleryItems(InMemory(sides[target]), distance)
+                rows += measure(some, items, asked, chosen, direction, counts, repeats, lambda: bar.update())
         settings = {
             **subject.settings(),
             "metric": distance.metric,
@@ -81,38 +83,49 @@ def run_efficiency(
             "repeats": repeats,
             "machine": {**machine(), "load_before": load},
         }
-        write_text(out / RESULTS, json.dumps({"format": 1, "settings": settings, "rows": rows}, indent=1) + "\n")
+        write_text(out / RESULTS, json.dumps({"format": FORMAT, "settings": settings, "rows": rows}, indent=1) + "\n")
         write_text(out / "table.md", table(rows, settings) + "\n")
         plot(rows, settings, out / "curve.png")
         return rows
 
 
 def measure(
-    ways: Ways, truth: torch.Tensor, direction: str, candidates: Sequence[int], repeats: int, tick: Callable[[], object]
+    queries: Sequences,
+    items: GalleryItems,
+    side: str,
+    truth: torch.Tensor,
+    direction: str,
+    candidates: Sequence[int],
+    repeats: int,
+    tick: Callable[[], object],
 ) -> list[Row]:
-    """A row for each way; truth (Q,) are the queries' own items. Ways take turns, so that they share a busy hour."""
-    tried: dict[tuple[str, int | None], Callable[[], Found]] = {("mean", None): lambda: ways.mean(K)}
-    for count in candidates:
-        tried["hybrid", count] = lambda count=count: ways.hybrid(count, K)  # type: ignore[misc]
-    for count in candidates if ways.has_candidates else ():
-        tried[BY_BOUNDS, count] = lambda count=count: ways.by_bounds(count, K)  # type: ignore[misc]
-    if ways.has_bounds:
-        tried[PRUNED, None] = lambda: ways.exact(K, "auto")
-    tried[EXACT, None] = lambda: ways.exact(K, "none")
+    """Return a row for each way to search; truth (Q,) are the queries' own items. Ways take turns, so that they share a
+    busy hour."""
+
+    def search(method: str, count: int | None = None, prune: str = "auto") -> Callable[[], Found]:
+        return lambda: nearest(queries, items, side, K, method=method, candidates=count, prune=prune)
+
+    tried: dict[tuple[str, int | None], Callable[[], Found]] = {("mean", None): search("mean")}
+    tried |= {("hybrid", count): search("hybrid", count) for count in candidates}
+    if items.has_candidates:
+        tried |= {(BY_BOUNDS, count): search("bounds", count) for count in candidates}
+    if has_bounds(items.distance):
+        tried[PRUNED, None] = search("exact")
+    tried[EXACT, None] = search("exact", prune="none")
     # The first round makes what an index keeps.
-    found = {key: search() for key, search in tried.items()}
+    found = {key: run() for key, run in tried.items()}
     tick()
     samples: dict[tuple[str, int | None], list[float]] = {key: [] for key in tried}
     for _ in range(repeats):
-        for key, search in tried.items():
+        for key, run in tried.items():
             started = time.perf_counter()
-            search()
+            run()
             samples[key].append(time.perf_counter() - started)
         tick()
-    right = found[EXACT, None].items
+    right = found[EXACT, None].numbers
     rows: list[Row] = []
-    for key, (items, _, scored, abandoned) in found.items():
-        own = items == truth.to(items.device)[:, None]
+    for key, (_, numbers, report) in found.items():
+        own = numbers == truth.to(numbers.device)[:, None]
         seconds = median(samples[key]) / len(truth)
         rows.append(
             {
@@ -121,10 +134,10 @@ def measure(
                 "candidates": key[1],
                 "R@1": 100 * own[:, :1].any(1).double().mean().item(),
                 "R@10": 100 * own.any(1).double().mean().item(),
-                "found": share_found(items, right),
-                "scored": scored,
-                "abandoned": abandoned,
-                "share": 100 * scored / ways.pairs,
+                "found": share_found(numbers, right),
+                "scored": report.scored,
+                "abandoned": report.abandoned,
+                "share": 100 * report.scored / (len(truth) * len(items)),
                 "ms": 1e3 * seconds,
                 "queries_per_second": 1 / seconds,
                 "samples_seconds": samples[key],
@@ -133,8 +146,13 @@ def measure(
     return rows
 
 
+def share_found(found: torch.Tensor, right: torch.Tensor) -> float:
+    """Return the share of the numbers right (Q, k) that are in found (Q, k), row by row, in percent."""
+    return 100 * (right[:, :, None] == found[:, None]).any(2).double().mean().item()
+
+
 def machine() -> dict[str, Any]:
-    """Where times were measured, and of what."""
+    """Return the machine that times were measured on, and the versions that were measured."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -163,7 +181,7 @@ def plot(rows: Sequence[Row], settings: dict[str, Any], path: Path) -> None:
 
 
 def table(rows: Sequence[Row], settings: dict[str, Any]) -> str:
-    """Markdown: a line per way to search, columns of either direction."""
+    """Return a Markdown table: a line per way to search, both directions in each column."""
     by_way: dict[tuple[str, int | None], dict[str, Row]] = {}
     for row in rows:
         by_way.setdefault((row["way"], row["candidates"]), {})[row["direction"]] = row

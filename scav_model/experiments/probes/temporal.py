@@ -29,7 +29,7 @@ KEYS = ("transformation", "strength", "metric")
 
 
 def disturbance(transformation: str, strength: float, seed: int) -> Change:
-    """The change of every clip; what is random in it hangs on the seed, the transformation and the clip's id alone."""
+    """Return the change of every clip. Random draws depend only on seed, transformation and clip id."""
     chosen = TRANSFORMATIONS[transformation]
 
     def apply(steps: Tensor, clip_id: str) -> Tensor:
@@ -69,7 +69,7 @@ def run_temporal(
     resume: bool = False,
     overwrite: bool = False,
 ) -> list[Row]:
-    """One pair of rows (a direction each) per transformation, strength and metric, in that order.
+    """Return two rows, one per direction, for each transformation, strength and metric, in that order.
 
     Strength 0 is always among them: the clips as they are, searched once for all transformations. Writes results.json
     after every cell, and table.md and recall.png at the end, all in `out`.
@@ -114,7 +114,7 @@ def run_temporal(
 
 
 def table(rows: Sequence[Row], gallery: int, side: Sides, where: Where) -> str:
-    """Markdown: a line per transformation and metric, a column per strength; R@1 in %, mean of both directions."""
+    """Return a Markdown table: R@1 in %, mean of both directions, by transformation and metric, and strength."""
     recall = mean_of_directions(rows, KEYS)
     strengths = list(dict.fromkeys(row["strength"] for row in rows))
     lines = [

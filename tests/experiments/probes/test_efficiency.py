@@ -3,53 +3,8 @@ import json
 import pytest
 import torch
 
-from scav_model import search_methods as ways_to_search
 from scav_model.cli import main
-from scav_model.distances import Distance, Sequences
-from scav_model.search_methods import Ways, share_found
-
-
-def clips(count: int, steps: int, seed: int) -> Sequences:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(2, steps + 1, (count,), generator=generator)
-    return Sequences(torch.randn(count, steps, 4, generator=generator), lengths)
-
-
-@pytest.mark.parametrize("side", ["video", "audio"])
-@pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw", "soft_dtw"])
-@pytest.mark.parametrize("many", [1, 9, 64])
-def test_ways_find_what_a_loop_over_queries_finds(side, metric, many, monkeypatch):
-    """DTW among ragged clips too, where dividing by a pair's steps changes the order."""
-    monkeypatch.setattr(ways_to_search, "MANY", many)
-    monkeypatch.setattr(ways_to_search, "FLOATS", 7 * 6 * 4)
-    queries, items, distance = clips(7, 5, 0), clips(40, 6, 1), Distance(metric)
-    matrix = distance.all_pairs(queries, items) if side == "video" else distance.all_pairs(items, queries).T
-    ways = Ways(queries, items, side, distance)
-    right = matrix.argsort(dim=1)[:, :10]
-    assert torch.equal(ways.exact(10, "none").items, right)
-    found = ways.exact(10, "auto")
-    assert torch.equal(found.items, right)
-    assert found.scored <= 7 * 40
-    assert ways.has_bounds == (metric != "soft_dtw")
-    assert torch.equal(ways.hybrid(40, 10).items, right)
-    near = ways.mean(12).items
-    hybrid = ways.hybrid(12, 10)
-    assert hybrid.scored == 7 * 12
-    for row, expected in enumerate(near):
-        order = matrix[row, expected].argsort()[:10]
-        assert hybrid.items[row].tolist() == expected[order].tolist()
-
-
-def test_candidates_by_bounds():
-    queries, items, distance = clips(7, 5, 0), clips(40, 6, 1), Distance("interpolated_euclidean")
-    ways = Ways(queries, items, "audio", distance)
-    assert ways.has_candidates
-    exact = ways.exact(10, "none")
-    every = ways.by_bounds(40, 10)
-    assert torch.equal(every.items, exact.items)
-    assert torch.equal(every.distances, exact.distances)
-    assert ways.by_bounds(12, 10).scored <= 7 * 12
-    assert not Ways(queries, items, "audio", Distance("dtw")).has_candidates
+from scav_model.experiments.probes.efficiency import share_found
 
 
 def test_share_found_by_hand():
@@ -77,6 +32,6 @@ def test_the_command_writes_curve_table_and_samples(files, tmp_path, capsys):
     assert results["settings"]["machine"]["threads"] == 1
     assert (tmp_path / "out" / "curve.png").stat().st_size > 10_000
     assert main([*arguments, *options]) == 1
-    assert "results.json exists; --overwrite starts anew" in capsys.readouterr().err
+    assert "results.json holds an earlier run; overwrite it, or choose another folder" in capsys.readouterr().err
     assert main([*arguments, "--candidates=[5]", "--overwrite"]) == 1
     assert "candidates must be at least 10, as many as are to be found, got 5" in capsys.readouterr().err

@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scav_model.distances import pooled
-from scav_model.search.header import SearchIndexError
-from scav_model.search.index import SearchIndex
-from scav_model.search.queries import Queries
+from scav_model.distances import Sequences, pooled
 
-# Queries that are compared together, means that are compared with them in one step, and floats of the pairs of means
-# that are compared one by one: 16 MiB each.
-ROWS, BLOCK = 1024, 4096
+# Clips that are pooled together, queries that are compared together, means that are compared with them in one step, and
+# floats of the pairs of means that are compared one by one: 16 MiB each.
+CLIPS, ROWS, BLOCK = 256, 1024, 4096
 FLOATS = 1 << 22
 
 # Numbers (B,) and vectors (B, D) of some clips.
 Block = tuple[Tensor, Tensor]
 
 
-def nearest_means(index: SearchIndex, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-    """Distances 1 − cosine (Q, k), ascending, and numbers (Q, k) of the clips with the nearest means.
+def mean_steps(clips: Sequences) -> Tensor:
+    """Return the mean step of each clip (G, D), float32, scaled to length 1."""
+    parts = zip(clips.steps.split(CLIPS), clips.lengths.split(CLIPS), strict=True)
+    return torch.cat([pooled(Sequences(steps.float(), lengths)) for steps, lengths in parts])
 
-    There must be k clips.
+
+def mean_scores(queries: Sequences, means: Callable[[], Iterable[Block]], k: int) -> tuple[Tensor, Tensor]:
+    """Find the clips whose means are nearest to the queries' means: cosines (Q, k), descending, and numbers (Q, k).
+
+    Of ties, the first are found; means that are NaN or infinite never are. Where there are fewer than k others, −inf
+    and −1 come last.
+
+    Args:
+        means: returns numbers and means of all clips, block by block; called once for each `ROWS` queries.
     """
-    scores, numbers = best_scores(index, queries, k)
-    return 1 - scores, numbers
-
-
-def best_scores(index: SearchIndex, queries: Queries, k: int) -> tuple[Tensor, Tensor]:
-    """Cosines (Q, k), descending, and numbers (Q, k) of the clips with the nearest means, of ties the lower number
-    first. There must be k clips.
-
-    Raises:
-        SearchIndexError: means that are NaN or infinite.
-    """
-    found = [
-        largest_products(asked, _means(index, queries.target), k) for asked in pooled(queries.sequences).split(ROWS)
-    ]
-    scores, numbers = (torch.cat(each) for each in zip(*found, strict=True))
-    if scores.shape[1] < k or bool(scores.isneginf().any()):
-        raise SearchIndexError(
-            f"{index.folder}: means of some {queries.target}s are NaN or infinite, and too few others are found; "
-            "use --mode exact"
-        )
-    return scores, numbers
-
-
-def _means(index: SearchIndex, side: str) -> Iterator[Block]:
-    """Numbers and means of the clips that can be found, in order, at most `BLOCK` at a time."""
-    for start, shard in zip(index.starts.tolist(), index.shards, strict=False):
-        means, live = shard.means(side), index.live[start : start + len(shard)]
-        numbers = torch.arange(start, start + len(shard))
-        if not live.all():
-            kept = torch.from_numpy(live)
-            means, numbers = means[kept], numbers[kept]
-        yield from zip(numbers.split(BLOCK), means.split(BLOCK), strict=True)
+    found = [largest_products(vectors, means(), k) for vectors in mean_steps(queries).split(ROWS)]
+    scores, numbers = (
+        torch.cat([F.pad(part, (0, k - part.shape[1]), value=value) for part in each])
+        for each, value in zip(zip(*found, strict=True), (-torch.inf, -1), strict=True)
+    )
+    return scores, numbers.masked_fill(scores.isneginf(), -1)
 
 
 def largest_products(queries: Tensor, blocks: Iterable[Block], k: int) -> tuple[Tensor, Tensor]:
@@ -91,7 +72,7 @@ def largest_products(queries: Tensor, blocks: Iterable[Block], k: int) -> tuple[
         found = _products(queries, [vectors for _, vectors in together], rows, columns)
         # A row for each query, as long as the longest.
         counts = rows.bincount(minlength=len(queries))
-        places = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
+        places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
         scores = best.new_full((len(queries), int(counts.max())), -torch.inf)
         scores[rows, places] = found.masked_fill(found.isnan(), -torch.inf)
         ids = numbers.new_zeros(scores.shape)
@@ -101,7 +82,7 @@ def largest_products(queries: Tensor, blocks: Iterable[Block], k: int) -> tuple[
 
 
 def _joined(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    """Neighboring blocks, as many together as have `BLOCK` vectors."""
+    """Join neighboring blocks, up to `BLOCK` vectors together."""
     together: list[Block] = []
     count = 0
     for block in blocks:
@@ -115,9 +96,9 @@ def _joined(blocks: Iterable[Block]) -> Iterator[list[Block]]:
 
 
 def _products(queries: Tensor, blocks: list[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
-    """(P,) inner products of queries[rows] and the vectors that have these columns in all blocks side by side."""
+    """Return the inner products (P,) of queries[rows] and the vectors in these columns of all blocks side by side."""
     found = queries.new_empty(len(rows))
-    ends = torch.tensor([len(vectors) for vectors in blocks]).cumsum(0)
+    ends = torch.tensor([len(vectors) for vectors in blocks], device=rows.device).cumsum(0)
     owners = torch.bucketize(columns, ends, right=True)
     for owner in owners.unique().tolist():
         vectors, first = blocks[owner], int(ends[owner]) - len(blocks[owner])
@@ -127,6 +108,6 @@ def _products(queries: Tensor, blocks: list[Tensor], rows: Tensor, columns: Tens
 
 
 def largest(scores: Tensor, numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row (Q, C), descending, and their numbers (Q, C); of ties those that come first."""
+    """Return the k largest of each row (Q, C), descending, and their numbers (Q, C); of ties those that come first."""
     order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
     return scores.gather(1, order), numbers.gather(1, order)
