@@ -8,6 +8,20 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 
+class SearchMethod(NamedTuple):
+    """How `topk` searches by one metric; `scav_kernels/search/<distance>.py` registers it.
+
+    Attributes:
+        find: find(request, prune, report, top_k) offers items to `top_k` until it holds the nearest of each query.
+        has_bounds: whether lower bounds leave pairs out.
+        takes_candidates: whether bounds can choose the items of an approximate search.
+    """
+
+    find: Callable[..., None]
+    has_bounds: bool = False
+    takes_candidates: bool = False
+
+
 class Metric(NamedTuple):
     """One distance: its public all-pairs function, and the same of pairs, f(x, y, x_lengths, y_lengths, **options)."""
 
@@ -15,6 +29,18 @@ class Metric(NamedTuple):
     paired: Callable[..., Tensor]
     # Whether the distance is a sum of costs along a path, which grows with the steps of both sequences.
     sums_along_path: bool = False
+    # None: `topk` computes all pairs, each alone.
+    search: SearchMethod | None = None
+
+    @property
+    def has_bounds(self) -> bool:
+        """Whether `topk` leaves pairs out by lower bounds."""
+        return self.search is not None and self.search.has_bounds
+
+    @property
+    def takes_candidates(self) -> bool:
+        """Whether `topk` takes `candidates`."""
+        return self.search is not None and self.search.takes_candidates
 
     def keywords(self) -> dict[str, Any]:
         """The keyword arguments that the distance takes, and what they are unless given."""
@@ -27,6 +53,11 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {}
+
+
+def register_search(metric: str, search: SearchMethod) -> None:
+    """Give a metric its search method."""
+    METRICS[metric] = METRICS[metric]._replace(search=search)
 
 
 # Names of a distance in other libraries, where they are not like ours.

@@ -19,7 +19,6 @@ class Question:
     queries: Tensor
     lengths: Tensor
     index: SearchIndex
-    name: str
     metric: Metric
     options: dict[str, Any]
     queries_are: str
@@ -43,11 +42,22 @@ class Question:
 
     def alone(self, query: int, item: int) -> Tensor:
         """The distance () of one pair, cut to its lengths: it depends on nothing else."""
-        n, m = int(self.lengths[query]), int(self.index.lengths[item])
-        rows = self.index.rows(torch.tensor([item], device=self.queries.device))
-        x, y = self.sides(self.queries[query : query + 1, :n], rows[:, :m])
-        return self.metric.paired(x, y, None, None, **self.options)[0]
+        return self._between(query, self._item(item))
 
     def all_alone(self, queries: Tensor, items: Tensor, _limits: Tensor) -> Tensor:
         pairs = zip(queries.tolist(), items.tolist(), strict=True)
         return torch.stack([self.alone(query, item) for query, item in pairs])
+
+    def to_item(self, item: int) -> Tensor:
+        """The distances (Q,) of all queries to one item, each computed alone; the item is read once."""
+        steps = self._item(item)
+        return torch.stack([self._between(query, steps) for query in range(len(self.queries))])
+
+    def _item(self, item: int) -> Tensor:
+        """(1, M, D), cut to its length."""
+        rows = self.index.rows(torch.tensor([item], device=self.queries.device))
+        return rows[:, : int(self.index.lengths[item])]
+
+    def _between(self, query: int, item: Tensor) -> Tensor:
+        x, y = self.sides(self.queries[query : query + 1, : int(self.lengths[query])], item)
+        return self.metric.paired(x, y, None, None, **self.options)[0]

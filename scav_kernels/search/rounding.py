@@ -4,6 +4,8 @@ Each is a multiple of `reach`, the largest norm of a query's valid step plus tha
 steps, means or projections of the two exceeds.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,24 @@ def of_cells(values: Tensor) -> float:
     """Of one ground cost ‖x_s − y_t‖ that comes from ‖x_s‖² + ‖y_t‖² − 2⟨x_s, y_t⟩ where that is at least 1/256 of the
     first two, and from differences elsewhere."""
     return 32 * (values.shape[2] + 64) * unit_roundoff(values) + 2 * rounded_rows(values)
+
+
+class PairScale(NamedTuple):
+    """The numbers that bound the rounding of pairs' distances; tensors have one shape.
+
+    Attributes:
+        cost: the largest ground cost that a pair can have.
+        cell: how far rounding can move one ground cost.
+        steps: int64 steps of both sequences, n + m.
+        unit: `unit_roundoff`.
+    """
+
+    cost: Tensor
+    cell: Tensor
+    steps: Tensor
+    unit: float
+
+
+def of_path(scale: PairScale, smoothing: float = 0.0) -> Tensor:
+    """Of a sum of ground costs along a path of at most n + m cells, by minima or soft minima of this `smoothing`."""
+    return scale.steps * (scale.cell + 8 * scale.unit * scale.steps * (scale.cost + 2 * smoothing))

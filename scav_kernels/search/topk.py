@@ -5,15 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.common import check_options, check_tensors
+from scav_kernels.ops.common import check_tensors
 from scav_kernels.ops.convergence import OneWarning
-from scav_kernels.ops.registry import METRICS, find_metric
-from scav_kernels.search.aligned import AlignedSearch
+from scav_kernels.ops.registry import METRICS, Metric, find_metric
+from scav_kernels.search.exhaustive import EXHAUSTIVE
 from scav_kernels.search.index import SearchIndex, check_range
 from scav_kernels.search.nearest import Nearest
 from scav_kernels.search.question import Question
 from scav_kernels.search.report import SearchReport
-from scav_kernels.search.warped import BOUNDS, WarpedSearch
 
 # Queries that share a pass over the database.
 _QUERIES = 256
@@ -95,32 +94,30 @@ def topk(
     _check(queries, index, k, query_lengths, queries_are, prune)
     _check_limits(limits, queries, index)
     _check_candidates(candidates, k, metric, prune)
-    given = {**find_metric(metric, options).defaults(), **options}
-    check_options(metric, **given)
+    chosen = find_metric(metric, options)
+    given = {**chosen.defaults(), **options}
+    lengths = _check_pairs(queries, index, query_lengths, chosen, queries_are, given)
     if given.get("return_convergence"):
         raise ValueError("topk: expected return_convergence=False, got True; ask sinkhorn for that of the items found")
-    lengths = _check_pairs(queries, index, query_lengths, metric, queries_are, given)
 
     report = SearchReport(pairs=len(queries) * len(index), approximate=candidates is not None)
-    pruned = prune == "auto" and (metric == "interpolated_euclidean" or metric in BOUNDS)
+    pruned = prune == "auto" and chosen.has_bounds
     if prune == "none":
         report.exhaustive = "prune='none'"
     elif not pruned:
         report.exhaustive = f"{metric} has no lower bound that holds"
+    search = chosen.search or EXHAUSTIVE
     distances = queries.new_empty((len(queries), k), dtype=index.dtype)
     indices = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
     with OneWarning("topk").counting():
         for first in range(0, len(queries), _QUERIES):
             some = slice(first, first + _QUERIES)
-            ask = Question(
-                queries[some].detach(), lengths[some], index, metric, METRICS[metric], given, queries_are, candidates
-            )
+            ask = Question(queries[some].detach(), lengths[some], index, chosen, given, queries_are, candidates)
             nearest = Nearest(len(ask.queries), k, index.dtype, queries.device)
             if limits is not None:
                 # Held by no item yet, so that any that is no farther takes its place.
                 nearest.distances[:] = limits[some, None]
-            search = AlignedSearch if metric == "interpolated_euclidean" else WarpedSearch
-            search(ask, pruned, report).run(nearest)
+            search.find(ask, pruned, report, nearest)
             distances[some], indices[some] = nearest.distances, nearest.items
     if limits is not None or candidates is not None:
         nobody = indices == torch.iinfo(torch.int64).max
@@ -183,10 +180,11 @@ def _check_candidates(candidates: int | None, k: int, metric: str, prune: str) -
         )
     if candidates < k:
         raise ValueError(f"topk: expected at least as many candidates as k = {k}, got {candidates}")
-    if metric != "interpolated_euclidean" or prune != "auto":
+    if not find_metric(metric, {}).takes_candidates or prune != "auto":
+        able = " or ".join(f"metric={name!r}" for name in METRICS if METRICS[name].takes_candidates)
         raise ValueError(
-            "topk: expected metric='interpolated_euclidean' and prune='auto' with candidates, which its lower bounds "
-            f"choose, got {metric!r} and {prune!r}"
+            f"topk: expected {able} and prune='auto' with candidates, which its lower bounds choose, "
+            f"got {metric!r} and {prune!r}"
         )
 
 
@@ -194,7 +192,7 @@ def _check_pairs(
     queries: Tensor,
     index: SearchIndex,
     query_lengths: Tensor | None,
-    metric: str,
+    metric: Metric,
     queries_are: str,
     options: dict[str, Any],
 ) -> Tensor:
@@ -203,7 +201,7 @@ def _check_pairs(
     x, y = sides if queries_are == "x" else sides[::-1]
     torch.ops.scav.check_pairs("topk", x[0], y[0], x[1], y[1], False)
     check_range("topk", "query_lengths", query_lengths, queries.shape[1])
-    METRICS[metric].all_pairs(x[0][:0], y[0][:0], None, None, **options)
+    metric.all_pairs(x[0][:0], y[0][:0], None, None, **options)
     if query_lengths is not None:
         return query_lengths
     return torch.full((len(queries),), queries.shape[1], device=queries.device)

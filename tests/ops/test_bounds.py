@@ -14,8 +14,9 @@ import scav_kernels
 from scav_kernels import SearchIndex
 from scav_kernels.ops.registry import METRICS
 from scav_kernels.reference.interpolated_euclidean import interpolated_euclidean
-from scav_kernels.search import kernels
-from scav_kernels.search.aligned import AlignedSearch
+from scav_kernels.search import dtw, kernels, sinkhorn
+from scav_kernels.search.cascade import CascadeSearch
+from scav_kernels.search.interpolated_euclidean import AlignedSearch
 from scav_kernels.search.kernels import (
     aligned_bounds,
     aligned_nearest,
@@ -38,7 +39,6 @@ from scav_kernels.search.summaries import (
     ragged_segment_means,
     turned,
 )
-from scav_kernels.search.warped import WarpedSearch
 
 from .test_topk import clips
 
@@ -62,7 +62,7 @@ def sequences(trained: bool, count: int, steps: int, dim: int, seed: int) -> tup
 
 def asked(metric: str, q: Tensor, ql: Tensor, d: Tensor, dl: Tensor, are: str, **options: Any) -> Question:
     every = {**METRICS[metric].defaults(), **options}
-    return Question(q, ql, SearchIndex(d, dl), metric, METRICS[metric], every, are)
+    return Question(q, ql, SearchIndex(d, dl), METRICS[metric], every, are)
 
 
 @settings(max_examples=40, deadline=None)
@@ -229,7 +229,7 @@ def test_bounds_of_warped_and_transported(metric: str, seed: int, trained: bool,
     d, dl = sequences(trained, 9, 12, 48, seed + 1)
     options: dict[str, Any] = {"band": 3} if metric == "dtw" else {"max_iterations": seed % 4 + 1, "tolerance": 0.0}
     ask = asked(metric, q, ql, d, dl, are, cost=cost, **options)
-    search = WarpedSearch(ask, True, SearchReport())
+    search = CascadeSearch({"dtw": dtw, "sinkhorn": sinkhorn}[metric].CASCADE, ask, True, SearchReport())
     items = torch.arange(9)
     for i in range(2):
         distances = ask.all_alone(torch.full((9,), i), items, torch.zeros(9))

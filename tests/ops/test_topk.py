@@ -13,7 +13,6 @@ from torch import Tensor
 
 import scav_kernels
 from scav_kernels import SearchIndex, topk
-from scav_kernels.search import aligned
 
 METRICS: list[tuple[str, dict[str, Any]]] = [
     ("interpolated_euclidean", {}),
@@ -126,7 +125,7 @@ def test_blocks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, held: int) -> 
     q, ql = clips(5, 9, 40, seed=2)
     d, dl = clips(150, 12, 40, seed=3)
     expected = topk(q, d, 7, ql, dl)
-    monkeypatch.setattr(aligned, "_HELD", held)
+    monkeypatch.setattr("scav_kernels.search.interpolated_euclidean._HELD", held)
     monkeypatch.setattr("scav_kernels.search.topk._QUERIES", 2)
     monkeypatch.setattr("scav_kernels.search.index._CONVERTED", 37 * d[0].numel())
     for prune in ("auto", "none"):

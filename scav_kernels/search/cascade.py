@@ -1,17 +1,20 @@
-"""Search by DTW, transport, and the distances that have no bound: costs in few coordinates, then all of them."""
+"""Search by a distance that aligns ground costs: lower bounds from few coordinates, then distances.
+
+A metric brings the bounds, which may be none, and the allowance for rounding, as a `Cascade`.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.registry import METRICS
+from scav_kernels.ops.registry import SearchMethod
 from scav_kernels.search.index import step_coordinates
 from scav_kernels.search.nearest import Nearest, no_nan
 from scav_kernels.search.question import Question
 from scav_kernels.search.report import STOPPED, SearchReport, StageReport
-from scav_kernels.search.rounding import of_cells, unit_roundoff
+from scav_kernels.search.rounding import PairScale, of_cells, unit_roundoff
 
 # Bounds that leave more than this share of at least so many pairs are dropped for the rest of the search: one takes
 # about as long as a tenth of the distance.
@@ -33,17 +36,37 @@ class Bound(NamedTuple):
     of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-class WarpedSearch:
+class Cascade(NamedTuple):
+    """The parts of a `CascadeSearch` that belong to a metric, whose options include the ground cost as `cost`.
+
+    Attributes:
+        rounding: rounding(scale, options) is how far rounding may move a distance or a bound.
+        bounds: bounds(cost, options) are the lower bounds, from the cheapest to the tightest. `cost` is the ground cost
+            between the coordinates of steps: "euclidean", or "sqeuclidean" for the two others.
+    """
+
+    rounding: Callable[[PairScale, dict[str, Any]], Tensor]
+    bounds: Callable[[str, dict[str, Any]], list[Bound]] | None = None
+
+    def method(self) -> SearchMethod:
+        def find(request: Question, prune: bool, report: SearchReport, nearest: Nearest) -> None:
+            CascadeSearch(self, request, prune, report).run(nearest)
+
+        return SearchMethod(find, has_bounds=self.bounds is not None)
+
+
+class CascadeSearch:
     """Bounds, and then distances of the pairs that they leave, in the order of their bounds. A distance's last digits
     depend on its company, so that it says between which two numbers the pair's own lies; of the pairs that may be among
     the nearest after all, that one is computed, each alone."""
 
-    def __init__(self, question: Question, prune: bool, report: SearchReport) -> None:
+    def __init__(self, cascade: Cascade, question: Question, prune: bool, report: SearchReport) -> None:
+        self.cascade = cascade
         self.ask, self.index, self.report = question, question.index, report
         self.cost = question.options["cost"]
         self.unit = self.cost == "cosine"
-        self.given_cost = "euclidean" if self.cost == "euclidean" else "sqeuclidean"
-        self.bounds = BOUNDS[question.name](self) if prune and question.name in BOUNDS else []
+        cost = "euclidean" if self.cost == "euclidean" else "sqeuclidean"
+        self.bounds = cascade.bounds(cost, question.options) if prune and cascade.bounds else []
         rows = question.queries.to(self.index.dtype)
         self.own = {
             bound.rank: step_coordinates(rows, self.index.directions[: bound.rank - 1], self.unit)
@@ -192,36 +215,8 @@ class WarpedSearch:
     def uncertainty(self, queries: Tensor, items: Tensor) -> Tensor:
         """How far rounding may move a distance or a bound: (P,) of lists of pairs (P,)."""
         reach = self.ask.query_norms[queries] + self.index.norms[items]
-        unit = unit_roundoff(self.index.like)
         cost = 2 * torch.ones_like(reach) if self.unit else reach if self.cost == "euclidean" else reach.square()
         cell = 4 * of_cells(self.index.like) * cost
-        cells = self.ask.lengths[queries] + self.index.lengths[items]
-        smoothing = self.ask.options.get("gamma", self.ask.options.get("epsilon", 0.0))
-        terms = 4 if self.ask.name.endswith("divergence") else 1
-        if "sinkhorn" in self.ask.name:
-            # Where it stops, by one iteration more or less, counts for as much as its tolerance.
-            cell = cell + (4 * self.ask.options["tolerance"] + 64 * unit) * (cost + smoothing * cells.log())
-            return terms * cell
-        return terms * cells * (cell + 8 * unit * cells * (cost + 2 * smoothing))
-
-
-def _dtw_bounds(search: WarpedSearch) -> list[Bound]:
-    options = {"cost": search.given_cost, "band": search.ask.options["band"]}
-
-    def warped(x: Tensor, y: Tensor, n: Tensor, m: Tensor) -> Tensor:
-        return METRICS["dtw"].all_pairs(x, y, n, m, **options)
-
-    return [Bound(f"DTW in {rank} coordinates", rank, warped) for rank in (8, 32)]
-
-
-def _sinkhorn_bounds(search: WarpedSearch) -> list[Bound]:
-    epsilon = search.ask.options["epsilon"]
-
-    def soft_minima(x: Tensor, y: Tensor, n: Tensor, m: Tensor) -> Tensor:
-        _, potentials, *_ = torch.ops.scav.sinkhorn(x, y, n, m, epsilon, 1, 0.0, search.given_cost, False, True, False)
-        return epsilon * potentials.sum(-1) / n[:, None]
-
-    return [Bound("soft minima in 32 coordinates", 32, soft_minima)]
-
-
-BOUNDS: dict[str, Callable[[WarpedSearch], list[Bound]]] = {"dtw": _dtw_bounds, "sinkhorn": _sinkhorn_bounds}
+        steps = self.ask.lengths[queries] + self.index.lengths[items]
+        scale = PairScale(cost, cell, steps, unit_roundoff(self.index.like))
+        return self.cascade.rounding(scale, self.ask.options)

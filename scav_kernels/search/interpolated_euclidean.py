@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.registry import SearchMethod, register_search
 from scav_kernels.search.kernels import (
     LANES,
     aligned_nearest,
@@ -321,3 +322,10 @@ class AlignedSearch:
         distances = torch.cat(found) if found else limits.new_empty(0)
         self.report.abandoned += int((distances.isinf() & limits.isfinite()).sum())
         return no_nan(distances)
+
+
+def _find(request: Question, prune: bool, report: SearchReport, nearest: Nearest) -> None:
+    AlignedSearch(request, prune, report).run(nearest)
+
+
+register_search("interpolated_euclidean", SearchMethod(_find, has_bounds=True, takes_candidates=True))
