@@ -11,7 +11,7 @@ from scav_kernels.search.rounding import PairScale
 
 
 def _bounds(cost: str, options: dict[str, Any]) -> list[Bound]:
-    """Soft minima of costs in fewer coordinates: the dual's value after half an iteration."""
+    """Return soft minima of costs in fewer coordinates: the value of the dual after half an iteration."""
     epsilon = options["epsilon"]
 
     def soft_minima(x: Tensor, y: Tensor, n: Tensor, m: Tensor) -> Tensor:
@@ -29,5 +29,5 @@ def _rounding(scale: PairScale, options: dict[str, Any]) -> Tensor:
 
 CASCADE = Cascade(_rounding, _bounds)
 register_search("sinkhorn", CASCADE.method())
-# Of three distances, with the weights 1, 1/2 and 1/2, and what debiasing rounds.
+# Three distances with the weights 1, 1/2 and 1/2, and the rounding of their sum.
 register_search("sinkhorn_divergence", Cascade(lambda scale, options: 4 * _rounding(scale, options)).method())

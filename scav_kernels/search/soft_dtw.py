@@ -6,13 +6,13 @@ from torch import Tensor
 
 from scav_kernels.ops.registry import register_search
 from scav_kernels.search.cascade import Cascade
-from scav_kernels.search.rounding import PairScale, of_path
+from scav_kernels.search.rounding import PairScale, path_rounding
 
 
 def _rounding(scale: PairScale, options: dict[str, Any]) -> Tensor:
-    return of_path(scale, options["gamma"])
+    return path_rounding(scale, options["gamma"])
 
 
 register_search("soft_dtw", Cascade(_rounding).method())
-# Of three distances, with the weights 1, 1/2 and 1/2, and what debiasing rounds.
+# Three distances with the weights 1, 1/2 and 1/2, and the rounding of their sum.
 register_search("soft_dtw_divergence", Cascade(lambda scale, options: 4 * _rounding(scale, options)).method())
