@@ -4,7 +4,10 @@ A batch of sequences is a padded tensor (B, steps, D) and an optional int64 tens
 length changes neither a result nor a gradient.
 """
 
-from scav_kernels import ops  # noqa: F401, I001  (loads the kernels before anything uses them)
+import warnings  # noqa: I001  (the next line loads the kernels before anything uses them)
+from typing import Any
+
+from scav_kernels import ops  # noqa: F401
 from scav_kernels import nn, plot
 from scav_kernels._C import build_info
 from scav_kernels._version import __version__
@@ -15,7 +18,7 @@ from scav_kernels.ops.interpolated_euclidean import interpolated_euclidean
 from scav_kernels.ops.sinkhorn import sinkhorn, sinkhorn_divergence, sinkhorn_from_cost, sinkhorn_plan
 from scav_kernels.ops.soft_dtw import soft_dtw, soft_dtw_alignment, soft_dtw_divergence, soft_dtw_from_cost
 from scav_kernels.search.topk import topk
-from scav_kernels.search.index import Reader, SearchIndex, Summaries, summarise
+from scav_kernels.search.index import Reader, SearchIndex, Summaries, summarize
 from scav_kernels.search.report import SearchReport
 
 __all__ = [
@@ -42,6 +45,17 @@ __all__ = [
     "soft_dtw_alignment",
     "soft_dtw_divergence",
     "soft_dtw_from_cost",
-    "summarise",
+    "summarize",
     "topk",
 ]
+
+_OLD_NAMES = {"summarise": "summarize"}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a function by its old name, with a warning."""
+    if name not in _OLD_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _OLD_NAMES[name]
+    warnings.warn(f"{__name__}.{name} is now {__name__}.{new}", DeprecationWarning, stacklevel=2)
+    return globals()[new]

@@ -8,28 +8,66 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 
+class SearchMethod(NamedTuple):
+    """The search method of `topk` for one metric, which `scav_kernels/search/<distance>.py` registers.
+
+    Attributes:
+        find: find(request, prune, report, top_k) adds items to `top_k`, a RunningTopK, until it has the nearest of each
+            query.
+        has_bounds: whether lower bounds skip pairs.
+        takes_candidates: whether bounds can choose the items of an approximate search.
+    """
+
+    find: Callable[..., None]
+    has_bounds: bool = False
+    takes_candidates: bool = False
+
+
 class Metric(NamedTuple):
-    """One distance: its public all-pairs function, and the same of pairs, f(x, y, x_lengths, y_lengths, **options)."""
+    """One distance, by its functions f(x, y, x_lengths, y_lengths, **options).
+
+    Attributes:
+        all_pairs: the public function, which returns (B1, B2).
+        paired: the function of pairs, which returns (B,).
+        sums_along_path: whether the distance is a sum of costs along a path, which grows with the steps of both
+            sequences.
+        search: the search method; None: `topk` computes all pairs, each alone.
+    """
 
     all_pairs: Callable[..., Tensor]
     paired: Callable[..., Tensor]
-    # Whether the distance is a sum of costs along a path, which grows with the steps of both sequences.
     sums_along_path: bool = False
+    search: SearchMethod | None = None
+
+    @property
+    def has_bounds(self) -> bool:
+        """Whether `topk` skips pairs by lower bounds."""
+        return self.search is not None and self.search.has_bounds
+
+    @property
+    def takes_candidates(self) -> bool:
+        """Whether `topk` takes `candidates`."""
+        return self.search is not None and self.search.takes_candidates
 
     def keywords(self) -> dict[str, Any]:
-        """The keyword arguments that the distance takes, and what they are unless given."""
+        """Return the keyword arguments of the distance, with their defaults."""
         parameters = inspect.signature(self.all_pairs).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def defaults(self) -> dict[str, Any]:
-        """Those of them that change a distance, not what is returned with it."""
+        """Return the options that change a distance, with their defaults: not `return_convergence`."""
         return {name: value for name, value in self.keywords().items() if name != "return_convergence"}
 
 
 METRICS: dict[str, Metric] = {}
 
 
-# Names of a distance in other libraries, where they are not like ours.
+def register_search(metric: str, search: SearchMethod) -> None:
+    """Give a metric its search method."""
+    METRICS[metric] = METRICS[metric]._replace(search=search)
+
+
+# Names that other libraries give to a distance, and ours.
 _OTHER_NAMES = {
     "wasserstein": "sinkhorn",
     "earth_mover": "sinkhorn",
@@ -41,7 +79,7 @@ _OTHER_NAMES = {
 
 
 def find_metric(name: str, options: dict[str, object]) -> Metric:
-    """The metric of that name; raises where there is none, or where it does not take one of the options."""
+    """Return the metric of that name; raise an error for an unknown name, or for an option that it does not take."""
     if not isinstance(name, str):
         raise TypeError(f"expected metric to be a str, e.g. 'dtw', got {name!r} of type {type(name).__name__}")
     if name not in METRICS:
@@ -68,6 +106,6 @@ def _did_you_mean(name: str | None) -> str:
 
 
 def _others_with(option: str) -> str:
-    """The metrics that take an option."""
+    """Return the end of an error: the metrics that take an option, if there are any."""
     names = [repr(name) for name, metric in METRICS.items() if option in metric.keywords()]
     return f"; {option!r} is an option of metric {' and '.join(names)}" if names else ""

@@ -1,4 +1,7 @@
-"""Exact nearest neighbours among sequences: lower bounds, the cascade that they form, and what it reports.
+"""Exact search for nearest sequences: shared parts, and one file for each metric that brings bounds or its rounding.
 
-`scav_kernels.topk` is the way in; docs/engineering/retrieval.md has the proofs.
+`topk` is the public function. docs/engineering/retrieval.md proves the bounds.
 """
+
+# Each registers the search of its metrics, which `scav_kernels` has loaded before.
+from scav_kernels.search import dtw, interpolated_euclidean, sinkhorn, soft_dtw  # noqa: F401

@@ -1,6 +1,6 @@
-"""The ops of a search: summaries, bounds from them, and distances of many or of listed pairs, without a copy of a side.
+"""The ops of search: summaries, bounds from them, and distances of all pairs or of listed pairs without copies.
 
-None has a gradient. On CUDA they are made of PyTorch's own operations.
+They have no gradients. On CUDA they consist of PyTorch's operations.
 """
 
 import torch
@@ -12,8 +12,8 @@ from scav_kernels.search.summaries import ragged_segment_means
 
 # Items side by side in a panel.
 LANES = 16
-# Floats that the CUDA versions may hold at a time.
-_HELD = 1 << 26
+# Numbers that the CUDA versions allocate at a time.
+_BLOCK_NUMBERS = 1 << 26
 
 torch.library.define("scav::aligned_bounds", "(Tensor x, Tensor panels, Tensor limits, bool squared) -> Tensor")
 torch.library.define(
@@ -43,7 +43,7 @@ torch.library.define(
 
 
 def to_panels(summaries: Tensor) -> Tensor:
-    """(B, S, R) -> (⌈B / LANES⌉, S, R, LANES), zero in the lanes that are left."""
+    """Return summaries in panels, (B, S, R) -> (⌈B / LANES⌉, S, R, LANES), with zeros in unused lanes."""
     items, steps, dim = summaries.shape
     panels = -(-items // LANES)
     padded = summaries.new_zeros(panels * LANES, steps, dim)
@@ -52,9 +52,9 @@ def to_panels(summaries: Tensor) -> Tensor:
 
 
 def aligned_bounds(x: Tensor, panels: Tensor, limits: Tensor, squared: bool) -> Tensor:
-    """Σ_s ‖x_s − y_s‖, or of the squares, of all pairs: x (Q, S, R), panels (P, S, R, LANES) -> (Q, P · LANES).
+    """Return Σ_s ‖x_s − y_s‖, or of squares, of all pairs: x (Q, S, R), panels (P, S, R, LANES) -> (Q, P · LANES).
 
-    A sum that has exceeded its query's limit (Q,) may have stopped there.
+    A sum may stop once it exceeds its query's limit (Q,).
     """
     return torch.ops.scav.aligned_bounds(x, panels, limits, squared)
 
@@ -62,20 +62,19 @@ def aligned_bounds(x: Tensor, panels: Tensor, limits: Tensor, squared: bool) -> 
 def aligned_nearest(
     x: Tensor, panels: Tensor, count: int, first_item: int, bounds: Tensor, items: Tensor, squared: bool
 ) -> tuple[Tensor, Tensor]:
-    """Of each query, the items of least `aligned_bounds`, in an order that depends on these alone.
+    """Return the items with the smallest `aligned_bounds` of each query. The order depends on the bounds alone.
 
     Args:
         x: (Q, S, R).
         panels: (P, S, R, LANES).
-        count: items in the panels.
-        first_item: the number of the first of them.
-        bounds: (Q, k), ascending, of the items found before; inf where there are fewer than k.
-        items: (Q, k) int64, their numbers.
-        squared: as of `aligned_bounds`.
+        count: the number of items in the panels.
+        first_item: the index of the first of them.
+        bounds: (Q, k) bounds of the items from earlier panels, ascending; inf if there are fewer than k.
+        items: (Q, k) int64 indices of these items.
+        squared: as in `aligned_bounds`.
 
     Returns:
-        bounds, items (Q, k) of both those found before and these: ascending, ties to the lower number. Bounds that are
-        not numbers are left out.
+        bounds, items (Q, k) of the earlier and these items: ascending, ties to the lower index, without NaN.
     """
     return torch.ops.scav.aligned_nearest(x, panels, count, first_item, bounds, items, squared)
 
@@ -83,23 +82,23 @@ def aligned_nearest(
 def aligned_survivors(
     x: list[Tensor], panels: list[Tensor], limits: Tensor, skip: Tensor, squared: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pairs that no level's `aligned_bounds` shows to be above their query's limit.
+    """Return the pairs whose `aligned_bounds` are within their query's limit on every level.
 
     Args:
-        x: of each level, (Q, S, R).
-        panels: of each level, (P, S, R, LANES).
+        x: (Q, S, R) for each level.
+        panels: (P, S, R, LANES) for each level.
         limits: (Q,).
-        skip: (Q, P · LANES) bool, pairs to leave out.
-        squared: as of `aligned_bounds`.
+        skip: (Q, P · LANES) bool, true for pairs to leave out.
+        squared: as in `aligned_bounds`.
 
     Returns:
-        queries (F,), items (F,), the largest of each pair's bounds (F,), and how many pairs each level removed
-        (levels,). A bound that is not a number removes none.
+        queries (F,), items (F,), the largest bound of each pair (F,), and the number of pairs that each level removed,
+        (levels,). NaN removes no pair.
     """
     return torch.ops.scav.aligned_survivors(x, panels, limits, skip, squared)
 
 
-def crowd_interpolated_euclidean(
+def all_pairs_interpolated_euclidean(
     x: Tensor,
     y: Tensor,
     x_lengths: Tensor | None,
@@ -109,23 +108,25 @@ def crowd_interpolated_euclidean(
     target: int,
     squared: bool,
 ) -> Tensor:
-    """Mean distances (P, R) of x[chosen_x] (P,) and y[chosen_y] (R,), both resampled to `target` steps: of one of two
-    sequences that has so many, the interpolated Euclidean distance, up to rounding that depends on the company."""
+    """Return mean distances (P, R) between x[chosen_x] (P,) and y[chosen_y] (R,), both resampled to `target` steps.
+
+    If one of two sequences has `target` steps, this is their interpolated Euclidean distance, up to rounding that
+    depends on the other pairs.
+    """
     return torch.ops.scav.crowd_interpolated_euclidean(x, y, x_lengths, y_lengths, chosen_x, chosen_y, target, squared)
 
 
 def segment_means(steps: Tensor, lengths: Tensor, chosen: Tensor, target: int, segments: int, squared: bool) -> Tensor:
-    """Sequences steps[chosen] (B, N, D) of lengths (B,), resampled to `target` steps and cut into segments -> (B, S, D)
-    their means.
+    """Resample steps[chosen] (B, N, D) to `target` steps, cut them into segments, and return their means (B, S, D).
 
-    Means are scaled so that Σ_s ‖·‖, or Σ_s ‖·‖² where `squared`, of the difference of two such summaries is the mean
-    over segments, each counting as many times as it has steps. 1 ≤ S ≤ `target`.
+    Means are scaled so that Σ_s ‖a_s − b_s‖, or Σ_s ‖a_s − b_s‖² with `squared`, between two summaries a and b is the
+    mean over segments, weighted by their steps. 1 ≤ S ≤ `target`.
     """
     return torch.ops.scav.segment_means(steps, lengths, chosen, target, segments, squared)
 
 
 def largest_norms(steps: Tensor, lengths: Tensor) -> Tensor:
-    """(B,) the largest norm of the valid steps of sequences (B, N, D), inf where one is not finite."""
+    """Return the largest norms (B,) of the valid steps of sequences (B, N, D), inf for one that is not finite."""
     return torch.ops.scav.largest_norms(steps, lengths)
 
 
@@ -140,8 +141,11 @@ def listed_interpolated_euclidean(
     squared: bool,
     resample: str,
 ) -> Tensor:
-    """Interpolated Euclidean distances (P,) of x[pairs_x] and y[pairs_y], a pair's by one order of operations whatever
-    the list; inf for one that has exceeded its limit (P,) on the way. NaN stays NaN."""
+    """Return interpolated Euclidean distances (P,) between x[pairs_x] and y[pairs_y].
+
+    A pair's distance does not depend on the other pairs. It is inf if a partial sum exceeds its limit (P,). NaN stays
+    NaN.
+    """
     return torch.ops.scav.listed_interpolated_euclidean(
         x, y, x_lengths, y_lengths, pairs_x, pairs_y, limits, squared, resample
     )
@@ -150,9 +154,9 @@ def listed_interpolated_euclidean(
 def _aligned_bounds_on_cuda(x: Tensor, panels: Tensor, limits: Tensor, squared: bool) -> Tensor:
     count, steps, dim, lanes = panels.shape
     out = x.new_zeros(len(x), count * lanes)
-    some = max(1, _HELD // max(1, len(x) * lanes))
-    for first in range(0, count, some):
-        chunk = panels[first : first + some]
+    size = max(1, _BLOCK_NUMBERS // max(1, len(x) * lanes))
+    for first in range(0, count, size):
+        chunk = panels[first : first + size]
         for s in range(steps):
             y = chunk[:, s].transpose(1, 2).reshape(-1, dim)  # (items, R)
             apart = torch.cdist(x[:, s], y, compute_mode="donot_use_mm_for_euclid_dist")
@@ -164,12 +168,12 @@ def _aligned_nearest_on_cuda(
     x: Tensor, panels: Tensor, count: int, first_item: int, bounds: Tensor, items: Tensor, squared: bool
 ) -> tuple[Tensor, Tensor]:
     bounds, items = bounds.clone(), items.clone()
-    some = max(1, _HELD // max(1, len(x) * panels.shape[3]))
-    for first in range(0, len(panels), some):
-        sums = aligned_bounds(x, panels[first : first + some], bounds[:, -1], squared)
+    size = max(1, _BLOCK_NUMBERS // max(1, len(x) * panels.shape[3]))
+    for first in range(0, len(panels), size):
+        sums = aligned_bounds(x, panels[first : first + size], bounds[:, -1], squared)
         sums = sums[:, : count - first * panels.shape[3]].nan_to_num(nan=torch.inf, posinf=torch.inf)
         numbers = first_item + first * panels.shape[3] + torch.arange(sums.shape[1], device=items.device)
-        # Stable, and items that were found before come first.
+        # The sort is stable, and items from earlier panels come first.
         every = torch.cat([bounds, sums], 1)
         order = every.sort(dim=1, stable=True).indices[:, : bounds.shape[1]]
         bounds = every.gather(1, order)
@@ -180,20 +184,20 @@ def _aligned_nearest_on_cuda(
 def _aligned_survivors_on_cuda(
     x: list[Tensor], panels: list[Tensor], limits: Tensor, skip: Tensor, squared: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    alive = ~skip
+    remaining = ~skip
     bounds = limits.new_full(skip.shape, -torch.inf)
     removed = []
-    for own, theirs in zip(x, panels, strict=True):
-        sums = aligned_bounds(own, theirs, limits, squared)
-        above = alive & (sums > limits[:, None])
+    for means_x, means_y in zip(x, panels, strict=True):
+        sums = aligned_bounds(means_x, means_y, limits, squared)
+        above = remaining & (sums > limits[:, None])
         removed.append(above.sum())
-        alive &= ~above
+        remaining &= ~above
         bounds = torch.fmax(bounds, sums)
-    rows, places = alive.nonzero(as_tuple=True)
+    rows, places = remaining.nonzero(as_tuple=True)
     return rows, places, bounds[rows, places], torch.stack(removed)
 
 
-def _crowd_on_cuda(
+def _all_pairs_on_cuda(
     x: Tensor,
     y: Tensor,
     x_lengths: Tensor | None,
@@ -204,16 +208,16 @@ def _crowd_on_cuda(
     squared: bool,
 ) -> Tensor:
     lengths = torch.full((len(x),), x.shape[1], device=x.device) if x_lengths is None else x_lengths
-    # One segment for each step.
-    own = target * segment_means(x, lengths, chosen_x, target, target, False)
-    out = own.new_empty(len(chosen_x), len(chosen_y))
-    some = max(1, _HELD // y[0].numel())
-    for first in range(0, len(chosen_y), some):
-        chosen = chosen_y[first : first + some]
-        out[:, first : first + some] = METRICS["interpolated_euclidean"].all_pairs(
-            own,
-            # In the dtype of accumulation, as in `_listed_on_cuda`.
-            y[chosen].to(own.dtype),
+    # One segment per step.
+    means_x = target * segment_means(x, lengths, chosen_x, target, target, False)
+    out = means_x.new_empty(len(chosen_x), len(chosen_y))
+    size = max(1, _BLOCK_NUMBERS // y[0].numel())
+    for first in range(0, len(chosen_y), size):
+        chosen = chosen_y[first : first + size]
+        out[:, first : first + size] = METRICS["interpolated_euclidean"].all_pairs(
+            means_x,
+            # In the accumulation dtype, as in `_listed_on_cuda`.
+            y[chosen].to(means_x.dtype),
             None,
             None if y_lengths is None else y_lengths[chosen],
             squared=squared,
@@ -233,12 +237,12 @@ def _segment_means_on_cuda(
 def _largest_norms_on_cuda(steps: Tensor, lengths: Tensor) -> Tensor:
     out = torch.empty(len(steps), dtype=accumulation_dtype(steps), device=steps.device)
     places = torch.arange(steps.shape[1], device=steps.device)
-    some = max(1, _HELD // max(1, steps.shape[1] * steps.shape[2]))
-    for first in range(0, len(steps), some):
-        chunk = steps[first : first + some].to(out.dtype)
-        valid = places < lengths[first : first + some, None]
+    size = max(1, _BLOCK_NUMBERS // max(1, steps.shape[1] * steps.shape[2]))
+    for first in range(0, len(steps), size):
+        chunk = steps[first : first + size].to(out.dtype)
+        valid = places < lengths[first : first + size, None]
         norms = chunk.square().sum(2).sqrt().nan_to_num(nan=torch.inf).masked_fill(~valid, 0)
-        out[first : first + some] = norms.amax(1)
+        out[first : first + size] = norms.amax(1)
     return out
 
 
@@ -254,11 +258,11 @@ def _listed_on_cuda(
     resample: str,
 ) -> Tensor:
     out = x.new_empty(len(pairs_x), dtype=accumulation_dtype(x))
-    some = max(1, _HELD // (x[0].numel() + y[0].numel()))
-    for first in range(0, len(out), some):
-        i, j = pairs_x[first : first + some], pairs_y[first : first + some]
-        # The kernel rounds what it resamples to the dtype of its inputs, which no bound allows for.
-        out[first : first + some] = METRICS["interpolated_euclidean"].paired(
+    size = max(1, _BLOCK_NUMBERS // (x[0].numel() + y[0].numel()))
+    for first in range(0, len(out), size):
+        i, j = pairs_x[first : first + size], pairs_y[first : first + size]
+        # In its inputs' dtype, the kernel would round resampled steps, for which bounds have no allowance.
+        out[first : first + size] = METRICS["interpolated_euclidean"].paired(
             x[i].to(out.dtype),
             y[j].to(out.dtype),
             None if x_lengths is None else x_lengths[i],
@@ -272,7 +276,7 @@ def _listed_on_cuda(
 torch.library.impl("scav::aligned_bounds", "CUDA", _aligned_bounds_on_cuda)
 torch.library.impl("scav::aligned_nearest", "CUDA", _aligned_nearest_on_cuda)
 torch.library.impl("scav::aligned_survivors", "CUDA", _aligned_survivors_on_cuda)
-torch.library.impl("scav::crowd_interpolated_euclidean", "CUDA", _crowd_on_cuda)
+torch.library.impl("scav::crowd_interpolated_euclidean", "CUDA", _all_pairs_on_cuda)
 torch.library.impl("scav::segment_means", "CUDA", _segment_means_on_cuda)
 torch.library.impl("scav::largest_norms", "CUDA", _largest_norms_on_cuda)
 torch.library.impl("scav::listed_interpolated_euclidean", "CUDA", _listed_on_cuda)

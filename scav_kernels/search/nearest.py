@@ -1,34 +1,34 @@
-"""The k nearest found so far, and candidates tried in the order of their bounds."""
+"""The k nearest items found so far, and scoring of pairs in the order of their bounds."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-# distances (P,) of pairs (queries (P,), items (P,)); those above limits (P,) may be inf
+# score(queries (P,), items (P,), limits (P,)) returns distances (P,) of pairs; those above their limit may be inf.
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class Nearest:
-    """For each of Q queries, its k nearest items of those offered: ascending, ties to the lower index."""
+class RunningTopK:
+    """The k nearest items of each query among those added: ascending, ties to the lower index."""
 
     def __init__(self, queries: int, k: int, dtype: torch.dtype, device: torch.device) -> None:
         self.k = k
         self.distances = torch.full((queries, k), torch.inf, dtype=dtype, device=device)
-        # No item has this index, and none at an infinite distance loses to it.
+        # Above the index of any item, so that items at an infinite distance come before it.
         self.items = torch.full((queries, k), torch.iinfo(torch.int64).max, device=device)
 
     @property
     def limits(self) -> Tensor:
-        """(Q,) distances above which an item of a query is of no interest; inf until there are k."""
+        """The k-th distances (Q,), inf until there are k items. Items beyond them do not count."""
         return self.distances[:, -1]
 
-    def offer(self, queries: Tensor, items: Tensor, distances: Tensor) -> None:
-        """Pairs (P,), each once in a search."""
+    def add(self, queries: Tensor, items: Tensor, distances: Tensor) -> None:
+        """Add pairs (P,), each once in a search."""
         within = distances <= self.limits[queries]
         queries, items, distances = queries[within], items[within], distances[within]
-        own = torch.arange(len(self.items), device=items.device).repeat_interleave(self.k)
-        queries = torch.cat([own, queries])
+        rows = torch.arange(len(self.items), device=items.device).repeat_interleave(self.k)
+        queries = torch.cat([rows, queries])
         items = torch.cat([self.items.flatten(), items])
         distances = torch.cat([self.distances.flatten(), distances])
         order = items.argsort()
@@ -38,20 +38,23 @@ class Nearest:
         self.items = items[first].view(-1, self.k)
         self.distances = distances[first].view(-1, self.k)
 
-    def try_in_order(self, queries: Tensor, items: Tensor, bounds: Tensor, score: Score) -> int:
-        """Offers pairs (P,) in the order of their lower bounds until none can be nearer; how many were scored."""
+    def score_in_order(self, queries: Tensor, items: Tensor, bounds: Tensor, score: Score) -> int:
+        """Score and add pairs (P,) in the order of their lower bounds, until no bound is within the limit.
+
+        Returns the number of pairs that were scored.
+        """
         order = bounds.argsort()
         order = order[queries[order].argsort(stable=True)]
         rank = rank_among_equal(queries[order])
         scored, begin, width = 0, 0, self.k
         while len(order):
-            alive = bounds[order] <= self.limits[queries[order]]
-            order, rank = order[alive], rank[alive]
+            remaining = bounds[order] <= self.limits[queries[order]]
+            order, rank = order[remaining], rank[remaining]
             now = rank < begin + width
             chosen = order[now]
             if len(chosen):
                 limits = self.limits[queries[chosen]]
-                self.offer(queries[chosen], items[chosen], score(queries[chosen], items[chosen], limits))
+                self.add(queries[chosen], items[chosen], score(queries[chosen], items[chosen], limits))
                 scored += len(chosen)
             order, rank = order[~now], rank[~now]
             begin, width = begin + width, 2 * width
@@ -59,7 +62,7 @@ class Nearest:
 
 
 def rank_among_equal(values: Tensor) -> Tensor:
-    """How many equal values stand before each of sorted values (P,)."""
+    """Return the number of equal values before each of sorted values (P,)."""
     places = torch.arange(len(values), device=values.device)
     starts = torch.ones_like(values, dtype=torch.bool)
     starts[1:] = values[1:] != values[:-1]
@@ -67,5 +70,5 @@ def rank_among_equal(values: Tensor) -> Tensor:
 
 
 def no_nan(distances: Tensor) -> Tensor:
-    """NaN counts as infinitely far."""
+    """Replace NaN by inf: NaN counts as infinitely far."""
     return distances.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)

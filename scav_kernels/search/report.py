@@ -1,16 +1,16 @@
-"""What a search did."""
+"""The report of a search: where its pairs went."""
 
 from dataclasses import dataclass, field
 
-# The last stage: pairs in the order of their bounds, up to the first whose bound exceeds the k-th distance.
+# The last stage: scoring in the order of bounds stops at the first bound that exceeds the k-th distance.
 STOPPED = "order of bounds"
-# The first stage of an approximate search: bounds of all pairs, of which the least were taken.
+# The first stage of an approximate search: the pairs with the smallest bounds are kept.
 CANDIDATES = "choice of candidates"
 
 
 @dataclass
 class StageReport:
-    """One lower bound of the cascade: pairs that it was computed for, and pairs that it removed."""
+    """One lower bound of the cascade: the pairs that it was computed for, and those that it removed."""
 
     name: str
     seen: int = 0
@@ -23,12 +23,11 @@ class SearchReport:
 
     Attributes:
         pairs: queries times items.
-        stages: lower bounds, in the order in which pairs met them; empty where the search was exhaustive.
-        scored: pairs whose distance was computed, all of it or, for the `abandoned` ones among them, until it was
-            known to be beyond the k-th.
-        abandoned: see `scored`.
-        exhaustive: why no bound was used; None where some were.
-        approximate: whether items were left out that may be among the nearest.
+        stages: lower bounds, in the order in which they were applied; empty if the search was exhaustive.
+        scored: pairs whose distance was computed, the abandoned ones included.
+        abandoned: pairs whose distance was computed only until it exceeded the k-th.
+        exhaustive: why no bound was used; None if bounds were used.
+        approximate: whether only `candidates` were compared, so that items can be missing.
     """
 
     pairs: int = 0
@@ -40,7 +39,7 @@ class SearchReport:
 
     @property
     def removed(self) -> int:
-        """Pairs that no distance was computed for."""
+        """The number of pairs whose distance was not computed."""
         return sum(stage.removed for stage in self.stages)
 
     def __str__(self) -> str:

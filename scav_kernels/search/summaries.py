@@ -1,6 +1,6 @@
-"""What bounds compare in place of sequences: means over segments, in few coordinates.
+"""Summaries of sequences, which bounds compare: means of segments, in few coordinates.
 
-Both maps shorten distances or keep them, so that a distance of summaries is at most that of what they summarise.
+Neither map lengthens a distance, so a distance between summaries is at most that between the sequences.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 class Level(NamedTuple):
-    """A bound from the means of `segments` segments, in `rank` coordinates."""
+    """A bound by means of `segments` segments, in `rank` coordinates."""
 
     segments: int
     rank: int
@@ -23,14 +23,13 @@ class Level(NamedTuple):
         return "pooled vectors" if self.segments == 1 else f"means of {self.segments} segments"
 
 
-# Bounds of all pairs of a block, and the one of the pairs that they leave, which is the finest: its segments are parts
-# of all others'.
+# The bounds of all pairs of a block, and the finest, of the remaining pairs. Its segments are parts of all others.
 DENSE = (Level(1, 16), Level(4, 16), Level(16, 8))
 LISTED = Level(32, 16)
 
 
 def principal_directions(sample: Tensor, count: int) -> Tensor:
-    """(count, D) orthonormal directions, in which steps (L, D) vary most; the first matter most."""
+    """Return (count, D) orthonormal directions in which steps (L, D) vary most, in descending order."""
     sample = sample[sample.isfinite().all(1)].double()
     scale = sample.abs().max().clamp(min=1e-300) if sample.numel() else 1.0
     sample = sample / scale
@@ -38,10 +37,10 @@ def principal_directions(sample: Tensor, count: int) -> Tensor:
     return torch.linalg.eigh(sample.T @ sample).eigenvectors.T.flip(0)[:count]
 
 
-def in_coordinates(rows: Tensor, directions: Tensor) -> Tensor:
-    """(…, D) -> (…, R): coordinates along R − 1 directions (R − 1, D), and the length of the rest.
+def project(rows: Tensor, directions: Tensor) -> Tensor:
+    """Return coordinates along R − 1 directions (R − 1, D), and the length of the rest: (…, D) -> (…, R).
 
-    Where R would not be less than D, the rows themselves.
+    If R is not less than D, return the rows.
     """
     if len(directions) + 1 >= rows.shape[-1]:
         return rows
@@ -50,33 +49,33 @@ def in_coordinates(rows: Tensor, directions: Tensor) -> Tensor:
     return torch.cat([along, rest.norm(dim=-1, keepdim=True)], -1)
 
 
-def turned(steps: Tensor, directions: Tensor) -> Tensor:
-    """Sequences (B, N, D) in coordinates of their own, (B, N, C): first along all directions (K, D), then along as few
-    others as hold the rest of each sequence's steps. No combination of a sequence's steps changes its length.
+def rotate(steps: Tensor, directions: Tensor) -> Tensor:
+    """Rotate each sequence into its own coordinates: (B, N, D) -> (B, N, C), C = K + N.
 
-    Where C would not be less than D, the steps themselves.
+    The first K are along all directions (K, D). The others span the rest of the sequence's steps. Linear combinations
+    of a sequence's steps keep their lengths. If C is not less than D, return the steps.
     """
     if len(directions) + steps.shape[1] >= steps.shape[2]:
         return steps
     along = steps @ directions.T
     rest = steps - along @ directions
-    # Side by side, as the kernels read them: `cat` would keep the strides of what it joins.
+    # The kernels read contiguous rows; `cat` would keep the strides of its inputs.
     return torch.cat([along, torch.linalg.qr(rest.mT, mode="r").R.mT.contiguous()], -1).contiguous()
 
 
-def in_fewer(rows: Tensor, rank: int) -> Tensor:
-    """`in_coordinates` of combinations of `turned` steps, (…, C) -> (…, R)."""
+def project_rotated(rows: Tensor, rank: int) -> Tensor:
+    """Return `project` of linear combinations of steps that `rotate` returned: (…, C) -> (…, R)."""
     return torch.cat([rows[..., : rank - 1], rows[..., rank - 1 :].norm(dim=-1, keepdim=True)], -1)
 
 
 def edges(target: int, segments: int) -> list[int]:
-    """Where each of the segments of `target` steps begins, and where the last one ends."""
+    """Return where each segment of `target` steps begins, and where the last one ends."""
     return [target * s // segments for s in range(segments + 1)]
 
 
 @lru_cache(maxsize=1024)
 def _coarser(target: int, fine: int, segments: int, squared: bool) -> Tensor:
-    """(S, F) what makes means of `segments` segments of those of `fine`, each of which lies in one of the others."""
+    """Return weights (S, F) that turn means of `fine` segments into those of `segments` coarser ones."""
     ends = edges(target, fine)
     sizes = torch.tensor(ends, dtype=torch.float64).diff()
     rows = []
@@ -88,8 +87,10 @@ def _coarser(target: int, fine: int, segments: int, squared: bool) -> Tensor:
 
 
 def coarser_means(means: Tensor, target: int, segments: int, squared: bool) -> Tensor:
-    """`segment_means` of fewer segments (B, S, D), from those of more (B, F, D) that S divides or that are single
-    steps."""
+    """Return `segment_means` of fewer segments (B, S, D), from those of F segments (B, F, D).
+
+    S divides F, or the F segments are single steps.
+    """
     if segments >= means.shape[1]:
         return means
     return torch.matmul(_coarser(target, means.shape[1], segments, squared).to(means), means)
@@ -109,7 +110,7 @@ def _segment_means(length: int, target: int, segments: int, squared: bool) -> Te
 
 @lru_cache(maxsize=1024)
 def _means_of_all_lengths(longest: int, target: int, segments: int, squared: bool) -> Tensor:
-    """(longest + 1, S, longest): for each length, zero beyond it."""
+    """Return weights (longest + 1, S, longest) of sequences of each length, zero beyond it."""
     padded = torch.zeros(longest + 1, segments, longest, dtype=torch.float64)
     for length in range(1, longest + 1):
         padded[length, :, :length] = _segment_means(length, target, segments, squared)
@@ -117,6 +118,6 @@ def _means_of_all_lengths(longest: int, target: int, segments: int, squared: boo
 
 
 def ragged_segment_means(steps: Tensor, lengths: Tensor, target: int, segments: int, squared: bool) -> Tensor:
-    """`kernels.segment_means` of sequences (B, N, D) of lengths (B,), zero beyond them, as one product of matrices."""
+    """Return `kernels.segment_means` of sequences (B, N, D) that are zero beyond their lengths (B,), by one product."""
     weights = _means_of_all_lengths(steps.shape[1], target, segments, squared)
     return torch.matmul(weights.to(steps)[lengths], steps)

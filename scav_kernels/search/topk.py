@@ -1,37 +1,36 @@
-"""Exact nearest neighbours."""
+"""Exact nearest neighbors."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.common import check_options, check_tensors
+from scav_kernels.ops.common import check_tensors
 from scav_kernels.ops.convergence import OneWarning
-from scav_kernels.ops.registry import METRICS, find_metric
-from scav_kernels.search.aligned import AlignedSearch
+from scav_kernels.ops.registry import METRICS, Metric, find_metric
+from scav_kernels.search.exhaustive import EXHAUSTIVE
 from scav_kernels.search.index import SearchIndex, check_range
-from scav_kernels.search.nearest import Nearest
-from scav_kernels.search.question import Question
+from scav_kernels.search.nearest import RunningTopK
 from scav_kernels.search.report import SearchReport
-from scav_kernels.search.warped import BOUNDS, WarpedSearch
+from scav_kernels.search.request import SearchRequest
 
-# Queries that share a pass over the database.
-_QUERIES = 256
+# Queries in one pass over the database.
+_BLOCK_QUERIES = 256
 
 
 class TopK(tuple[Tensor, Tensor]):
-    """(distances, indices), as ``topk`` returns them, and the ``report`` (SearchReport) of how they were found."""
+    """The result of ``topk``: a tuple (distances, indices), with the ``report`` (SearchReport) of the search."""
 
     report: SearchReport
 
     @property
     def distances(self) -> Tensor:
-        """(Q, k), ascending."""
+        """Distances (Q, k), ascending."""
         return self[0]
 
     @property
     def indices(self) -> Tensor:
-        """(Q, k) int64, of items in the database."""
+        """Indices (Q, k) int64 of the items in the database."""
         return self[1]
 
 
@@ -50,43 +49,43 @@ def topk(
     candidates: int | None = None,
     **options: Any,
 ) -> TopK:
-    """The k nearest items of each query: queries (Q, N, D), database (G, M, D) -> distances, indices (Q, k).
+    """Find the k nearest items of each query: queries (Q, N, D), database (G, M, D) -> distances, indices (Q, k).
 
-    Exact, unless `candidates` are given: the distances are those of ``cdist``, ascending, ties to the lower index,
-    whatever is pruned; that of a pair is computed alone, so that it depends on nothing else, and equal items are
-    equally far. NaN counts as infinitely far, and is returned as inf. At no time are all Q·G distances held; the
-    database is read block by block, never copied or converted as a whole, and may be memory-mapped.
+    The search is exact, unless `candidates` is given. The distances are those of ``cdist``, ascending, ties to the
+    lower index, with or without pruning. Each returned distance is computed for its pair alone, so it depends on
+    nothing else, and equal items are equally far. NaN counts as infinitely far and is returned as inf. The Q·G
+    distances are never in memory together. The database is read block by block, never copied or converted as a whole,
+    and may be memory-mapped.
 
     Args:
         queries: (Q, N, D), float32, float64, bfloat16 or float16.
-        database: (G, M, D), like queries; or a SearchIndex of it, which keeps the summaries that bounds need, so that
-            only the first search makes them.
+        database: (G, M, D), like queries; or a SearchIndex of it, which keeps the summaries that bounds need after the
+            first search.
         k: items for each query, 1 ≤ k ≤ G.
-        query_lengths: (Q,) int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes nothing.
-        database_lengths: (G,) int64 valid steps, 1 ≤ length ≤ M; None: all. A SearchIndex brings its own.
+        query_lengths: (Q,) int64 valid steps, 1 ≤ length ≤ N; None: all. Values beyond a length are ignored.
+        database_lengths: (G,) int64 valid steps, 1 ≤ length ≤ M; None: all. A SearchIndex has its own.
         metric: the name of a distance, as for ``cdist``.
-        queries_are: "x" or "y": which argument of the metric the queries are; the database is the other. Interpolated
-            Euclidean resamples its x unless told otherwise, so a text or audio that searches videos is "y" where a
-            video that searches audios is "x".
-        prune: "auto" leaves out pairs that a lower bound shows to be beyond the k-th, where the metric has one:
-            interpolated Euclidean, DTW and Sinkhorn. soft-DTW and the divergences have none, and their search is
-            exhaustive, as with "none".
-        limits: (Q,) in the dtype of the distances: only items within them count, and bounds prune against them from the
-            start, as where the k-th distance of another part of a database is known; None: all count.
-        candidates: items that a query is compared with at most, k ≤ candidates: those of the least lower bounds, of
-            interpolated Euclidean alone. The answer is then approximate; the more candidates, the nearer to exact.
+        queries_are: "x" or "y", the argument of the metric that the queries are. The database is the other one.
+            Interpolated Euclidean resamples x by default, so a video that searches audios is "x", and an audio or text
+            that searches videos is "y".
+        prune: "auto" skips pairs whose lower bound exceeds the k-th distance, if the metric has a bound: interpolated
+            Euclidean, DTW and Sinkhorn. By all others, the search is exhaustive, as with "none".
+        limits: (Q,) in the dtype of the distances. Items beyond the limit of a query do not count, and bounds prune
+            against it from the start, e.g. if the k-th distance in another part of a database is known. None: no limit.
+        candidates: compare each query with only this number of items, k ≤ candidates, those with the smallest lower
+            bounds; for interpolated Euclidean. The result is then approximate: more candidates miss fewer items.
             None: exact.
-        options: of the metric. The default ``cost`` of "soft_dtw" and its divergence is "sqeuclidean"; that of "dtw",
-            "sinkhorn" and its divergence is "euclidean".
+        options: options of the metric. The default ``cost`` of "soft_dtw" and its divergence is "sqeuclidean"; that of
+            "dtw", "sinkhorn" and its divergence is "euclidean".
 
     Returns:
-        distances (Q, k), float64 for float64 inputs and float32 for all others, and indices (Q, k) int64: a tuple of
-        the two, with a ``report`` of the pairs that each bound removed. Where fewer than k items are within a limit, or
-        candidates, inf and −1 come last.
+        a tuple of distances (Q, k), float64 for float64 inputs and float32 for all others, and indices (Q, k) int64,
+        with a ``report`` of the pairs that each bound removed. If fewer than k items are within a limit or among the
+        candidates, inf and −1 fill the rest.
 
     Warns:
-        UserWarning: where pairs that were compared by Sinkhorn are not below its ``tolerance``, once a call; how many
-            counts a pair each time that it was compared.
+        UserWarning: once a call, if pairs that Sinkhorn compared are not below its ``tolerance``. A pair counts each
+            time that it is compared.
 
     Raises:
         ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range, before any work.
@@ -95,40 +94,40 @@ def topk(
     _check(queries, index, k, query_lengths, queries_are, prune)
     _check_limits(limits, queries, index)
     _check_candidates(candidates, k, metric, prune)
-    given = {**find_metric(metric, options).defaults(), **options}
-    check_options(metric, **given)
-    if given.get("return_convergence"):
-        raise ValueError("topk: expected return_convergence=False, got True; ask sinkhorn for that of the items found")
-    lengths = _check_pairs(queries, index, query_lengths, metric, queries_are, given)
+    entry = find_metric(metric, options)
+    all_options = {**entry.defaults(), **options}
+    lengths = _check_pairs(queries, index, query_lengths, entry, queries_are, all_options)
+    if all_options.get("return_convergence"):
+        raise ValueError("topk: expected return_convergence=False, got True; call sinkhorn for that of the items found")
 
     report = SearchReport(pairs=len(queries) * len(index), approximate=candidates is not None)
-    pruned = prune == "auto" and (metric == "interpolated_euclidean" or metric in BOUNDS)
+    pruned = prune == "auto" and entry.has_bounds
     if prune == "none":
         report.exhaustive = "prune='none'"
     elif not pruned:
         report.exhaustive = f"{metric} has no lower bound that holds"
+    search = entry.search or EXHAUSTIVE
     distances = queries.new_empty((len(queries), k), dtype=index.dtype)
     indices = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
     with OneWarning("topk").counting():
-        for first in range(0, len(queries), _QUERIES):
-            some = slice(first, first + _QUERIES)
-            ask = Question(
-                queries[some].detach(), lengths[some], index, metric, METRICS[metric], given, queries_are, candidates
+        for first in range(0, len(queries), _BLOCK_QUERIES):
+            block = slice(first, first + _BLOCK_QUERIES)
+            request = SearchRequest(
+                queries[block].detach(), lengths[block], index, entry, all_options, queries_are, candidates
             )
-            nearest = Nearest(len(ask.queries), k, index.dtype, queries.device)
+            top_k = RunningTopK(len(request.queries), k, index.dtype, queries.device)
             if limits is not None:
-                # Held by no item yet, so that any that is no farther takes its place.
-                nearest.distances[:] = limits[some, None]
-            search = AlignedSearch if metric == "interpolated_euclidean" else WarpedSearch
-            search(ask, pruned, report).run(nearest)
-            distances[some], indices[some] = nearest.distances, nearest.items
+                # No item has this distance yet, so any item within the limit replaces it.
+                top_k.distances[:] = limits[block, None]
+            search.find(request, pruned, report, top_k)
+            distances[block], indices[block] = top_k.distances, top_k.items
     if limits is not None or candidates is not None:
-        nobody = indices == torch.iinfo(torch.int64).max
-        distances.masked_fill_(nobody, torch.inf)
-        indices.masked_fill_(nobody, -1)
-    found = TopK((distances, indices))
-    found.report = report
-    return found
+        missing = indices == torch.iinfo(torch.int64).max
+        distances.masked_fill_(missing, torch.inf)
+        indices.masked_fill_(missing, -1)
+    result = TopK((distances, indices))
+    result.report = report
+    return result
 
 
 def _index(queries: Tensor, database: Tensor | SearchIndex, lengths: Tensor | None) -> SearchIndex:
@@ -183,10 +182,11 @@ def _check_candidates(candidates: int | None, k: int, metric: str, prune: str) -
         )
     if candidates < k:
         raise ValueError(f"topk: expected at least as many candidates as k = {k}, got {candidates}")
-    if metric != "interpolated_euclidean" or prune != "auto":
+    if not find_metric(metric, {}).takes_candidates or prune != "auto":
+        able = " or ".join(f"metric={name!r}" for name in METRICS if METRICS[name].takes_candidates)
         raise ValueError(
-            "topk: expected metric='interpolated_euclidean' and prune='auto' with candidates, which its lower bounds "
-            f"choose, got {metric!r} and {prune!r}"
+            f"topk: expected {able} and prune='auto' with candidates, which its lower bounds choose, "
+            f"got {metric!r} and {prune!r}"
         )
 
 
@@ -194,16 +194,16 @@ def _check_pairs(
     queries: Tensor,
     index: SearchIndex,
     query_lengths: Tensor | None,
-    metric: str,
+    metric: Metric,
     queries_are: str,
     options: dict[str, Any],
 ) -> Tensor:
-    """Whatever the metric itself demands of its inputs, asked of it with no pair; the queries' lengths."""
+    """Check inputs and options by the metric's own checks, on a call without pairs; return the queries' lengths."""
     sides = (queries, query_lengths), (index.like, None)
     x, y = sides if queries_are == "x" else sides[::-1]
     torch.ops.scav.check_pairs("topk", x[0], y[0], x[1], y[1], False)
     check_range("topk", "query_lengths", query_lengths, queries.shape[1])
-    METRICS[metric].all_pairs(x[0][:0], y[0][:0], None, None, **options)
+    metric.all_pairs(x[0][:0], y[0][:0], None, None, **options)
     if query_lengths is not None:
         return query_lengths
     return torch.full((len(queries),), queries.shape[1], device=queries.device)

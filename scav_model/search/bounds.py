@@ -65,7 +65,7 @@ def principal_directions(steps: Sequence[Tensor]) -> Tensor:
 def make_bounds(header: Header, side: str, steps: Sequence[Tensor], directions: Tensor) -> dict[str, Tensor]:
     """Return a shard's summaries of sequences (T, D): `{side}_norms`, `{side}_targets` and `{side}_means`."""
     clips = Clips(steps)
-    made = scav_kernels.summarise(
+    made = scav_kernels.summarize(
         clips,
         targets=targets(header, side, clips.lengths),
         squared=bool(header.options.get("squared", False)),

@@ -14,31 +14,31 @@ import scav_kernels
 from scav_kernels import SearchIndex
 from scav_kernels.ops.registry import METRICS
 from scav_kernels.reference.interpolated_euclidean import interpolated_euclidean
-from scav_kernels.search import kernels
-from scav_kernels.search.aligned import AlignedSearch
+from scav_kernels.search import dtw, kernels, sinkhorn
+from scav_kernels.search.cascade import CascadeSearch
+from scav_kernels.search.interpolated_euclidean import AlignedSearch
 from scav_kernels.search.kernels import (
     aligned_bounds,
     aligned_nearest,
     aligned_survivors,
-    crowd_interpolated_euclidean,
+    all_pairs_interpolated_euclidean,
     largest_norms,
     listed_interpolated_euclidean,
     segment_means,
     to_panels,
 )
-from scav_kernels.search.question import Question
 from scav_kernels.search.report import SearchReport
+from scav_kernels.search.request import SearchRequest
 from scav_kernels.search.summaries import (
     DENSE,
     LISTED,
     coarser_means,
-    in_coordinates,
-    in_fewer,
     principal_directions,
+    project,
+    project_rotated,
     ragged_segment_means,
-    turned,
+    rotate,
 )
-from scav_kernels.search.warped import WarpedSearch
 
 from .test_topk import clips
 
@@ -60,9 +60,9 @@ def sequences(trained: bool, count: int, steps: int, dim: int, seed: int) -> tup
     return made, lengths
 
 
-def asked(metric: str, q: Tensor, ql: Tensor, d: Tensor, dl: Tensor, are: str, **options: Any) -> Question:
+def request_for(metric: str, q: Tensor, ql: Tensor, d: Tensor, dl: Tensor, are: str, **options: Any) -> SearchRequest:
     every = {**METRICS[metric].defaults(), **options}
-    return Question(q, ql, SearchIndex(d, dl), metric, METRICS[metric], every, are)
+    return SearchRequest(q, ql, SearchIndex(d, dl), METRICS[metric], every, are)
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,7 +85,7 @@ def test_segment_means_bound_interpolated_euclidean(
     for parts in (segments, 2 * segments):
         a, b = (means_of(steps, m, min(parts, m), squared) for steps in (x, y))
         whole = (a - b).norm(dim=2)
-        few = (in_coordinates(a, directions) - in_coordinates(b, directions)).norm(dim=2)
+        few = (project(a, directions) - project(b, directions)).norm(dim=2)
         bounds = [(s.square() if squared else s).sum() for s in (few, whole)]
         assert bounds[0] <= bounds[1] + 1e-12 <= distance + 2e-12
         # The second partition refines the first, so its bound is no lower.
@@ -101,11 +101,11 @@ def test_turned_steps_keep_every_length(seed: int, steps: int, rank: int, dim: i
     x, lengths = sequences(True, 3, steps, dim, seed)
     x = x.double().masked_fill((torch.arange(steps) >= lengths[:, None])[..., None], 0)
     directions = principal_directions(torch.randn(50, dim, generator=torch.Generator().manual_seed(seed)), 20)
-    rows = turned(x, directions)
+    rows = rotate(x, directions)
     means = segment_means(x, lengths, torch.arange(3), 10, 4, False)
     if rows.shape[2] < dim:
-        found = in_fewer(segment_means(rows, lengths, torch.arange(3), 10, 4, False), rank)
-        torch.testing.assert_close(found, in_coordinates(means, directions[: rank - 1]))
+        found = project_rotated(segment_means(rows, lengths, torch.arange(3), 10, 4, False), rank)
+        torch.testing.assert_close(found, project(means, directions[: rank - 1]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -171,13 +171,13 @@ def test_a_crowd_has_the_distances_of_the_op(dtype: torch.dtype) -> None:
         pairs = (every, chosen) if resample == "x" else (chosen, every)
         for squared in (False, True):
             expected = scav_kernels.interpolated_euclidean(x, y, *lengths, squared=squared, resample=resample)
-            found = crowd_interpolated_euclidean(x, y, *lengths, *pairs, target, squared)
+            found = all_pairs_interpolated_euclidean(x, y, *lengths, *pairs, target, squared)
             if target == 9:
                 assert expected[0, 1] == expected[7, 4] == 0
             torch.testing.assert_close(found, expected[pairs[0]][:, pairs[1]], equal_nan=True, rtol=2e-5, atol=1e-5)
-    assert crowd_interpolated_euclidean(x, y, xl, yl, every[:0], chosen, 3, False).shape == (0, len(chosen))
+    assert all_pairs_interpolated_euclidean(x, y, xl, yl, every[:0], chosen, 3, False).shape == (0, len(chosen))
     with pytest.raises(ValueError, match="at least one step"):
-        crowd_interpolated_euclidean(x, y, xl, yl, every, chosen, 0, False)
+        all_pairs_interpolated_euclidean(x, y, xl, yl, every, chosen, 0, False)
 
 
 def test_survivors_are_those_below_all_bounds() -> None:
@@ -228,13 +228,13 @@ def test_bounds_of_warped_and_transported(metric: str, seed: int, trained: bool,
     q, ql = sequences(trained, 2, 7, 48, seed)
     d, dl = sequences(trained, 9, 12, 48, seed + 1)
     options: dict[str, Any] = {"band": 3} if metric == "dtw" else {"max_iterations": seed % 4 + 1, "tolerance": 0.0}
-    ask = asked(metric, q, ql, d, dl, are, cost=cost, **options)
-    search = WarpedSearch(ask, True, SearchReport())
+    request = request_for(metric, q, ql, d, dl, are, cost=cost, **options)
+    search = CascadeSearch({"dtw": dtw, "sinkhorn": sinkhorn}[metric].CASCADE, request, True, SearchReport())
     items = torch.arange(9)
     for i in range(2):
-        distances = ask.all_alone(torch.full((9,), i), items, torch.zeros(9))
-        allowed = search.uncertainty(torch.full((9,), i), items)
-        fast = ask.all_pairs(torch.tensor([i]), items)[0]
+        distances = request.pair_distances(torch.full((9,), i), items, torch.zeros(9))
+        allowed = search.rounding(torch.full((9,), i), items)
+        fast = request.all_pairs(torch.tensor([i]), items)[0]
         unreachable = distances.isinf()
         assert ((fast - distances).abs() <= allowed)[~unreachable].all()
         for bound in search.bounds:
@@ -267,23 +267,25 @@ def test_rounding_is_allowed_for_and_has_to_be(squared: bool, dtype: torch.dtype
     """Of sequences of equal steps the bounds are the distance, and rounding decides which is the larger."""
     generator = torch.Generator().manual_seed(0)
     q, d = (torch.randn(count, 1, 512, generator=generator).to(dtype).expand(-1, 20, -1) for count in (20, 50))
-    ask = asked("interpolated_euclidean", q, torch.full((20,), 20), d, torch.full((50,), 20), "x", squared=squared)
-    search = AlignedSearch(ask, True, SearchReport())
+    request = request_for(
+        "interpolated_euclidean", q, torch.full((20,), 20), d, torch.full((50,), 20), "x", squared=squared
+    )
+    search = AlignedSearch(request, True, SearchReport())
     (section,) = search._sections()
     rows, places = torch.arange(20).repeat_interleave(50), torch.arange(50).repeat(20)
-    limits = torch.full((1000,), torch.inf, dtype=ask.index.dtype)
+    limits = torch.full((1000,), torch.inf, dtype=request.index.dtype)
     distances = search._score(rows, places, limits).view(20, 50)
-    reach = ask.query_norms[:, None] + ask.index.norms
-    allowed = search._allowed(reach)
+    reach = request.query_norms[:, None] + request.index.norms
+    allowed = search._rounding(reach)
     exceeded = 0
     made = search.index.panels(section.first, section.end, section.target, squared)
     for level, panels in zip((*DENSE, LISTED), (*made.dense, to_panels(made.listed)), strict=True):
-        sums = aligned_bounds(search._own(section, level), panels, limits[:20], squared)[:, :50]
+        sums = aligned_bounds(search._query_means(section, level), panels, limits[:20], squared)[:, :50]
         assert (sums - allowed <= distances).all()
         exceeded += int((sums > distances).sum())
     if dtype != torch.float64:
         # The bounds in fewer coordinates lose some of the distance; those of equal directions do not.
-        x, y = q[:, :1].to(ask.index.dtype), d[:, :1].to(ask.index.dtype)
+        x, y = q[:, :1].to(request.index.dtype), d[:, :1].to(request.index.dtype)
         whole = aligned_bounds(x, to_panels(y), limits[:20], squared)[:, :50]
         assert (whole > distances).any()
         assert (whole - allowed <= distances).all()
@@ -368,7 +370,7 @@ def test_a_gpus_ways_say_what_the_kernels_say(dtype: torch.dtype) -> None:
         torch.testing.assert_close(kernels._listed_on_cuda(*pairs), listed_interpolated_euclidean(*pairs))
         for target in (1, 10):
             asked = (x, y, xl, yl, every, chosen, target, squared)
-            found, expected = kernels._crowd_on_cuda(*asked), crowd_interpolated_euclidean(*asked)
+            found, expected = kernels._all_pairs_on_cuda(*asked), all_pairs_interpolated_euclidean(*asked)
             # Nothing is rounded that the kernels do not round: a bound would not allow for it.
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     if dtype.itemsize < 4:

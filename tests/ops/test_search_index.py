@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scav_kernels import SearchIndex, Summaries, summarise, topk
+import scav_kernels
+from scav_kernels import SearchIndex, Summaries, summarize, topk
 from tests.ops.test_topk import METRICS, clips
 
 
@@ -46,7 +47,7 @@ def test_what_is_read_is_found_as_what_is_there(
     d, dl = clips(300, 11, 48, seed=1)
     q, d = q.to(dtype), d.to(dtype)
     expected = topk(q, d, 12, ql, dl, metric=metric, queries_are=are, **options)
-    monkeypatch.setattr("scav_kernels.search.index._CONVERTED", 37 * d[0].numel())
+    monkeypatch.setattr("scav_kernels.search.index._BLOCK_NUMBERS", 37 * d[0].numel())
     for prune in ("auto", "none"):
         reader = Listed(d, dl)
         found = topk(q, SearchIndex(reader), 12, ql, metric=metric, queries_are=are, prune=prune, **options)
@@ -64,7 +65,7 @@ def test_with_kept_summaries_most_is_never_read(options: dict[str, Any], are: st
     q = d[:4, :9] if options.get("resample") == "y" else q
     ql = torch.full((4,), 9)
     expected = topk(q, d, 5, ql, dl, queries_are=are, **options)
-    kept = summarise(d, dl, targets_of(ql, dl, are, options), squared=options.get("squared", False))
+    kept = summarize(d, dl, targets_of(ql, dl, are, options), squared=options.get("squared", False))
     reader = Listed(d, dl)
     index = SearchIndex(reader, summaries=kept)
     # The second one by what the first has made of the summaries.
@@ -82,7 +83,7 @@ def test_with_kept_summaries_most_is_never_read(options: dict[str, Any], are: st
 def test_summaries_of_another_kind_are_made() -> None:
     q, ql = clips(4, 9, 48, seed=0)
     d, dl = clips(100, 11, 48, seed=1)
-    kept = summarise(d, dl, dl + 1)
+    kept = summarize(d, dl, dl + 1)
     for options in ({}, {"squared": True}):
         expected = topk(q, d, 5, ql, dl, **options)
         found = topk(q, SearchIndex(d, dl, kept), 5, ql, **options)
@@ -94,10 +95,17 @@ def test_directions_of_others_bound_too() -> None:
     q, ql = clips(4, 9, 48, seed=0)
     d, dl = clips(100, 11, 48, seed=1)
     basis = torch.linalg.qr(torch.randn(48, 20)).Q.T
-    kept = summarise(Listed(d, dl), directions=basis)
+    kept = summarize(Listed(d, dl), directions=basis)
     assert torch.equal(kept.directions, basis)
     found = topk(q, SearchIndex(d, dl, kept), 5, ql)
     assert torch.equal(found.indices, topk(q, d, 5, ql, dl).indices)
+
+
+def test_the_old_name_of_summarize_warns() -> None:
+    with pytest.warns(DeprecationWarning, match=r"^scav_kernels.summarise is now scav_kernels.summarize$"):
+        assert scav_kernels.summarise is summarize
+    with pytest.raises(AttributeError, match="no attribute 'summary'"):
+        scav_kernels.summary  # noqa: B018
 
 
 def test_wrong_inputs() -> None:
@@ -105,12 +113,12 @@ def test_wrong_inputs() -> None:
     with pytest.raises(ValueError, match="has its own"):
         SearchIndex(Listed(d, dl), dl)
     with pytest.raises(ValueError, match="targets"):
-        summarise(d, dl, torch.zeros(10, dtype=torch.int64))
+        summarize(d, dl, torch.zeros(10, dtype=torch.int64))
     with pytest.raises(ValueError, match="targets"):
-        summarise(d, dl, dl[:3])
+        summarize(d, dl, dl[:3])
     with pytest.raises(ValueError, match=r"directions \(K, 48\)"):
-        summarise(d, dl, directions=torch.zeros(3, 4))
-    kept = summarise(d, dl)
+        summarize(d, dl, directions=torch.zeros(3, 4))
+    kept = summarize(d, dl)
     for name in ("norms", "targets", "means"):
         with pytest.raises(ValueError, match=rf"summaries\.{name}"):
             SearchIndex(d, dl, kept._replace(**{name: getattr(kept, name)[1:]}))

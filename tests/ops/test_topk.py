@@ -13,7 +13,7 @@ from torch import Tensor
 
 import scav_kernels
 from scav_kernels import SearchIndex, topk
-from scav_kernels.search import aligned
+from scav_kernels.ops import registry
 
 METRICS: list[tuple[str, dict[str, Any]]] = [
     ("interpolated_euclidean", {}),
@@ -77,6 +77,31 @@ def test_finds_what_brute_force_finds(metric: str, options: dict[str, Any], are:
         assert bool(report.stages) == (report.exhaustive is None)
 
 
+@pytest.mark.parametrize("metric", PRUNED)
+def test_a_metric_without_a_search_method_is_searched_exhaustively(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, ql = clips(3, 9, 48, seed=0)
+    d, dl = clips(60, 11, 48, seed=1)
+    expected = topk(q, d, 7, ql, dl, metric=metric)
+    monkeypatch.setitem(registry.METRICS, metric, registry.METRICS[metric]._replace(search=None))
+    monkeypatch.setattr("scav_kernels.search.exhaustive._BLOCK_PAIRS", 100)
+    found = topk(q, SearchIndex(d, dl), 7, ql, metric=metric)
+    assert torch.equal(found.indices, expected.indices)
+    torch.testing.assert_close(found.distances, expected.distances, rtol=1e-6, atol=0)
+    assert found.report.exhaustive == f"{metric} has no lower bound that holds"
+    assert found.report.scored == 180
+    assert topk(q[:0], d, 7, metric=metric).indices.shape == (0, 7)
+    with pytest.raises(ValueError, match="which its lower bounds choose"):
+        topk(q, d, 5, metric=metric, candidates=8)
+
+
+def test_what_each_metric_can_be_asked() -> None:
+    able = {name for name, metric in registry.METRICS.items() if metric.has_bounds}
+    assert able == {"interpolated_euclidean", "dtw", "sinkhorn"}
+    assert [name for name, metric in registry.METRICS.items() if metric.takes_candidates] == ["interpolated_euclidean"]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**20),
@@ -126,9 +151,9 @@ def test_blocks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch, held: int) -> 
     q, ql = clips(5, 9, 40, seed=2)
     d, dl = clips(150, 12, 40, seed=3)
     expected = topk(q, d, 7, ql, dl)
-    monkeypatch.setattr(aligned, "_HELD", held)
-    monkeypatch.setattr("scav_kernels.search.topk._QUERIES", 2)
-    monkeypatch.setattr("scav_kernels.search.index._CONVERTED", 37 * d[0].numel())
+    monkeypatch.setattr("scav_kernels.search.interpolated_euclidean._BLOCK_PAIRS", held)
+    monkeypatch.setattr("scav_kernels.search.topk._BLOCK_QUERIES", 2)
+    monkeypatch.setattr("scav_kernels.search.index._BLOCK_NUMBERS", 37 * d[0].numel())
     for prune in ("auto", "none"):
         found = topk(q, d, 7, ql, dl, prune=prune)
         assert torch.equal(found.indices, expected.indices)
