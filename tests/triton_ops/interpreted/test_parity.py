@@ -99,6 +99,15 @@ def test_near_steps_are_compared_by_their_difference(case: Case, b1: int, b2: in
 
 
 @pytest.mark.parametrize("case", CASES[:2], ids=str)
+def test_near_steps_of_sequences_of_two_lengths(case: Case) -> None:
+    given = sequences(Shape(b1=3, b2=2, n=2, m=3, d=4))
+    # All steps are near: one step, and a small part of their own.
+    given = given._replace(x=given.x[:1, :1] + given.x * 1e-3, y=given.x[:1, :1] + given.y * 1e-3)
+    oracle = answer(case.reference, given.map(Tensor.double))
+    assert_accurate(case, answer(interpreted(case), given), [answer(case.reference, given)], oracle)
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=str)
 def test_a_batch_against_itself(case: Case) -> None:
     x = sequences(Shape(b1=17, n=2, d=17, ragged=False)).x
     found = answer(interpreted(case), Sequences(x, x, None, None))
