@@ -1,4 +1,4 @@
-"""How one pair aligns, drawn between its two sequences; needs matplotlib (`pip install scav-kernels[plot]`).
+"""Plot the alignment of one pair; needs matplotlib (`pip install scav-kernels[plot]`).
 
 Each function takes what its namesake in `scav_kernels` takes, one pair x (N, D) and y (M, D), and returns a matplotlib
 figure: x from top to bottom on the left, y from left to right below, step against step in the middle.

@@ -41,12 +41,12 @@ class Metric(NamedTuple):
 
     @property
     def has_bounds(self) -> bool:
-        """Whether `topk` skips pairs by lower bounds."""
+        """True if `topk` skips pairs by lower bounds."""
         return self.search is not None and self.search.has_bounds
 
     @property
     def takes_candidates(self) -> bool:
-        """Whether `topk` takes `candidates`."""
+        """True if `topk` takes `candidates`."""
         return self.search is not None and self.search.takes_candidates
 
     def keywords(self) -> dict[str, Any]:

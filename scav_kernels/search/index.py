@@ -137,7 +137,7 @@ class SearchIndex:
 
     @property
     def is_read(self) -> bool:
-        """Whether a Reader reads the items."""
+        """True if a Reader reads the items."""
         return self._reader is not None
 
     def load(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:

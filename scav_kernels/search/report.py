@@ -19,7 +19,7 @@ class StageReport:
 
 @dataclass
 class SearchReport:
-    """Where the pairs of a search went: ``pairs = Σ removed + scored``.
+    """Counts of the pairs of a search: ``pairs = Σ removed + scored``.
 
     Attributes:
         pairs: queries times items.

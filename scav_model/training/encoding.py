@@ -1,4 +1,4 @@
-"""How the trainer encodes a batch for an objective."""
+"""Encode batches for an objective."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Run:
         return self.encoding(batch)
 
     def train_epoch(self, bar: tqdm[Any], save: Callable[[], None]) -> dict[str, Any]:
-        """What is left of this epoch; calls `save` where a checkpoint is due within it."""
+        """Train the rest of this epoch; call `save` where a checkpoint is due within it."""
         bar.set_description(f"epoch {self.epoch + 1}/{self.config.optim.epochs}", refresh=False)
         every = self.config.checkpoints.every
         self.model.train()
@@ -177,11 +177,11 @@ class Run:
         return parallel.from_first(found)
 
     def origin(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with this run, besides the config."""
+        """Values, besides the config, that a checkpoint must share with this run."""
         return {**fingerprint(self.features), "processes": parallel.world_size()}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; every process must ask, as each has its own random state.
+        """State for a checkpoint. Every process must call this, as each has its own random state.
 
         Raises:
             RuntimeError: weights are NaN or infinite, which no later step mends.

@@ -82,7 +82,7 @@ def permute(steps: Tensor, strength: float, random: Generator) -> Tensor:
 
 
 def _start(total: int, chosen: int, random: Generator) -> int:
-    """Where `chosen` of `total` steps in a row begin, each place as likely as any other."""
+    """Draw the start of `chosen` consecutive steps among `total`, uniformly."""
     return int(random.random() * (total - chosen + 1))
 
 
