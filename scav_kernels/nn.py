@@ -80,7 +80,7 @@ class SoftDTWLoss(_PairwiseLoss):
         gamma: smoothing > 0, in the cost's unit.
         cost: "sqeuclidean", "euclidean" or "cosine". The default differs from ``SinkhornLoss``'s.
         band: Sakoe-Chiba radius in steps, or None.
-        debias: ``soft_dtw_divergence`` instead of ``soft_dtw``; other libraries call it normalised.
+        debias: ``soft_dtw_divergence`` instead of ``soft_dtw``; other libraries call it normalized.
         reduction: over the batch, "mean", "sum" or "none".
     """
 

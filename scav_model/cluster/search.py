@@ -30,7 +30,7 @@ RESTARTS = 3
 class SearchWorkers:
     """Actors that search an index together, to be handed to `search` as `workers`.
 
-    Each has neighbouring shards of the index's folder, which every machine must see under the same path, and a CPU, or
+    Each has neighboring shards of the index's folder, which every machine must see under the same path, and a CPU, or
     a share of a GPU, of its own. A worker that dies is restarted and its part redone; nothing is lost, and the answer
     is the same. Ray has to be connected (`connect`).
 

@@ -1,6 +1,6 @@
 """Prints the growth in bytes of this process's resident memory, at its peak, during an op, forward and then backward.
 
-Arguments: a metric, the name of a function of given costs, or "materialised" for a tensor of all cells; then the number
+Arguments: a metric, the name of a function of given costs, or "materialized" for a tensor of all cells; then the number
 of sequences on each side and their steps, any number of times. A line for each: the two peaks.
 """
 
@@ -47,7 +47,7 @@ def distance(metric: str, given: list[Tensor], batch: int) -> Tensor:
 
 
 def peaks(metric: str, batch: int, steps: int) -> tuple[int, int]:
-    if metric == "materialised":
+    if metric == "materialized":
         return peak(lambda: torch.ones(batch, batch, steps, steps)), 0
     given = inputs(metric, batch, steps)
     with torch.no_grad():

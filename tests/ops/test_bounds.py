@@ -345,7 +345,7 @@ def test_aligned_bounds_may_stop_at_a_limit_and_nowhere_else() -> None:
                 whole = (found - expected).abs() <= 1e-5 * expected
                 assert (whole | (found > limit)).all()
             assert not whole.all()
-            # One query's limit is not its neighbours'.
+            # One query's limit is not its neighbors'.
             limits = torch.tensor([torch.inf, torch.inf, torch.inf, 0.0] * 2, dtype=dtype)[:7]
             found = aligned_bounds(x, to_panels(y), limits, squared)[:, :37]
             unlimited = limits.isinf()

@@ -125,7 +125,7 @@ def test_pictures(name: str) -> None:
     x, y = pair(9, 7, dtype=torch.float32)
     figure = getattr(scav_kernels.plot, name)(x.requires_grad_(), y, cost="cosine")
     assert isinstance(figure, Figure)
-    matrix, _colours, left, below = figure.axes
+    matrix, _colors, left, below = figure.axes
     assert matrix.images[0].get_array().shape == (9, 7)
     assert left.images[0].get_array().shape == (9, 4)
     assert below.images[0].get_array().shape == (4, 7)

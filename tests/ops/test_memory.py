@@ -46,6 +46,6 @@ def test_peak_memory(metric: str) -> None:
 
 
 def test_the_meter_sees_a_tensor_of_all_cells() -> None:
-    for size, (found, _) in zip(SIZES, peaks("materialised", *SIZES), strict=True):
+    for size, (found, _) in zip(SIZES, peaks("materialized", *SIZES), strict=True):
         # Less the few pages that were free before.
         assert found >= 0.99 * cells(*size)

@@ -210,13 +210,13 @@ def test_drawings_hold_every_match_and_its_part(answer):
 
 
 def test_thumbnails_are_of_the_clip(movie):
-    def colours(**options):
+    def colors(**options):
         found = []
         for uri in thumbnails(movie, 2, **options):
             with av.open(io.BytesIO(base64.b64decode(uri.split(",")[1])), format="mjpeg") as container:
                 found.append(next(container.decode(video=0)).to_ndarray(format="rgb24").mean((0, 1)).argmax())
         return found
 
-    assert colours(start=0.0, seconds=4.0) == [0, 2]
-    assert colours(start=2.0, seconds=2.0) == [2, 2]
+    assert colors(start=0.0, seconds=4.0) == [0, 2]
+    assert colors(start=2.0, seconds=2.0) == [2, 2]
     assert thumbnails(movie.with_name("none.mp4")) == []

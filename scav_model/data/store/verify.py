@@ -21,9 +21,9 @@ from scav_model.files import open_inside, sha256_of
 LENGTH_TOLERANCE = 1.5
 # Clips whose means are compared; more would not change the share.
 SAMPLE = 1024
-# Below this share of the energy, what clips differ by is drowned in what they have in common: a randomly initialised
+# Below this share of the energy, what clips differ by is drowned in what they have in common: a randomly initialized
 # ViT-B/32 has 0.8% to 1.3% on the demo's clips, whose log-mel spectra have 10%. It is a weaker sign than the norms, for
-# inputs that differ wildly differ in a random tower too (5% to 8% for blocks of random colours).
+# inputs that differ wildly differ in a random tower too (5% to 8% for blocks of random colors).
 ALIKE = 0.02
 LISTED = 5
 
@@ -108,7 +108,7 @@ def verify(folder: Path | str) -> Report:
     """Read the whole store once and say what is wrong with it.
 
     Checked: each file's size and SHA-256; shapes; NaN and infinities; features and clips that never change; lengths
-    against duration × rate; and two signs of untrained weights, normalisation layers as they were initialised (seen
+    against duration × rate; and two signs of untrained weights, normalization layers as they were initialized (seen
     when the encoder was loaded) and clips that hardly differ.
     """
     store = FeatureStore.open(folder)
@@ -121,7 +121,7 @@ def verify(folder: Path | str) -> Report:
         if side.get("untrained"):
             report.warnings.append(
                 f"{name}: the weights of {side.get('encoder', '?')} {side.get('model', '')} look untrained: every "
-                "normalisation layer has gain one and offset zero, as it is initialised"
+                "normalization layer has gain one and offset zero, as it is initialized"
             )
     repeated = len(store) - len(set(store.ids))
     if repeated:
