@@ -16,6 +16,11 @@ from scav_model.model import masked_mean
 POOLED_COSINE = "pooled_cosine"
 
 
+def has_stored_bounds(metric: str) -> bool:
+    """Return True if lower bounds of the metric come from summaries that can be stored, so that they are quick."""
+    return metric in METRICS and METRICS[metric].takes_candidates
+
+
 class Sequences(NamedTuple):
     """B encoded clips of one modality."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import scav_kernels
-from scav_model.distances import POOLED_COSINE, Distance, Sequences
+from scav_model.distances import POOLED_COSINE, Distance, Sequences, has_stored_bounds
 from scav_model.means import BLOCK, Block, mean_steps
 from scav_model.nearest import FLOATS, Part
 
@@ -174,7 +174,7 @@ class GalleryItems:
     @property
     def has_candidates(self) -> bool:
         """True if method bounds has bounds of all pairs that are quick enough to choose candidates by."""
-        return self.distance.metric == "interpolated_euclidean" and not self.is_divided
+        return has_stored_bounds(self.distance.metric) and not self.is_divided
 
     def means(self) -> Iterator[Block]:
         if self._means is None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.dtypes import accumulation_dtype
-from scav_kernels.ops.common import check_options, check_tensors, declare_options
+from scav_kernels.ops.checks import check_options, check_tensors, declare_options
 from scav_kernels.ops.define import GRADIENTS, NEEDS, SEQUENCES, define_op
 from scav_kernels.ops.registry import METRICS, Metric
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.common import check_options, check_pair, check_tensors, declare_options
+from scav_kernels.ops.checks import check_options, check_pair, check_tensors, declare_options
 from scav_kernels.ops.convergence import Convergence, OneWarning, can_look, warn_of_unconverged
 from scav_kernels.ops.costs import as_batch, ground_cost
 from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda

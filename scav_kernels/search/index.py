@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.dtypes import accumulation_dtype
-from scav_kernels.ops.common import check_tensors
+from scav_kernels.ops.checks import check_tensors
 from scav_kernels.search.kernels import largest_norms, segment_means, to_panels
 from scav_kernels.search.summaries import DENSE, LISTED, coarser_means, principal_directions, project
 

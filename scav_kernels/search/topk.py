@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.common import check_tensors
+from scav_kernels.ops.checks import check_tensors
 from scav_kernels.ops.convergence import OneWarning
 from scav_kernels.ops.registry import METRICS, Metric, find_metric
 from scav_kernels.search.exhaustive import EXHAUSTIVE

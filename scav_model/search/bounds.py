@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import scav_kernels
+from scav_model.distances import has_stored_bounds
 from scav_model.search.header import Header
 
-METRIC = "interpolated_euclidean"
 # Queries that an index has to be asked before bounds are tried that it does not keep: to make the summaries takes as
 # long as to compare all clips with about as many.
 WARM = 32
@@ -24,7 +24,7 @@ KEPT = 100_000
 
 def has_bounds(header: Header) -> bool:
     """Return True if an index stores summaries. Distances divided by steps have another order than bounds."""
-    return header.metric == METRIC and not header.per_step
+    return has_stored_bounds(header.metric) and not header.per_step
 
 
 class Clips:

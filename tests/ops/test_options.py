@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import scav_kernels
-from scav_kernels.ops import common
-from scav_kernels.ops.common import check_options, declare_options
+from scav_kernels.ops import checks
+from scav_kernels.ops.checks import check_options, declare_options
 
 OPS = [
     name
@@ -21,7 +21,7 @@ OPS = [
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(common, "_OPTIONS", dict(common._OPTIONS))
+        patch.setattr(checks, "_OPTIONS", dict(checks._OPTIONS))
         yield
 
 

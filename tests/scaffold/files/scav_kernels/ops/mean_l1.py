@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.common import check_options, check_tensors, declare_options
+from scav_kernels.ops.checks import check_options, check_tensors, declare_options
 from scav_kernels.ops.define import GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.registry import METRICS, Metric
 
