@@ -6,7 +6,7 @@
 namespace scav {
 
 // Whether `library_gemm` runs here: oneDNN's micro-kernels (through ATen's brgemm) on x86-64, at the best SIMD level of
-// this CPU. They choose their instructions themselves, so at a forced lower level our own register block is used.
+// this CPU. They choose their instructions themselves, so at a forced lower level gemm.inl computes the products.
 bool has_library_gemm();
 
 // C (m, n) = A (m, k) B (k, n), or += where `accumulate`; row-major, row strides in elements.

@@ -58,7 +58,7 @@ struct Packed {
   // Row of y in column `column` of the group, or null where there is none.
   const T* source(const Group& group, int64_t column) const {
     const int64_t step = column / group.lanes, lane = column % group.lanes;
-    if (step >= length(group, lane) || y->poison[index(group, lane)] != 0) {
+    if (step >= length(group, lane) || y->nonfinite[index(group, lane)] != 0) {
       return nullptr;
     }
     return y->row(index(group, lane), step);

@@ -1,11 +1,11 @@
 #pragma once
-// What the kernels of a search read.
+// Types that the kernels of a search read.
 
 #include <cstdint>
 
 namespace scav {
 
-// Items side by side in a panel of their summaries.
+// Items in a panel of their summaries.
 inline constexpr int64_t kBoundLanes = 16;
 
 // How numbers are stored: as the kernel's own type, or shorter.
@@ -22,7 +22,7 @@ struct StoredRows {
 
 // Some sequences of a batch, in order.
 template <class T>
-struct Chosen {
+struct Selection {
   const StoredRows<T>& rows;
   const int64_t* places;
   int64_t count;
