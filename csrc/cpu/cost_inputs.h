@@ -13,7 +13,7 @@ namespace scav {
 struct CostInputs {
   at::Tensor cost;                  // (B1, B2, N, M) float32 or float64, steps of y adjacent
   at::Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
-  // (B1, B2) NaN or -inf where a valid cell holds it: that is what the pair's distance becomes. Else 0.
+  // (B1, B2) 0, or the NaN or -inf in a valid cell, which the pair's distance becomes.
   at::Tensor nonfinite;
   at::Tensor given;  // as the caller passed them
 

@@ -13,14 +13,14 @@ struct GroupCosts {
   int64_t b;
   const uint32_t* x_words;  // (batch, steps, words_of(D)), or null where the products are of T
 
-  // Whether a cost may be infinite, in place of a cell that no path enters.
+  // True if a cost may be infinite, which forbids paths through its cell.
   static constexpr bool kForbids = false;
 
   int64_t rows() const { return x.lengths[b]; }
   int64_t steps() const { return group.steps; }
   int64_t panels() const { return group.panels(); }
   int64_t columns() const { return group.columns; }
-  // Whether inf or NaN is in x or in the group's first y.
+  // True if x or the group's first y holds inf or NaN.
   bool is_nonfinite() const { return x.nonfinite[b] + packed.y->nonfinite[packed.index(group, 0)] != 0; }
 
   // Costs of rows [row0, row1) against panels [panel0, panel1): row s goes to out + s * stride.
@@ -42,7 +42,8 @@ struct GroupCosts {
     }
   }
 
-  // Adds what d out / d cost = `weights` (rows [row0, row1), panels [panel0, panel1)) means for x and the y's.
+  // Adds the gradients of x and the y's from `weights` = d out / d cost, of rows [row0, row1) and panels [panel0,
+  // panel1).
   // `costs` are those of the forward; `weights` is overwritten.
   void adjoint(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
                const Adjoint<T>& to) const {

@@ -85,7 +85,7 @@ at::Tensor unit_rows(const at::Tensor& data, const at::Tensor& lengths) {
 
 // d/dx of <g, x / |x|>: the part of g across x, over |x|; 0 where |x| is below kSmallestNorm, or is so small that the
 // caller's dtype, whose largest number is `largest`, does not hold it. In place on valid rows; nonfinite sequences,
-// whose gradients are decided elsewhere, keep theirs.
+// whose gradients finish_gradient sets, are left alone.
 template <class T>
 void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& nonfinite, double largest,
                        at::Tensor& grad) {
@@ -115,7 +115,7 @@ void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const
         for (int64_t k = 0; k < dim; ++k) {
           out[k] = (out[k] - along * unit(k)) * scale;
         }
-        // Only a gradient of a usual size that the division made large: others overflow as they do everywhere.
+        // Only gradients that the division made large: others overflow as they do everywhere.
         if (norm * largest < 1 && std::any_of(out, out + dim, [&](T value) { return std::abs(value) > largest; })) {
           std::fill_n(out, dim, T(0));
         }
@@ -124,7 +124,7 @@ void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const
   });
 }
 
-// f(index of x, index of y, index of the result)
+// Calls f(index of x, index of y, index of the result).
 template <class F>
 void for_each_pair(const Inputs& inputs, const F& f) {
   for (int64_t i = 0; i < inputs.batch_x(); ++i) {

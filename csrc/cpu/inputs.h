@@ -18,9 +18,8 @@ struct Sequences {
   const T* data;
   const int64_t* lengths;  // (batch,) valid steps
   int64_t batch, steps, dim;
-  const T* norms;  // (batch, steps) squared Euclidean norms of the valid steps
-  const T*
-      nonfinite;  // (batch,) 0, or the inf or NaN that a valid step holds: what all of the sequence's distances become
+  const T* norms;      // (batch, steps) squared Euclidean norms of the valid steps
+  const T* nonfinite;  // (batch,) 0, or the inf or NaN in a valid step, which all distances of the sequence become
 
   const T* row(int64_t b, int64_t step) const { return data + (b * steps + step) * dim; }
   const T* norm(int64_t b, int64_t step) const { return norms + b * steps + step; }
@@ -81,8 +80,8 @@ struct NonfiniteGradients {
 NonfiniteGradients separate_nonfinite(const Inputs& inputs, at::Tensor grad);
 
 // Gradients with respect to the rows that the kernels read become gradients with respect to the caller's tensors:
-// through the normalisation of the cosine, NaN for sequences marked in `nonfinite_gradients`, in the caller's dtype.
-// One that is undefined, not being needed, becomes an empty tensor.
+// through the normalization of the cosine, NaN for sequences marked in `nonfinite_gradients`, in the caller's dtype.
+// An undefined gradient, which is not needed, becomes an empty tensor.
 std::tuple<at::Tensor, at::Tensor> finish_gradients(const Inputs& inputs, at::Tensor dx, at::Tensor dy,
                                                     const NonfiniteGradients& nonfinite_gradients);
 

@@ -16,7 +16,7 @@ namespace scav::SCAV_LEVEL {
 // Pairs of lengths that one direction of resampling computes, by the source's length.
 enum class PairFilter { all, shorter, not_longer };
 
-// One direction of resampling, and how its pairs index the result.
+// One direction of resampling, and the strides of its pairs in the result.
 template <class T>
 struct Resampling {
   Sequences<T> source, target;
@@ -36,7 +36,7 @@ struct ResamplingGrads {
   T *source, *target;  // (batch, steps, D), zero on entry, or null
 };
 
-// Row t of sequence b resampled to m steps.
+// Computes row t of sequence b resampled to m steps.
 template <class T>
 void resample_row(const Sequences<T>& source, int64_t b, int64_t t, int64_t m, T* out) {
   const Interpolation at = interpolation_at(t, source.lengths[b], m);
@@ -638,8 +638,9 @@ class ResamplingPass {
   // Place of the first of `targets` in target_order_, which is the order of the sums.
   int64_t place_of(const int64_t* targets) const { return targets - target_order_.data(); }
 
-  // Computes the steps of one part for all targets.
-  void compute_part(int64_t part) {
+  // Computes the steps of one part for all targets. The functions of a part are always inlined: the compiler chooses
+  // fused multiply-adds by what surrounds a loop, and with them the last bits of gradients.
+  SCAV_INLINE void compute_part(int64_t part) {
     if (adds_to_sources()) {
       source_grads_[static_cast<size_t>(part)].emplace(source_, target_groups_, sources_, count_, part, parts_,
                                                        grads_->source, scratch_of(part, 0));
@@ -651,7 +652,7 @@ class ResamplingPass {
   }
 
   // Computes the panels of all target groups by products, step by step.
-  void compute_panels(int64_t part) {
+  SCAV_INLINE void compute_panels(int64_t part) {
     ResampledStep<T> step(direction_, group_size_, grads_ != nullptr);
     std::vector<T> result_grads;
     for (const TargetGroup& group : target_groups_) {
@@ -680,7 +681,7 @@ class ResamplingPass {
     }
   }
 
-  // `result_grads`: what gather() left.
+  // `result_grads` come from gather().
   void add_step_gradients(ResampledStep<T>& step, const TargetGroup& group, int64_t count, const T* result_grads,
                           int64_t part) const {
     for (const TargetPanel& panel : group.panels) {
@@ -694,7 +695,7 @@ class ResamplingPass {
   }
 
   // Computes the targets that are in no panel, a few steps at a time, so that what they touch stays in cache.
-  void compute_rest(int64_t part) {
+  SCAV_INLINE void compute_rest(int64_t part) {
     constexpr int64_t kSteps = 4, kSources = DirectCells<T>::kSources;
     const int64_t step_parts = parts_ * std::max<int64_t>(target_.steps / parts_ / kSteps, 1);
     DirectCells<T> cells(direction_, grads_ != nullptr);
@@ -711,8 +712,8 @@ class ResamplingPass {
   }
 
   // Adds steps [begin, end) of the group's rest for sources [i, i + count).
-  void add_rest(DirectCells<T>& cells, const TargetGroup& group, int64_t i, int64_t count, int64_t begin, int64_t end,
-                int64_t part) const {
+  SCAV_INLINE void add_rest(DirectCells<T>& cells, const TargetGroup& group, int64_t i, int64_t count, int64_t begin,
+                            int64_t end, int64_t part) const {
     poll(count * group.rest_count * (end - begin) * source_.dim);
     if (grads_ != nullptr) {
       const std::optional<SourceGrads<T>>& to = source_grads_[static_cast<size_t>(part)];
@@ -761,7 +762,7 @@ class ResamplingPass {
   int64_t count_ = 0;
 };
 
-// Sequence i of the source with sequence i of the target, for each i that the direction takes.
+// Pairs sequence i of the source with sequence i of the target, for each i that the direction takes.
 template <class T>
 void resampling_pairs(const Resampling<T>& direction, T* out, const ResamplingGrads<T>* grads) {
   const int64_t batch = direction.source.batch, parts = thread_count();
@@ -792,7 +793,7 @@ template <class T>
 void interpolated_euclidean(const Inputs& inputs, bool squared, const std::string& resample, T* out, const T* grad,
                             T* dx, T* dy) {
   auto pass = [&](bool of_x, PairFilter takes) {
-    // Of the results: (B1, B2), or (B,) when paired.
+    // Strides in the results: (B1, B2), or (B,) when paired.
     const int64_t stride_x = inputs.paired ? 0 : inputs.batch_y(), stride_y = 1;
     const Resampling<T> direction =
         of_x ? Resampling<T>{inputs.sequences_x<T>(), inputs.sequences_y<T>(), takes, squared, stride_x, stride_y}

@@ -82,7 +82,7 @@ struct MatrixBatch {
     return results;
   }
 
-  // Where each lane's gradient goes in d_cost (B1, B2, N, M).
+  // Destination of each lane's gradient in d_cost (B1, B2, N, M).
   std::vector<MatrixAdjoint<T>> adjoints(const std::vector<int64_t>& results, T* d_cost) const {
     std::vector<MatrixAdjoint<T>> to;
     for (int64_t pair : results) {

@@ -1,4 +1,4 @@
-// Every pair of a batch handed to a recursion, lanes filled, work split over the threads.
+// Splits the pairs of a batch over lanes, recursions and threads.
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
@@ -64,8 +64,8 @@ struct SharedPairs {
   int64_t panel_end(int64_t step1) const { return (step1 + panel_steps() - 1) / panel_steps(); }
 };
 
-// Pairs that share nothing, one `Source` of costs to a lane: a GroupCosts of x number i against y number i, or costs
-// that the caller gave. A source's columns come in panels of kNarrowPanel steps.
+// Pairs without a common x or y, one `Source` of costs to a lane: a GroupCosts of x number i against y number i, or
+// costs that the caller gave. A source's columns come in panels of kNarrowPanel steps.
 template <class T, class Source>
 struct SeparatePairs {
   static constexpr bool kShared = false, kForbids = Source::kForbids;
@@ -161,19 +161,19 @@ struct SeparatePairs {
   }
 };
 
-// How many lanes share a recursion: `vectors` of `width` each.
+// Lanes of a recursion: `vectors` of `width` each.
 struct LaneCount {
   int64_t width, vectors;
 };
 
 // y's as one packed batch, whose pairs are of every x with every y, or of x number i with y number i. Packed::y points
-// into it, so it stays where it was made.
+// into it, so a batch cannot be copied or moved.
 template <class T>
 struct PairBatch {
   const Inputs& inputs;
   Sequences<T> x, y;
   int64_t lanes, vectors;
-  Layout pair_groups;            // paired: which pairs share a recursion; else unused
+  Layout pair_groups;            // paired: pairs that share a recursion; else unused
   std::vector<int64_t> x_order;  // x's by length, so that those of one recursion are about equally long
   Packed<T> packed;
   Buffer<uint32_t> x_words;  // the x's where they are multiplied as bfloat16

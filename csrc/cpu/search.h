@@ -8,7 +8,7 @@ namespace scav {
 // Items in a panel of their summaries.
 inline constexpr int64_t kBoundLanes = 16;
 
-// How numbers are stored: as the kernel's own type, or shorter.
+// Type of stored numbers: that of the kernel, or a shorter one.
 enum class Stored { same, bfloat16, half };
 
 // A batch of sequences as the caller holds it, whatever its strides, converted row by row: a database is never copied.

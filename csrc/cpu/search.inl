@@ -10,7 +10,7 @@ namespace scav::SCAV_LEVEL {
 template <class T>
 struct BoundTile {
   static constexpr int kQueries = 4, w = kWidth<T>, vectors = static_cast<int>(kBoundLanes) / w;
-  // Of each lane: all bits or none.
+  // All bits of a lane, or none.
   using Mask = Vec<IntOf<T>, w>;
   Vec<T, w> sums[kQueries][vectors], limits[kQueries][vectors];
 
@@ -110,7 +110,7 @@ class TopK {
  public:
   TopK(int64_t k, T limit) : k_(static_cast<size_t>(k)), limit_(limit) {}
 
-  // What is above is of no interest.
+  // Larger bounds are of no interest.
   T limit() const { return limit_; }
 
   void offer(BoundOf<T> one) {
@@ -287,7 +287,7 @@ std::vector<Survivor<T>> aligned_survivors(const std::vector<BoundLevel<T>>& lev
   return found;
 }
 
-// |row - stored|^2, of a row of numbers and one that is stored in another form.
+// |row - stored|^2 of a row of T and a stored row.
 template <class T, Stored form>
 T square_from_stored(const T* row, const void* stored, int64_t dim) {
   constexpr int w = kWidth<T>;
@@ -308,7 +308,7 @@ T square_from_stored(const T* row, const void* stored, int64_t dim) {
 }
 
 // Interpolated Euclidean distances of listed pairs, `source` resampled to `target`, each added up in one order by one
-// thread: what a pair's distance is depends on the pair alone.
+// thread: a pair's distance depends on the pair alone.
 template <class T>
 class ListedPairs {
  public:
@@ -363,7 +363,7 @@ class ListedPairs {
       const T* row = kept_ ? rows_.data() + t * source.dim : resampled(source, b, t, n, m, row_.data());
       const T square = from_stored(row, target, c, t);
       sum += squared_ ? square : std::sqrt(square);
-      // Terms are not negative, so neither rounding nor what follows brings the sum down again.
+      // Terms are not negative, so neither rounding nor later terms bring the sum down again.
       if (sum / static_cast<T>(m) > limit) {
         return std::numeric_limits<T>::infinity();
       }

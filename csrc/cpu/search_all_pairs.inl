@@ -106,7 +106,7 @@ class AllPairs {
   int64_t dim_, target_;
   bool squared_;
   int64_t row_count_;
-  Buffer<T> left_, right_;            // (D,): what one row is resampled from
+  Buffer<T> left_, right_;            // (D,): the two steps from which a row is resampled
   Buffer<T> rows_, row_norms_;        // (rows, D), (rows,): the x's at one step
   Buffer<T> columns_, column_norms_;  // (kPanel, D), (kPanel,): the y's
   Buffer<T> panel_;                   // (D, width): the y's, transposed
@@ -115,7 +115,7 @@ class AllPairs {
 };
 
 // Distances of all x's and y's, both resampled to `target` steps -> out (x.count, y.count). They come from products of
-// many pairs, so a pair's last digits depend on its neighbours.
+// many pairs, so a pair's last digits depend on its neighbors.
 template <class T>
 void all_pairs_distances(const Selection<T>& x, const Selection<T>& y, int64_t target, bool squared, T* out) {
   const int64_t panels = (y.count + kPanel - 1) / kPanel, parts = std::min(thread_count(), panels);

@@ -1,4 +1,4 @@
-// What bounds are made of, on the CPU at one SIMD level (foreach_level.h): no include guard.
+// Summaries that bounds of a search compare, on the CPU at one SIMD level (foreach_level.h): no include guard.
 
 #include "cpu/simd.inl"
 #include "cpu/gemm.inl"
@@ -8,9 +8,9 @@
 
 namespace scav::SCAV_LEVEL {
 
-// Sequences resampled to `target` steps, and of each segment of them the mean, times the segment's share of the steps,
-// or times the root of its share where `squared` -> out (count, segments, dim). Segment s begins at step s * target /
-// segments.
+// Resamples sequences to `target` steps and writes the mean of each segment, times the segment's fraction of the steps
+// or, where `squared`, times the root of the fraction -> out (count, segments, dim). Segment s begins at step s *
+// target / segments.
 template <class T>
 void segment_means(const Selection<T>& from, int64_t target, int64_t segments, bool squared, T* out) {
   const int64_t dim = from.rows.dim, parts = std::min(thread_count(), from.count);
@@ -30,8 +30,8 @@ void segment_means(const Selection<T>& from, int64_t target, int64_t segments, b
             mean[k] += row[k];
           }
         }
-        const double steps = static_cast<double>(end - begin), share = steps / static_cast<double>(target);
-        const T scale = static_cast<T>((squared ? std::sqrt(share) : share) / steps);
+        const double steps = static_cast<double>(end - begin), fraction = steps / static_cast<double>(target);
+        const T scale = static_cast<T>((squared ? std::sqrt(fraction) : fraction) / steps);
         for (int64_t k = 0; k < dim; ++k) {
           mean[k] *= scale;
         }
@@ -40,7 +40,7 @@ void segment_means(const Selection<T>& from, int64_t target, int64_t segments, b
   });
 }
 
-// The largest norm of each sequence's steps -> out (batch,); inf where one is not finite.
+// Writes the largest norm of each sequence's steps -> out (batch,); inf where one is not finite.
 template <class T>
 void largest_norms(const StoredRows<T>& from, int64_t batch, T* out) {
   const int64_t dim = from.dim, parts = std::min(thread_count(), batch);

@@ -110,7 +110,7 @@ class SinkhornPair {
   }
 
   int64_t iterations() const { return iterations_; }
-  // Of the potentials that iterate() left; NaN where they are not finite.
+  // Error of the potentials after iterate(); NaN where they are not finite.
   T marginal_error() const { return error_; }
 
   // <a, f> + <b, g> in the unit of the cost: the dual objective, as the columns' sums are exact.
@@ -142,7 +142,7 @@ class SinkhornPair {
     }
   }
 
-  // Costs of rows [first, end): row i is at i * width_ from what comes back.
+  // Costs of rows [first, end): row i is at i * width_ from the pointer returned.
   const T* costs_of(int64_t first, int64_t end) {
     if (!resident()) {
       source_.costs(0, source_.panels(), first, end, costs_ - first * width_, width_);

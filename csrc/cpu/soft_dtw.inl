@@ -44,7 +44,7 @@ struct SoftDtw {
   }
 };
 
-// Where cells may be forbidden, their sums stop here: infinities would become NaN in a softmin's differences.
+// Limits sums where cells may be forbidden: infinities would become NaN in a softmin's differences.
 template <class Pairs, class T, int W>
 SCAV_INLINE Vec<T, W> within_reach(Vec<T, W> r) {
   if constexpr (Pairs::kForbids) {
@@ -109,7 +109,7 @@ void soft_dtw_adjoint(const StepRange& range, const Lanes<T>& lanes, const T* gr
         if constexpr (Pairs::kForbids) {
           e = d < T(0) ? Vec<T, W>{} : e;
         }
-        // What the other weights leave of 1 for a cell outside is rounding.
+        // Outside the band, 1 less the other weights is only rounding.
         if constexpr (banded) {
           e = in_band<T, W>(lanes, v, t - s) ? e : Vec<T, W>{};
         }

@@ -1,4 +1,4 @@
-// Squared distances of rows: from differences, and of many pairs from products.
+// Squared distances of rows: of one pair from the difference, of many pairs from products.
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {

@@ -22,7 +22,7 @@ SCAV_INLINE Vec<T, W> load_stored(const void* row, int64_t k) {
   }
 }
 
-// Where step `step` of sequence `b` is stored.
+// Address of step `step` of sequence `b`.
 template <class T>
 const void* stored_at(const StoredRows<T>& from, int64_t b, int64_t step) {
   const int64_t bytes = from.stored == Stored::same ? static_cast<int64_t>(sizeof(T)) : 2;

@@ -36,7 +36,7 @@ struct Lanes {
   int64_t end_row(int64_t t) const { return std::clamp<int64_t>(t - lowest + 1, 0, rows); }
 };
 
-// Whether the cells that lie `offset` = t - s off the diagonal are in the bands of vector number v of the lanes.
+// True in the lanes of vector v whose band has the cells `offset` = t - s off the diagonal.
 template <class T, int W>
 SCAV_INLINE auto in_band(const Lanes<T>& lanes, int v, int64_t offset) {
   const T at = static_cast<T>(offset);

@@ -19,8 +19,8 @@ inline constexpr T kUnreachable = std::numeric_limits<T>::max() / 16;
 template <class T>
 inline constexpr T kReached = kUnreachable<T> / 2;
 
-// |x|^2 + |y|^2 - 2 <x, y> keeps few digits where it is smaller than this share of |x|^2 + |y|^2. Such cells are rare.
-// The kernels compute them again from the difference of the rows, forward and backward.
+// |x|^2 + |y|^2 - 2 <x, y> keeps few digits where it is smaller than this fraction of |x|^2 + |y|^2. Such cells are
+// rare. The kernels compute them again from the difference of the rows, forward and backward.
 template <class T>
 inline constexpr T kNear = T(1) / 256;
 

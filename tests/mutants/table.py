@@ -599,8 +599,8 @@ MUTANTS = [
         "search_summaries",
         "cpu/search_summaries.inl",
         "means of squares are scaled like means",
-        "squared ? std::sqrt(share) : share",
-        "share",
+        "squared ? std::sqrt(fraction) : fraction",
+        "fraction",
     ),
     Mutant(
         "norm-of-nan",

@@ -1,4 +1,4 @@
-"""Sequences so long that a pair's cells are not held at once: those of a path or an alignment come in stretches of
+"""Sequences so long that a pair's cells are not held at once: those of a path or an alignment come in ranges of
 steps, those of a plan in blocks of rows."""
 
 from typing import Any
