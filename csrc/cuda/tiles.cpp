@@ -193,10 +193,10 @@ std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const O
   const at::Tensor grads = nonfinite_gradients.grad.contiguous();
   Collected to_x(need_x, inputs.x, inputs), to_y(need_y, inputs.y, inputs);
   const int64_t bytes = inputs.x.element_size();
-  at::Tensor room;
+  at::Tensor scratch;
   const auto collect = [&](const Tile<T>& tile) {
     const int64_t high = tile.high(), wide = tile.wide(), begin = tile.costs.begin, rows = tile.costs.end - begin;
-    at::Tensor w = room.narrow(0, 0, high * wide * rows * m).zero_();
+    at::Tensor w = scratch.narrow(0, 0, high * wide * rows * m).zero_();
     at::Tensor near_x = at::zeros({high * n}, w.options().dtype(at::kByte));
     at::Tensor near_y = at::zeros({(inputs.paired ? high : wide) * m}, near_x.options());
     const int64_t above = begin * tile.costs.stride.s * w.element_size();
@@ -240,8 +240,8 @@ std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const O
   };
   visit_tiles<T>(inputs, on, order, {with_weights, beside.unit}, [&](const Tile<T>& tile, const Parts<T>& parts) {
     // The first tile is the largest.
-    if (!room.defined()) {
-      room = at::empty({tile.high() * tile.wide() * tile.height * m}, inputs.x.options());
+    if (!scratch.defined()) {
+      scratch = at::empty({tile.high() * tile.wide() * tile.height * m}, inputs.x.options());
     }
     survey_and_descend<T>(adjoint, parts, [&](const Costs<T>&) { collect(tile); });
   });
