@@ -1,5 +1,5 @@
 #pragma once
-// Scratch memory from torch's allocator, aligned for vectors, uninitialised.
+// Scratch memory from torch's allocator, aligned for vectors, uninitialized.
 
 #include <ATen/ATen.h>
 

@@ -26,7 +26,7 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
     SCAV_AT_LEVEL(dtw_forward<scalar_t>)
     (inputs, band, out.mutable_data_ptr<scalar_t>(), save_path ? path.mutable_data_ptr<uint8_t>() : nullptr);
   });
-  spread_poison(inputs, out);
+  spread_nonfinite(inputs, out);
   return {out, path};
 }
 
@@ -39,7 +39,7 @@ std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at
   check_saved("dtw_backward", "path", path, inputs.result_shape({inputs.steps_x() + inputs.steps_y()}), at::kByte,
               at::kCPU);
   check_saved("dtw_backward", "out", out, inputs.result_shape(), inputs.x.scalar_type(), at::kCPU);
-  const Spoilt spoilt = separate_poison(
+  const NonfiniteGradients nonfinite_gradients = separate_nonfinite(
       inputs, check_grad("dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
@@ -47,17 +47,17 @@ std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at
     const at::Tensor paths = path.contiguous(), values = out.contiguous();
     AT_DISPATCH_FLOATING_TYPES(inputs.x.scalar_type(), "dtw_backward", [&] {
       SCAV_AT_LEVEL(dtw_backward<scalar_t>)
-      (inputs, spoilt.grad.const_data_ptr<scalar_t>(), values.const_data_ptr<scalar_t>(),
+      (inputs, nonfinite_gradients.grad.const_data_ptr<scalar_t>(), values.const_data_ptr<scalar_t>(),
        paths.const_data_ptr<uint8_t>(), data_or_null<scalar_t>(dx), data_or_null<scalar_t>(dy));
     });
   }
-  return finish_gradients(inputs, dx, dy, spoilt);
+  return finish_gradients(inputs, dx, dy, nonfinite_gradients);
 }
 
 std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
                                                  const std::optional<at::Tensor>& y_lengths,
                                                  std::optional<int64_t> band, bool save_path) {
-  const GivenCosts costs = check_costs("dtw_from_cost", cost, x_lengths, y_lengths);
+  const CostInputs costs = check_costs("dtw_from_cost", cost, x_lengths, y_lengths);
   check_band("dtw_from_cost", band);
   at::Tensor out = costs.new_result();
   at::Tensor path = at::full(
@@ -69,13 +69,13 @@ std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const s
     SCAV_AT_LEVEL(dtw_from_cost_forward<scalar_t>)
     (costs, band, out.mutable_data_ptr<scalar_t>(), save_path ? path.mutable_data_ptr<uint8_t>() : nullptr);
   });
-  spread_poison(costs, out);
+  spread_nonfinite(costs, out);
   return {out, path};
 }
 
 // One pair's part of the gradient: `grad` for each cell of its path.
 template <class T>
-void add_along_path(const GivenCosts& costs, int64_t pair, T grad, const uint8_t* path, T* cells) {
+void add_along_path(const CostInputs& costs, int64_t pair, T grad, const uint8_t* path, T* cells) {
   int64_t s = costs.length_x(pair) - 1, t = costs.length_y(pair) - 1;
   for (; s >= 0 && t >= 0; ++path) {
     cells[s * costs.steps_y() + t] = grad;
@@ -92,7 +92,7 @@ at::Tensor dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost
                                   const std::optional<at::Tensor>& y_lengths, const at::Tensor& out,
                                   const at::Tensor& path) {
   const char* op = "dtw_from_cost_backward";
-  const GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
+  const CostInputs costs = check_costs(op, cost, x_lengths, y_lengths);
   const int64_t path_stride = costs.steps_x() + costs.steps_y();
   check_saved(op, "path", path, costs.result_shape(path_stride), at::kByte, at::kCPU);
   check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type(), at::kCPU);

@@ -4,10 +4,10 @@
 #include "cpu/gemm.inl"
 #include "cpu/transpose.inl"
 #include "cpu/packed.inl"
-#include "cpu/tile.inl"
+#include "cpu/group_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
-#include "cpu/given.inl"
+#include "cpu/matrix_costs.inl"
 
 namespace scav::SCAV_LEVEL {
 
@@ -25,7 +25,7 @@ SCAV_INLINE Vec<IntOf<T>, W> dtw_step(Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W
   return straight ? I{} + IntOf<T>(kDiagonal) : side;
 }
 
-// Walks optimal paths backwards, lane by lane, through the stretches in which the steps were recorded.
+// Walks optimal paths backwards, lane by lane, from checkpoint to checkpoint.
 struct PathWalker {
   struct Position {
     int64_t s = -1, t = -1;
@@ -59,19 +59,19 @@ template <class T, int W, int V, bool banded, class Pairs>
 void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int64_t>& results, T* out, uint8_t* paths,
                int64_t path_stride) {
   constexpr int64_t width = W * V;
-  const int64_t rows = pairs.rows(), steps = pairs.steps(), grain = pairs.granularity();
-  const int64_t stride = grain * W, block = rows * stride;
-  Buffer<T> state(rows * width), costs(V * block);
+  const int64_t rows = pairs.rows(), steps = pairs.steps(), panel_steps = pairs.panel_steps();
+  const int64_t stride = panel_steps * W, vector_stride = rows * stride;
+  Buffer<T> state(rows * width), costs(V * vector_stride);
   std::fill_n(state.data(), rows * width, kUnreachable<T>);
 
   auto on_step = [&](int64_t t) { take_results(lanes, t, state.data(), results, out); };
   auto ignore = [](int64_t) {};
-  // Costs are made a few steps at a time, and consumed while they are in L1.
+  // Costs are computed a panel of steps at a time, and read while they are in L1.
   auto advance = [&](int64_t step0, int64_t step1, const auto& cell, const auto& after) {
-    for (int64_t t = step0; t < step1; t += grain) {
-      const int64_t end = std::min(t + grain, step1);
-      pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, block);
-      sweep<T, W, V, banded>(Stretch{t, end}, lanes, costs.data(), stride, block, state.data(), cell, after);
+    for (int64_t t = step0; t < step1; t += panel_steps) {
+      const int64_t end = std::min(t + panel_steps, step1);
+      pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
+      sweep<T, W, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell, after);
     }
   };
   auto plain = [](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
@@ -81,8 +81,8 @@ void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int6
     return;
   }
 
-  const Plan plan = plan_stretches(rows, steps, width, grain, 1, sizeof(T));
-  Buffer<T> saved(plan.stretches * rows * width);
+  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, panel_steps, 1, sizeof(T));
+  Buffer<T> states(plan.checkpoints * rows * width);
   Buffer<uint8_t> codes(std::min(plan.steps, steps) * rows * width);
   auto record = [&](int64_t step0) {
     return [&codes, step0, rows](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
@@ -93,10 +93,10 @@ void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int6
       return dtw_cell(cost, diagonal, up, left);
     };
   };
-  for (int64_t index = 0; index < plan.stretches; ++index) {
-    std::copy_n(state.data(), rows * width, saved.data() + index * rows * width);
+  for (int64_t index = 0; index < plan.checkpoints; ++index) {
+    std::copy_n(state.data(), rows * width, states.data() + index * rows * width);
     const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
-    if (index + 1 < plan.stretches) {
+    if (index + 1 < plan.checkpoints) {
       advance(step0, step1, plain, on_step);
     } else {
       advance(step0, step1, record(step0), on_step);
@@ -108,17 +108,17 @@ void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int6
     walker.lanes.push_back({lanes.last_row[static_cast<size_t>(lane)], lanes.last_step[static_cast<size_t>(lane)],
                             result < 0 ? nullptr : paths + result * path_stride});
   }
-  for (int64_t index = plan.stretches - 1; index >= 0; --index) {
+  for (int64_t index = plan.checkpoints - 1; index >= 0; --index) {
     const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
-    if (index + 1 < plan.stretches) {
-      std::copy_n(saved.data() + index * rows * width, rows * width, state.data());
+    if (index + 1 < plan.checkpoints) {
+      std::copy_n(states.data() + index * rows * width, rows * width, state.data());
       advance(step0, step1, record(step0), ignore);
     }
     walker.walk(step0, rows, codes.data());
   }
 }
 
-// Every pair of a PairBatch or GivenBatch. `paths` may be null: (results, path_stride) steps from the end of each path
+// Every pair of a PairBatch or MatrixBatch. `paths` may be null: (results, path_stride) steps from the end of each path
 // to its start.
 template <class T, class Batch>
 void dtw_batch(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t* paths, int64_t path_stride) {
@@ -141,12 +141,12 @@ void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint
 }
 
 template <class T>
-void dtw_from_cost_forward(const GivenCosts& costs, std::optional<int64_t> band, T* out, uint8_t* paths) {
-  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, paths ? 1 : 0));
+void dtw_from_cost_forward(const CostInputs& costs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, paths ? 1 : 0));
   dtw_batch<T>(batch, band, out, paths, costs.steps_x() + costs.steps_y());
 }
 
-// One pair's part of the gradient: every cell of its path pulls its two rows together or apart.
+// Adds one pair's term of the gradient: every cell of its path pulls its two rows together or apart.
 // `dx`, `dy` are the pair's rows, or null.
 template <class T>
 void dtw_pair_backward(const Inputs& inputs, const T* x, const T* y, int64_t n, int64_t m, T grad, const uint8_t* path,
@@ -202,7 +202,7 @@ void dtw_pair_backward(const Inputs& inputs, const T* x, const T* y, int64_t n, 
 template <class T>
 void dtw_backward(const Inputs& inputs, const T* grad, const T* out, const uint8_t* paths, T* dx, T* dy) {
   const Sequences<T> x = inputs.sequences_x<T>(), y = inputs.sequences_y<T>();
-  const int64_t path_stride = x.steps + y.steps, x_block = x.steps * x.dim, y_block = y.steps * y.dim;
+  const int64_t path_stride = x.steps + y.steps, x_size = x.steps * x.dim, y_size = y.steps * y.dim;
   auto pair = [&](int64_t i, int64_t j, int64_t result, T* to_x, T* to_y) {
     poll((x.lengths[i] + y.lengths[j]) * x.dim);
     if (grad[result] != 0 && std::isfinite(out[result])) {
@@ -210,34 +210,35 @@ void dtw_backward(const Inputs& inputs, const T* grad, const T* out, const uint8
                            paths + result * path_stride, to_x, to_y);
     }
   };
-  // A thread owns a range of one side and visits all of the other: gradients of the two sides are two passes, which
-  // costs the path's distances twice, and needs neither locks nor copies.
+  // A thread owns a part of one side and visits all of the other side. The gradients of the two sides are two passes,
+  // which computes the path's distances twice, and needs neither locks nor copies.
   const int64_t parts = thread_count();
-  // Of its range it takes as many at a time as stay in cache with their gradients, while the other side passes by.
-  const auto at_a_time = [](int64_t block) {
+  // It takes a group of its part at a time: as many as stay in cache with their gradients, while it visits the other
+  // side.
+  const auto group_size = [](int64_t size) {
     constexpr int64_t kBytes = int64_t(768) << 10;
-    return std::max<int64_t>(1, kBytes / (2 * block * static_cast<int64_t>(sizeof(T))));
+    return std::max<int64_t>(1, kBytes / (2 * size * static_cast<int64_t>(sizeof(T))));
   };
-  const int64_t few_x = at_a_time(x_block), few_y = at_a_time(y_block);
+  const int64_t x_group = group_size(x_size), y_group = group_size(y_size);
   run_parts(parts, [&](int64_t part) {
     if (inputs.paired) {
       for (int64_t i = x.batch * part / parts; i < x.batch * (part + 1) / parts; ++i) {
-        pair(i, i, i, dx ? dx + i * x_block : nullptr, dy ? dy + i * y_block : nullptr);
+        pair(i, i, i, dx ? dx + i * x_size : nullptr, dy ? dy + i * y_size : nullptr);
       }
       return;
     }
     const int64_t end_x = x.batch * (part + 1) / parts, end_y = y.batch * (part + 1) / parts;
-    for (int64_t first = x.batch * part / parts; dx != nullptr && first < end_x; first += few_x) {
+    for (int64_t first = x.batch * part / parts; dx != nullptr && first < end_x; first += x_group) {
       for (int64_t j = 0; j < y.batch; ++j) {
-        for (int64_t i = first; i < std::min(first + few_x, end_x); ++i) {
-          pair(i, j, i * y.batch + j, dx + i * x_block, nullptr);
+        for (int64_t i = first; i < std::min(first + x_group, end_x); ++i) {
+          pair(i, j, i * y.batch + j, dx + i * x_size, nullptr);
         }
       }
     }
-    for (int64_t first = y.batch * part / parts; dy != nullptr && first < end_y; first += few_y) {
+    for (int64_t first = y.batch * part / parts; dy != nullptr && first < end_y; first += y_group) {
       for (int64_t i = 0; i < x.batch; ++i) {
-        for (int64_t j = first; j < std::min(first + few_y, end_y); ++j) {
-          pair(i, j, i * y.batch + j, nullptr, dy + j * y_block);
+        for (int64_t j = first; j < std::min(first + y_group, end_y); ++j) {
+          pair(i, j, i * y.batch + j, nullptr, dy + j * y_size);
         }
       }
     }

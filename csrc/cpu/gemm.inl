@@ -3,10 +3,10 @@
 
 namespace scav::SCAV_LEVEL {
 
-// One register block: `Rows` rows by `Vectors` vectors of C, accumulated over all of k.
+// One tile of registers: `Rows` rows by `Vectors` vectors of C, accumulated over all of k.
 template <class T, int W, int Rows, int Vectors>
-void gemm_block(int64_t k, int64_t stride_a, int64_t stride_b, int64_t stride_c, bool accumulate, const T* a,
-                const T* b, T* c) {
+void gemm_tile(int64_t k, int64_t stride_a, int64_t stride_b, int64_t stride_c, bool accumulate, const T* a, const T* b,
+               T* c) {
   Vec<T, W> sum[Rows][Vectors];
   for (int i = 0; i < Rows; ++i) {
     for (int j = 0; j < Vectors; ++j) {
@@ -31,18 +31,18 @@ void gemm_block(int64_t k, int64_t stride_a, int64_t stride_b, int64_t stride_c,
   }
 }
 
-// All m rows of one strip of W * Vectors columns.
+// All m rows of one panel of W * Vectors columns.
 template <class T, int W, int Vectors>
-void gemm_strip(int64_t m, int64_t k, int64_t stride_a, int64_t stride_b, int64_t stride_c, bool accumulate, const T* a,
+void gemm_panel(int64_t m, int64_t k, int64_t stride_a, int64_t stride_b, int64_t stride_c, bool accumulate, const T* a,
                 const T* b, T* c) {
-  // The block's sums, one strip of B and a broadcast fill the registers: 32 with AVX-512, 16 below.
+  // The tile's sums, one row of the panel of B and a broadcast fill the registers: 32 with AVX-512, 16 below.
   constexpr int rows = (SCAV_VECTOR_BYTES == 64 ? 24 : 8) / Vectors;
   int64_t i = 0;
   for (; i + rows <= m; i += rows) {
-    gemm_block<T, W, rows, Vectors>(k, stride_a, stride_b, stride_c, accumulate, a + i * stride_a, b, c + i * stride_c);
+    gemm_tile<T, W, rows, Vectors>(k, stride_a, stride_b, stride_c, accumulate, a + i * stride_a, b, c + i * stride_c);
   }
   for (; i < m; ++i) {
-    gemm_block<T, W, 1, Vectors>(k, stride_a, stride_b, stride_c, accumulate, a + i * stride_a, b, c + i * stride_c);
+    gemm_tile<T, W, 1, Vectors>(k, stride_a, stride_b, stride_c, accumulate, a + i * stride_a, b, c + i * stride_c);
   }
 }
 
@@ -61,13 +61,13 @@ void gemm(int64_t m, int64_t n, int64_t k, int64_t stride_a, int64_t stride_b, i
   constexpr int w = kWidth<T>;
   int64_t j = 0;
   for (; j + 2 * w <= n; j += 2 * w) {
-    gemm_strip<T, w, 2>(m, k, stride_a, stride_b, stride_c, accumulate, a, b + j, c + j);
+    gemm_panel<T, w, 2>(m, k, stride_a, stride_b, stride_c, accumulate, a, b + j, c + j);
   }
   for (; j + w <= n; j += w) {
-    gemm_strip<T, w, 1>(m, k, stride_a, stride_b, stride_c, accumulate, a, b + j, c + j);
+    gemm_panel<T, w, 1>(m, k, stride_a, stride_b, stride_c, accumulate, a, b + j, c + j);
   }
   for (; j < n; ++j) {
-    gemm_strip<T, 1, 1>(m, k, stride_a, stride_b, stride_c, accumulate, a, b + j, c + j);
+    gemm_panel<T, 1, 1>(m, k, stride_a, stride_b, stride_c, accumulate, a, b + j, c + j);
   }
 }
 

@@ -15,14 +15,14 @@ namespace scav {
 
 namespace {
 template <class T>
-void measure(const at::Tensor& data, const at::Tensor& lengths, at::Tensor& norms, at::Tensor& poison) {
+void measure(const at::Tensor& data, const at::Tensor& lengths, at::Tensor& norms, at::Tensor& nonfinite) {
   const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);
   norms = at::empty({batch, steps}, data.options());
-  poison = at::zeros({batch}, data.options());
+  nonfinite = at::zeros({batch}, data.options());
   const T* from = data.const_data_ptr<T>();
   const int64_t* valid = lengths.const_data_ptr<int64_t>();
   T* norm = norms.mutable_data_ptr<T>();
-  T* bad = poison.mutable_data_ptr<T>();
+  T* bad = nonfinite.mutable_data_ptr<T>();
   at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       for (int64_t s = 0; s < valid[b]; ++s) {
@@ -84,16 +84,16 @@ at::Tensor unit_rows(const at::Tensor& data, const at::Tensor& lengths) {
 }
 
 // d/dx of <g, x / |x|>: the part of g across x, over |x|; 0 where |x| is below kSmallestNorm, or is so small that the
-// caller's dtype, whose largest number is `largest`, does not hold it. In place on valid rows; poisoned sequences,
-// whose gradients are decided elsewhere, keep theirs.
+// caller's dtype, whose largest number is `largest`, does not hold it. In place on valid rows; nonfinite sequences,
+// whose gradients finish_gradient sets, are left alone.
 template <class T>
-void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& poison, double largest,
+void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& nonfinite, double largest,
                        at::Tensor& grad) {
   const int64_t steps = given.size(1), dim = given.size(2);
   const T* from = given.const_data_ptr<T>();
   T* g = grad.mutable_data_ptr<T>();
   const int64_t* valid = lengths.const_data_ptr<int64_t>();
-  const T* bad = poison.const_data_ptr<T>();
+  const T* bad = nonfinite.const_data_ptr<T>();
   at::parallel_for(0, given.size(0), 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       if (bad[b] != 0) {
@@ -115,7 +115,7 @@ void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const
         for (int64_t k = 0; k < dim; ++k) {
           out[k] = (out[k] - along * unit(k)) * scale;
         }
-        // Only a gradient of a usual size that the division made large: others overflow as they do everywhere.
+        // Only gradients that the division made large: others overflow as they do everywhere.
         if (norm * largest < 1 && std::any_of(out, out + dim, [&](T value) { return std::abs(value) > largest; })) {
           std::fill_n(out, dim, T(0));
         }
@@ -124,7 +124,7 @@ void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const
   });
 }
 
-// f(index of x, index of y, index of the result)
+// Calls f(index of x, index of y, index of the result).
 template <class F>
 void for_each_pair(const Inputs& inputs, const F& f) {
   for (int64_t i = 0; i < inputs.batch_x(); ++i) {
@@ -138,8 +138,8 @@ void for_each_pair(const Inputs& inputs, const F& f) {
   }
 }
 
-at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& poison, Cost cost,
-                           at::Tensor grad, const std::vector<char>& spoilt) {
+at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& nonfinite, Cost cost,
+                           at::Tensor grad, const std::vector<char>& nonfinite_gradients) {
   if (!grad.defined()) {
     return at::empty({0}, given.options());
   }
@@ -148,10 +148,10 @@ at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, c
     const double largest = given.scalar_type() == at::kHalf ? static_cast<double>(std::numeric_limits<at::Half>::max())
                                                             : std::numeric_limits<double>::infinity();
     AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "finish_gradient",
-                               [&] { through_unit_rows<scalar_t>(raw, lengths, poison, largest, grad); });
+                               [&] { through_unit_rows<scalar_t>(raw, lengths, nonfinite, largest, grad); });
   }
-  for (size_t b = 0; b < spoilt.size(); ++b) {
-    if (spoilt[b]) {
+  for (size_t b = 0; b < nonfinite_gradients.size(); ++b) {
+    if (nonfinite_gradients[b]) {
       const auto index = static_cast<int64_t>(b);
       grad.select(0, index)
           .narrow(0, 0, lengths.const_data_ptr<int64_t>()[index])
@@ -207,32 +207,32 @@ Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
       inputs.x = inputs.x.to(at::kBFloat16).to(dtype);
       inputs.y = inputs.y.to(at::kBFloat16).to(dtype);
     }
-    measure<scalar_t>(inputs.x, inputs.x_lengths, inputs.x_norms, inputs.x_poison);
-    measure<scalar_t>(inputs.y, inputs.y_lengths, inputs.y_norms, inputs.y_poison);
+    measure<scalar_t>(inputs.x, inputs.x_lengths, inputs.x_norms, inputs.x_nonfinite);
+    measure<scalar_t>(inputs.y, inputs.y_lengths, inputs.y_norms, inputs.y_nonfinite);
   });
   return inputs;
 }
 
-void spread_poison(const Inputs& inputs, at::Tensor& result) {
-  AT_DISPATCH_FLOATING_TYPES(result.scalar_type(), "spread_poison", [&] {
-    const scalar_t* x = inputs.x_poison.const_data_ptr<scalar_t>();
-    const scalar_t* y = inputs.y_poison.const_data_ptr<scalar_t>();
+void spread_nonfinite(const Inputs& inputs, at::Tensor& result) {
+  AT_DISPATCH_FLOATING_TYPES(result.scalar_type(), "spread_nonfinite", [&] {
+    const scalar_t* x = inputs.x_nonfinite.const_data_ptr<scalar_t>();
+    const scalar_t* y = inputs.y_nonfinite.const_data_ptr<scalar_t>();
     scalar_t* out = result.mutable_data_ptr<scalar_t>();
     for_each_pair(inputs, [&](int64_t i, int64_t j, int64_t pair) {
-      const scalar_t poison = x[i] + y[j];
-      if (poison != 0) {
-        out[pair] = poison;
+      const scalar_t nonfinite = x[i] + y[j];
+      if (nonfinite != 0) {
+        out[pair] = nonfinite;
       }
     });
   });
 }
 
-Spoilt separate_poison(const Inputs& inputs, at::Tensor grad) {
-  Spoilt spoilt{grad, std::vector<char>(static_cast<size_t>(inputs.batch_x())),
-                std::vector<char>(static_cast<size_t>(inputs.batch_y()))};
-  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "separate_poison", [&] {
-    const scalar_t* x = inputs.x_poison.const_data_ptr<scalar_t>();
-    const scalar_t* y = inputs.y_poison.const_data_ptr<scalar_t>();
+NonfiniteGradients separate_nonfinite(const Inputs& inputs, at::Tensor grad) {
+  NonfiniteGradients nonfinite_gradients{grad, std::vector<char>(static_cast<size_t>(inputs.batch_x())),
+                                         std::vector<char>(static_cast<size_t>(inputs.batch_y()))};
+  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "separate_nonfinite", [&] {
+    const scalar_t* x = inputs.x_nonfinite.const_data_ptr<scalar_t>();
+    const scalar_t* y = inputs.y_nonfinite.const_data_ptr<scalar_t>();
     const scalar_t* given = grad.const_data_ptr<scalar_t>();
     scalar_t* cleaned = nullptr;
     for_each_pair(inputs, [&](int64_t i, int64_t j, int64_t pair) {
@@ -240,22 +240,24 @@ Spoilt separate_poison(const Inputs& inputs, at::Tensor grad) {
         return;
       }
       if (cleaned == nullptr) {
-        spoilt.grad = grad.clone();
-        cleaned = spoilt.grad.mutable_data_ptr<scalar_t>();
+        nonfinite_gradients.grad = grad.clone();
+        cleaned = nonfinite_gradients.grad.mutable_data_ptr<scalar_t>();
       }
       if (given[pair] != 0) {
-        spoilt.x[static_cast<size_t>(i)] = spoilt.y[static_cast<size_t>(j)] = 1;
+        nonfinite_gradients.x[static_cast<size_t>(i)] = nonfinite_gradients.y[static_cast<size_t>(j)] = 1;
       }
       cleaned[pair] = 0;
     });
   });
-  return spoilt;
+  return nonfinite_gradients;
 }
 
 std::tuple<at::Tensor, at::Tensor> finish_gradients(const Inputs& inputs, at::Tensor dx, at::Tensor dy,
-                                                    const Spoilt& spoilt) {
-  return {finish_gradient(inputs.x_given, inputs.x_lengths, inputs.x_poison, inputs.cost, std::move(dx), spoilt.x),
-          finish_gradient(inputs.y_given, inputs.y_lengths, inputs.y_poison, inputs.cost, std::move(dy), spoilt.y)};
+                                                    const NonfiniteGradients& nonfinite_gradients) {
+  return {finish_gradient(inputs.x_given, inputs.x_lengths, inputs.x_nonfinite, inputs.cost, std::move(dx),
+                          nonfinite_gradients.x),
+          finish_gradient(inputs.y_given, inputs.y_lengths, inputs.y_nonfinite, inputs.cost, std::move(dy),
+                          nonfinite_gradients.y)};
 }
 
 }  // namespace scav

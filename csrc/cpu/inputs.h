@@ -1,5 +1,5 @@
 #pragma once
-// What every op receives, checked once and brought into the form that the kernels read.
+// Inputs of every op, checked once, in the form that the kernels read.
 
 #include <ATen/ATen.h>
 
@@ -18,9 +18,8 @@ struct Sequences {
   const T* data;
   const int64_t* lengths;  // (batch,) valid steps
   int64_t batch, steps, dim;
-  const T* norms;  // (batch, steps) squared Euclidean norms of the valid steps
-  const T*
-      poison;  // (batch,) 0, or the inf or NaN that a valid step holds: what all of the sequence's distances become
+  const T* norms;      // (batch, steps) squared Euclidean norms of the valid steps
+  const T* nonfinite;  // (batch,) 0, or the inf or NaN in a valid step, which all distances of the sequence become
 
   const T* row(int64_t b, int64_t step) const { return data + (b * steps + step) * dim; }
   const T* norm(int64_t b, int64_t step) const { return norms + b * steps + step; }
@@ -29,7 +28,7 @@ struct Sequences {
 struct Inputs {
   at::Tensor x, y;                  // (B1, N, D), (B2, M, D): contiguous, float32 or float64; unit rows for cosine
   at::Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
-  at::Tensor x_norms, y_norms, x_poison, y_poison;
+  at::Tensor x_norms, y_norms, x_nonfinite, y_nonfinite;
   at::Tensor x_given, y_given;  // as the caller passed them
   Cost cost;
   bool paired;
@@ -46,19 +45,19 @@ struct Inputs {
 
   template <class T>
   Sequences<T> sequences_x() const {
-    return view<T>(x, x_lengths, x_norms, x_poison);
+    return view<T>(x, x_lengths, x_norms, x_nonfinite);
   }
   template <class T>
   Sequences<T> sequences_y() const {
-    return view<T>(y, y_lengths, y_norms, y_poison);
+    return view<T>(y, y_lengths, y_norms, y_nonfinite);
   }
 
  private:
   template <class T>
   static Sequences<T> view(const at::Tensor& data, const at::Tensor& lengths, const at::Tensor& norms,
-                           const at::Tensor& poison) {
+                           const at::Tensor& nonfinite) {
     return {data.const_data_ptr<T>(),  lengths.const_data_ptr<int64_t>(), data.size(0), data.size(1), data.size(2),
-            norms.const_data_ptr<T>(), poison.const_data_ptr<T>()};
+            norms.const_data_ptr<T>(), nonfinite.const_data_ptr<T>()};
   }
 };
 
@@ -70,20 +69,20 @@ Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
                     const std::string& cost, bool paired, bool resampled = false);
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
-void spread_poison(const Inputs& inputs, at::Tensor& result);
+void spread_nonfinite(const Inputs& inputs, at::Tensor& result);
 
-// Which sequences receive NaN gradients: those of poisoned pairs whose gradient is not zero. Such pairs' gradients are
+// Sequences that receive NaN gradients: those of nonfinite pairs whose gradient is not zero. Such pairs' gradients are
 // zero in `grad`, so that they touch nothing else.
-struct Spoilt {
+struct NonfiniteGradients {
   at::Tensor grad;
   std::vector<char> x, y;
 };
-Spoilt separate_poison(const Inputs& inputs, at::Tensor grad);
+NonfiniteGradients separate_nonfinite(const Inputs& inputs, at::Tensor grad);
 
 // Gradients with respect to the rows that the kernels read become gradients with respect to the caller's tensors:
-// through the normalisation of the cosine, NaN for spoilt sequences, in the caller's dtype. One that is undefined, not
-// being needed, becomes an empty tensor.
+// through the normalization of the cosine, NaN for sequences marked in `nonfinite_gradients`, in the caller's dtype.
+// An undefined gradient, which is not needed, becomes an empty tensor.
 std::tuple<at::Tensor, at::Tensor> finish_gradients(const Inputs& inputs, at::Tensor dx, at::Tensor dy,
-                                                    const Spoilt& spoilt);
+                                                    const NonfiniteGradients& nonfinite_gradients);
 
 }  // namespace scav

@@ -27,7 +27,7 @@ at::Tensor interpolated_euclidean(const at::Tensor& x, const at::Tensor& y, cons
     SCAV_AT_LEVEL(interpolated_euclidean<scalar_t>)
     (inputs, squared, resample, out.mutable_data_ptr<scalar_t>(), nullptr, nullptr, nullptr);
   });
-  spread_poison(inputs, out);
+  spread_nonfinite(inputs, out);
   return out;
 }
 
@@ -40,18 +40,18 @@ std::tuple<at::Tensor, at::Tensor> interpolated_euclidean_backward(const at::Ten
   constexpr const char* op = "interpolated_euclidean_backward";
   const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, true);
   check_resample(op, resample);
-  const Spoilt spoilt =
-      separate_poison(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
+  const NonfiniteGradients nonfinite_gradients =
+      separate_nonfinite(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {
     AT_DISPATCH_FLOATING_TYPES(inputs.x.scalar_type(), op, [&] {
       SCAV_AT_LEVEL(interpolated_euclidean<scalar_t>)
-      (inputs, squared, resample, nullptr, spoilt.grad.const_data_ptr<scalar_t>(), data_or_null<scalar_t>(dx),
-       data_or_null<scalar_t>(dy));
+      (inputs, squared, resample, nullptr, nonfinite_gradients.grad.const_data_ptr<scalar_t>(),
+       data_or_null<scalar_t>(dx), data_or_null<scalar_t>(dy));
     });
   }
-  return finish_gradients(inputs, dx, dy, spoilt);
+  return finish_gradients(inputs, dx, dy, nonfinite_gradients);
 }
 
 }  // namespace

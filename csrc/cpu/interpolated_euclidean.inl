@@ -1,9 +1,9 @@
 // Interpolated Euclidean on the CPU at one SIMD level (foreach_level.h): no include guard.
 //
 // `source` is resampled to the lengths of `target`. Only aligned cells (t, t) are computed: for each step t, the
-// resampled rows of a chunk of sources against the targets of one length, as products where there are enough of them,
-// else in registers. A thread owns a range of steps, so that gradients of targets need no lock; what it adds to a
-// source's row that an earlier thread may add to as well is its own until all are done.
+// resampled rows of a group of sources against the targets of one length, as products where there are enough targets,
+// else in registers. A thread owns a part of the steps, so that gradients of targets need no lock. Two threads may add
+// to the same row of a source: the later one adds to a copy, which is added when all threads are done.
 
 #include "cpu/simd.inl"
 #include "cpu/gemm.inl"
@@ -13,20 +13,20 @@
 
 namespace scav::SCAV_LEVEL {
 
-// Which pairs of lengths a pass computes.
-enum class Takes { all, shorter, not_longer };
+// Pairs of lengths that one direction of resampling computes, by the source's length.
+enum class PairFilter { all, shorter, not_longer };
 
-// One direction of resampling, and how its pairs index the result.
+// One direction of resampling, and the strides of its pairs in the result.
 template <class T>
 struct Resampling {
   Sequences<T> source, target;
-  Takes takes;
+  PairFilter takes;
   bool squared;
   int64_t source_stride, target_stride;  // of the result, in elements
 
   bool takes_pair(int64_t source_length, int64_t target_length) const {
-    return takes == Takes::all || source_length < target_length ||
-           (takes == Takes::not_longer && source_length == target_length);
+    return takes == PairFilter::all || source_length < target_length ||
+           (takes == PairFilter::not_longer && source_length == target_length);
   }
 };
 
@@ -36,7 +36,7 @@ struct ResamplingGrads {
   T *source, *target;  // (batch, steps, D), zero on entry, or null
 };
 
-// Row t of sequence b resampled to m steps.
+// Computes row t of sequence b resampled to m steps.
 template <class T>
 void resample_row(const Sequences<T>& source, int64_t b, int64_t t, int64_t m, T* out) {
   const Interpolation at = interpolation_at(t, source.lengths[b], m);
@@ -63,14 +63,14 @@ void spread_row(const T* grad, const Interpolation& at, int64_t dim, T* left, T*
   }
 }
 
-// What d mean_t distance / dx is over (x - y) at one cell, given the cell's squared distance.
+// Factor of (x - y) in the gradient of the mean distance at one cell, from the cell's squared distance.
 template <class T>
 T cell_factor(bool squared, T grad, int64_t m, T square) {
-  const T share = grad / static_cast<T>(m);
-  return squared ? 2 * share : (square > 0 ? share / std::sqrt(square) : T(0));
+  const T weight = grad / static_cast<T>(m);
+  return squared ? 2 * weight : (square > 0 ? weight / std::sqrt(square) : T(0));
 }
 
-// A cell's gradient from the difference of its rows; a side that needs none is null.
+// Adds a cell's gradient from the difference of its rows; the gradient of a side that needs none is null.
 template <class T>
 void pull_rows(T factor, const T* x, const T* y, int64_t dim, T* dx, T* dy) {
   for (int64_t k = 0; dx != nullptr && k < dim; ++k) {
@@ -81,66 +81,66 @@ void pull_rows(T factor, const T* x, const T* y, int64_t dim, T* dx, T* dy) {
   }
 }
 
-// Targets side by side: one lane each, of which `lanes` >= `count` are computed.
-struct Bundle {
+// Targets whose step t is a panel of columns, of which `width` >= `count` are computed.
+struct TargetPanel {
   const int64_t* targets;
-  int64_t count, lanes;
+  int64_t count, width;
 };
 
-// Targets of one length: in bundles, of which each is one product a step, and those left, too few for another.
-struct Run {
+// Targets of one length: in panels, each of which is one product a step, and the rest, too few for another panel.
+struct TargetGroup {
   int64_t length;
-  std::vector<Bundle> bundles;
-  const int64_t* few;
-  int64_t few_count;
+  std::vector<TargetPanel> panels;
+  const int64_t* rest;
+  int64_t rest_count;
 };
 
-// The runs of targets in `order`, shortest first.
-inline std::vector<Run> runs_of_one_length(const std::vector<int64_t>& order, const int64_t* lengths) {
+// Groups of the targets in `order`, which is by length.
+inline std::vector<TargetGroup> groups_of_one_length(const std::vector<int64_t>& order, const int64_t* lengths) {
   // For more columns a product is faster than the cells in registers.
-  constexpr int64_t kMostFew = 16;
-  std::vector<Run> runs;
+  constexpr int64_t kMaxRest = 16;
+  std::vector<TargetGroup> groups;
   const int64_t *first = order.data(), *last = first + order.size();
   while (first != last) {
     const int64_t* end = first;
     while (end != last && lengths[*end] == lengths[*first]) {
       ++end;
     }
-    Run run{lengths[*first], {}, nullptr, 0};
-    for (; end - first > kMostFew; first += run.bundles.back().count) {
+    TargetGroup group{lengths[*first], {}, nullptr, 0};
+    for (; end - first > kMaxRest; first += group.panels.back().count) {
       const int64_t count = std::min<int64_t>(kPanel, end - first);
-      int64_t lanes = kNarrowPanel;
-      while (lanes < count) {
-        lanes *= 2;
+      int64_t width = kNarrowPanel;
+      while (width < count) {
+        width *= 2;
       }
-      run.bundles.push_back({first, count, lanes});
+      group.panels.push_back({first, count, width});
     }
-    run.few = first;
-    run.few_count = end - first;
-    runs.push_back(std::move(run));
+    group.rest = first;
+    group.rest_count = end - first;
+    groups.push_back(std::move(group));
     first = end;
   }
-  return runs;
+  return groups;
 }
 
-// Gradients of a chunk of sources, as one part of the steps adds to them: directly, but to rows that an earlier part's
-// steps may share to a copy, which is added when all parts are done.
+// Gradients of a group of sources, to which one part of the steps adds: directly, or to a copy of the rows to which an
+// earlier part may add as well. Copies are added when all parts are done.
 template <class T>
 class SourceGrads {
  public:
-  // `copy` (chunk, steps, D) serves this part alone.
-  SourceGrads(const Sequences<T>& source, const std::vector<Run>& runs, const int64_t* sources, int64_t count,
-              int64_t part, int64_t parts, T* result, T* copy)
+  // `copy` (group, steps, D) is this part's alone.
+  SourceGrads(const Sequences<T>& source, const std::vector<TargetGroup>& target_groups, const int64_t* sources,
+              int64_t count, int64_t part, int64_t parts, T* result, T* copy)
       : source_(source), sources_(sources), result_(result), copy_(copy), shared_(static_cast<size_t>(count)) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t n = source.lengths[sources[i]];
       Rows& shared = shared_[static_cast<size_t>(i)];
       shared = {n, 0};
-      for (const Run& run : runs) {
-        const int64_t first = run.length * part / parts;
-        shared.first = std::min(shared.first, interpolation_at(first, n, run.length).left);
+      for (const TargetGroup& group : target_groups) {
+        const int64_t first = group.length * part / parts;
+        shared.first = std::min(shared.first, interpolation_at(first, n, group.length).left);
         if (first > 0) {
-          shared.end = std::max(shared.end, interpolation_at(first - 1, n, run.length).right + 1);
+          shared.end = std::max(shared.end, interpolation_at(first - 1, n, group.length).right + 1);
         }
       }
       shared.end = std::max(shared.first, shared.end);
@@ -148,15 +148,15 @@ class SourceGrads {
     }
   }
 
-  // Gradient of row `row` of the chunk's source i.
+  // Gradient of row `row` of source i of the group.
   T* row(int64_t i, int64_t row) const {
-    return row < shared_[static_cast<size_t>(i)].end ? copied(i, row) : given(i, row);
+    return row < shared_[static_cast<size_t>(i)].end ? copied(i, row) : result(i, row);
   }
 
   void add_copies(int64_t i) const {
     const Rows& shared = shared_[static_cast<size_t>(i)];
     const T* from = copied(i, shared.first);
-    T* to = given(i, shared.first);
+    T* to = result(i, shared.first);
     for (int64_t k = 0; k < (shared.end - shared.first) * source_.dim; ++k) {
       to[k] += from[k];
     }
@@ -168,7 +168,7 @@ class SourceGrads {
   };
 
   T* copied(int64_t i, int64_t row) const { return copy_ + (i * source_.steps + row) * source_.dim; }
-  T* given(int64_t i, int64_t row) const { return result_ + (sources_[i] * source_.steps + row) * source_.dim; }
+  T* result(int64_t i, int64_t row) const { return result_ + (sources_[i] * source_.steps + row) * source_.dim; }
 
   const Sequences<T>& source_;
   const int64_t* sources_;
@@ -176,17 +176,17 @@ class SourceGrads {
   std::vector<Rows> shared_;
 };
 
-// A block of sources against a few targets of one length, step by step, from differences held in registers.
+// Sources against targets of one length, step by step, from differences of rows in tiles of registers.
 template <class T>
-class FewCells {
+class DirectCells {
   static constexpr int w = kWidth<T>;
 
  public:
   // Sources whose cells with four targets fit into the registers.
   static constexpr int kSources = SCAV_VECTOR_BYTES == 64 ? 4 : 2;
 
-  FewCells(const Resampling<T>& pass, bool backward)
-      : pass_(pass), dim_(pass.source.dim), zeros_(static_cast<size_t>(dim_), T(0)) {
+  DirectCells(const Resampling<T>& direction, bool backward)
+      : direction_(direction), dim_(direction.source.dim), zeros_(static_cast<size_t>(dim_), T(0)) {
     if (backward) {
       rows_ = Buffer<T>(kSources * dim_);
       drows_ = Buffer<T>(kSources * dim_);
@@ -199,13 +199,13 @@ class FewCells {
   void add_distances(const int64_t* sources, int64_t source_count, const int64_t* targets, int64_t count, int64_t m,
                      int64_t begin, int64_t end, T* sums, int64_t stride) {
     for (int64_t t = begin; t < end; ++t) {
-      place(sources, source_count, t, m);
-      in_blocks(source_count, count, [&]<int S, int C>(Size<S>, Size<C>, int64_t i0, int64_t j0) {
+      find_rows(sources, source_count, t, m);
+      for_each_tile(source_count, count, [&]<int S, int C>(Size<S>, Size<C>, int64_t i0, int64_t j0) {
         T squares[S][C];
         measure<false>(i0, targets + j0, t, squares);
         for (int i = 0; i < S; ++i) {
           for (int j = 0; j < C; ++j) {
-            sums[(i0 + i) * stride + j0 + j] += pass_.squared ? squares[i][j] : std::sqrt(squares[i][j]);
+            sums[(i0 + i) * stride + j0 + j] += direction_.squared ? squares[i][j] : std::sqrt(squares[i][j]);
           }
         }
       });
@@ -217,14 +217,15 @@ class FewCells {
   void add_gradients(const int64_t* sources, int64_t source_count, const int64_t* targets, int64_t count, int64_t m,
                      int64_t begin, int64_t end, const ResamplingGrads<T>& grads, const RowGrad& dsource) {
     for (int64_t t = begin; t < end; ++t) {
-      place(sources, source_count, t, m);
-      in_blocks(source_count, count, [&]<int S, int C>(Size<S>, Size<C>, int64_t i0, int64_t j0) {
+      find_rows(sources, source_count, t, m);
+      for_each_tile(source_count, count, [&]<int S, int C>(Size<S>, Size<C>, int64_t i0, int64_t j0) {
         T cells[S][C];
         measure<true>(i0, targets + j0, t, cells);
         for (int i = 0; i < S; ++i) {
           for (int j = 0; j < C; ++j) {
-            const T grad = grads.result[sources[i0 + i] * pass_.source_stride + targets[j0 + j] * pass_.target_stride];
-            cells[i][j] = grad == 0 ? T(0) : cell_factor(pass_.squared, grad, m, cells[i][j]);
+            const T grad =
+                grads.result[sources[i0 + i] * direction_.source_stride + targets[j0 + j] * direction_.target_stride];
+            cells[i][j] = grad == 0 ? T(0) : cell_factor(direction_.squared, grad, m, cells[i][j]);
           }
         }
         pull(i0, targets + j0, j0 > 0, t, cells, grads.target);
@@ -239,19 +240,19 @@ class FewCells {
   template <int N>
   using Size = std::integral_constant<int, N>;
 
-  // f(sources, targets, first source, first target) for blocks of cells
+  // Calls f(sources, targets, first source, first target) for tiles of cells.
   template <class F>
-  static void in_blocks(int64_t sources, int64_t targets, const F& f) {
+  static void for_each_tile(int64_t sources, int64_t targets, const F& f) {
     if (sources == kSources) {
-      return in_target_blocks(Size<kSources>{}, 0, targets, f);
+      return for_each_target_tile(Size<kSources>{}, 0, targets, f);
     }
     for (int64_t i = 0; i < sources; ++i) {
-      in_target_blocks(Size<1>{}, i, targets, f);
+      for_each_target_tile(Size<1>{}, i, targets, f);
     }
   }
 
   template <class S, class F>
-  static void in_target_blocks(S sources, int64_t i, int64_t targets, const F& f) {
+  static void for_each_target_tile(S sources, int64_t i, int64_t targets, const F& f) {
     int64_t j = 0;
     for (; j + 4 <= targets; j += 4) {
       f(sources, Size<4>{}, i, j);
@@ -266,22 +267,22 @@ class FewCells {
     }
   }
 
-  // Which rows step t of the sources is resampled from; of poisoned sequences, zeros.
-  void place(const int64_t* sources, int64_t count, int64_t t, int64_t m) {
+  // Finds the rows from which step t of the sources is resampled; nonfinite sequences have zeros.
+  void find_rows(const int64_t* sources, int64_t count, int64_t t, int64_t m) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t b = sources[i];
-      const bool valid = pass_.source.poison[b] == 0;
-      at_[i] = interpolation_at(t, pass_.source.lengths[b], m);
-      left_[i] = valid ? pass_.source.row(b, at_[i].left) : zeros_.data();
-      right_[i] = valid ? pass_.source.row(b, at_[i].right) : zeros_.data();
+      const bool valid = direction_.source.nonfinite[b] == 0;
+      at_[i] = interpolation_at(t, direction_.source.lengths[b], m);
+      left_[i] = valid ? direction_.source.row(b, at_[i].left) : zeros_.data();
+      right_[i] = valid ? direction_.source.row(b, at_[i].right) : zeros_.data();
     }
   }
 
   const T* target_row(int64_t b, int64_t t) const {
-    return pass_.target.poison[b] == 0 ? pass_.target.row(b, t) : zeros_.data();
+    return direction_.target.nonfinite[b] == 0 ? direction_.target.row(b, t) : zeros_.data();
   }
 
-  // Squared distances, and where `keep` the resampled rows.
+  // Computes squared distances, and keeps the resampled rows where `keep`.
   template <bool keep, int S, int C>
   void measure(int64_t i0, const int64_t* targets, int64_t t, T (&squares)[S][C]) const {
     std::fill_n(&squares[0][0], S * C, T(0));
@@ -327,7 +328,7 @@ class FewCells {
     }
   }
 
-  // Each cell's factor times its difference, to the gradients of the resampled rows and of the targets.
+  // Adds each cell's factor times its difference to the gradients of the resampled rows and of the targets.
   template <int S, int C>
   void pull(int64_t i0, const int64_t* targets, bool accumulate, int64_t t, const T (&factors)[S][C],
             T* dtarget) const {
@@ -343,7 +344,7 @@ class FewCells {
     Vec<T, W> factor[S][C];
     for (int j = 0; j < C; ++j) {
       target[j] = target_row(targets[j], t);
-      dy[j] = dtarget ? dtarget + (pass_.target.row(targets[j], t) - pass_.target.data) : unused_.data();
+      dy[j] = dtarget ? dtarget + (direction_.target.row(targets[j], t) - direction_.target.data) : unused_.data();
       for (int i = 0; i < S; ++i) {
         factor[i][j] = splat<T, W>(factors[i][j]);
       }
@@ -370,9 +371,9 @@ class FewCells {
     }
   }
 
-  const Resampling<T>& pass_;
+  const Resampling<T>& direction_;
   int64_t dim_;
-  // Of one step:
+  // Rows of the current step.
   Interpolation at_[kSources];
   const T *left_[kSources], *right_[kSources];
   std::vector<T> zeros_;
@@ -380,24 +381,24 @@ class FewCells {
   Buffer<T> unused_;        // (D,): the gradient of a target that needs none
 };
 
-// Step t of a chunk of sources against the targets of length m.
+// Step t of a group of sources against panels of targets of length m.
 template <class T>
 class ResampledStep {
   static constexpr int w = kWidth<T>;
 
  public:
-  ResampledStep(const Resampling<T>& pass, int64_t chunk, bool backward)
-      : pass_(pass),
-        dim_(pass.source.dim),
+  ResampledStep(const Resampling<T>& direction, int64_t group_size, bool backward)
+      : direction_(direction),
+        dim_(direction.source.dim),
         zeros_(static_cast<size_t>(dim_), T(0)),
-        rows_(chunk * dim_),
-        norms_(chunk),
-        squares_(chunk * kPanel),
+        rows_(group_size * dim_),
+        norms_(group_size),
+        squares_(group_size * kPanel),
         targets_(kPanel * dim_),
         target_norms_(kPanel) {
     if (backward) {
-      drows_ = Buffer<T>(chunk * dim_);
-      columns_ = Buffer<T>(kPanel * chunk);
+      drows_ = Buffer<T>(group_size * dim_);
+      transposed_ = Buffer<T>(kPanel * group_size);
       target_rows_ = Buffer<T>(kPanel * dim_);
       weights_ = Buffer<T>(kPanel);
     }
@@ -409,10 +410,10 @@ class ResampledStep {
     m_ = m;
     for (int64_t i = 0; i < count; ++i) {
       T* row = rows_.data() + i * dim_;
-      if (pass_.source.poison[sources[i]] != 0) {
+      if (direction_.source.nonfinite[sources[i]] != 0) {
         std::fill_n(row, dim_, T(0));
       } else {
-        resample_row(pass_.source, sources[i], t, m, row);
+        resample_row(direction_.source, sources[i], t, m, row);
       }
       norms_[i] = sum_of_squares<T, false>(row, nullptr, dim_);
     }
@@ -422,109 +423,111 @@ class ResampledStep {
   }
 
   // Adds the distances to `sums`, one row to a source, rows `stride` apart.
-  void add_distances(const Bundle& bundle, T* sums, int64_t stride) {
-    measure(bundle);
+  void add_distances(const TargetPanel& panel, T* sums, int64_t stride) {
+    measure(panel);
     for (int64_t i = 0; i < count_; ++i) {
-      const T* squares = squares_.data() + i * bundle.lanes;
-      for (int64_t lane = 0; lane < bundle.count; ++lane) {
-        sums[i * stride + lane] += pass_.squared ? squares[lane] : std::sqrt(squares[lane]);
+      const T* squares = squares_.data() + i * panel.width;
+      for (int64_t column = 0; column < panel.count; ++column) {
+        sums[i * stride + column] += direction_.squared ? squares[column] : std::sqrt(squares[column]);
       }
     }
   }
 
-  // Adds to the gradients of the resampled rows, and to `dtarget` unless it is null. `grads` (count, lanes) are those
-  // of the results, 0 in empty lanes.
-  void add_gradients(const Bundle& bundle, const T* grads, bool of_source, T* dtarget) {
-    measure(bundle);
+  // Adds to the gradients of the resampled rows, and to `dtarget` unless it is null. `grads` (count, width) are those
+  // of the results, 0 in empty columns.
+  void add_gradients(const TargetPanel& panel, const T* grads, bool of_source, T* dtarget) {
+    measure(panel);
     std::fill_n(weights_.data(), kPanel, T(0));
     for (int64_t i = 0; i < count_; ++i) {
-      row_factors(bundle, i, grads + i * bundle.lanes, of_source, dtarget);
+      row_factors(panel, i, grads + i * panel.width, of_source, dtarget);
     }
-    const int64_t lanes = bundle.lanes;
+    const int64_t width = panel.width;
     if (of_source) {
-      gemm<T>(count_, dim_, lanes, lanes, dim_, dim_, true, squares_.data(), target_rows_.data(), drows_.data());
+      gemm<T>(count_, dim_, width, width, dim_, dim_, true, squares_.data(), target_rows_.data(), drows_.data());
     }
     if (dtarget != nullptr) {
-      add_to_targets(bundle, dtarget);
+      add_to_targets(panel, dtarget);
     }
   }
 
-  // The gradients of the resampled rows, spread over the steps they came from.
+  // Spreads the gradients of the resampled rows over the steps from which they were resampled.
   void spread(const int64_t* sources, const SourceGrads<T>& to) const {
     for (int64_t i = 0; i < count_; ++i) {
-      const Interpolation at = interpolation_at(t_, pass_.source.lengths[sources[i]], m_);
+      const Interpolation at = interpolation_at(t_, direction_.source.lengths[sources[i]], m_);
       spread_row(drows_.data() + i * dim_, at, dim_, to.row(i, at.left), to.row(i, at.right));
     }
   }
 
  private:
-  const T* target_row(const Bundle& bundle, int64_t lane) const { return pass_.target.row(bundle.targets[lane], t_); }
-
-  bool near(int64_t square_at, int64_t i, int64_t lane) const {
-    return !(squares_[square_at] >= kNear<T> * (target_norms_[lane] + norms_[i]));
+  const T* target_row(const TargetPanel& panel, int64_t column) const {
+    return direction_.target.row(panel.targets[column], t_);
   }
 
-  // Step t of the targets as (D, lanes), and backward as (lanes, D); empty and poisoned lanes are zero.
-  void load_targets(const Bundle& bundle) {
-    const int64_t lanes = bundle.lanes;
+  bool near(int64_t square_at, int64_t i, int64_t column) const {
+    return !(squares_[square_at] >= kNear<T> * (target_norms_[column] + norms_[i]));
+  }
+
+  // Loads step t of the targets as (D, width), and backward as (width, D); empty and nonfinite columns are zero.
+  void load_targets(const TargetPanel& panel) {
+    const int64_t width = panel.width;
     const T* sources[kPanel];
-    for (int64_t lane = 0; lane < lanes; ++lane) {
-      const bool valid = lane < bundle.count && pass_.target.poison[bundle.targets[lane]] == 0;
-      sources[lane] = valid ? target_row(bundle, lane) : zeros_.data();
-      target_norms_[lane] = valid ? *pass_.target.norm(bundle.targets[lane], t_) : T(0);
+    for (int64_t column = 0; column < width; ++column) {
+      const bool valid = column < panel.count && direction_.target.nonfinite[panel.targets[column]] == 0;
+      sources[column] = valid ? target_row(panel, column) : zeros_.data();
+      target_norms_[column] = valid ? *direction_.target.norm(panel.targets[column], t_) : T(0);
       if (target_rows_.data() != nullptr) {
-        std::copy_n(sources[lane], dim_, target_rows_.data() + lane * dim_);
-        sources[lane] = target_rows_.data() + lane * dim_;
+        std::copy_n(sources[column], dim_, target_rows_.data() + column * dim_);
+        sources[column] = target_rows_.data() + column * dim_;
       }
     }
     transpose<T>(
-        lanes, dim_, [&](int64_t lane) { return sources[lane]; },
-        [&](int64_t k) { return targets_.data() + k * lanes; });
+        width, dim_, [&](int64_t column) { return sources[column]; },
+        [&](int64_t k) { return targets_.data() + k * width; });
   }
 
-  // squares_ (count, lanes): squared distances.
-  void measure(const Bundle& bundle) {
-    const int64_t lanes = bundle.lanes;
-    load_targets(bundle);
-    gemm<T>(count_, lanes, dim_, dim_, lanes, lanes, false, rows_.data(), targets_.data(), squares_.data());
+  // Computes squares_ (count, width): squared distances.
+  void measure(const TargetPanel& panel) {
+    const int64_t width = panel.width;
+    load_targets(panel);
+    gemm<T>(count_, width, dim_, dim_, width, width, false, rows_.data(), targets_.data(), squares_.data());
     for (int64_t i = 0; i < count_; ++i) {
-      squares_of_products(norms_[i], target_norms_.data(), lanes, bundle.count, squares_.data() + i * lanes,
-                          [&](int64_t lane) {
-                            return sum_of_squares<T, true>(rows_.data() + i * dim_, target_row(bundle, lane), dim_);
+      squares_of_products(norms_[i], target_norms_.data(), width, panel.count, squares_.data() + i * width,
+                          [&](int64_t column) {
+                            return sum_of_squares<T, true>(rows_.data() + i * dim_, target_row(panel, column), dim_);
                           });
     }
   }
 
-  // One cell's gradient from the difference of its rows; its square becomes the factor that the products use, 0.
-  void pull(const Bundle& bundle, int64_t i, int64_t lane, T grad, bool of_source, T* dtarget) {
-    T& cell = squares_[i * bundle.lanes + lane];
-    const T factor = grad == 0 ? T(0) : cell_factor(pass_.squared, grad, m_, cell);
+  // Adds one cell's gradient from the difference of its rows. Its square becomes 0, its factor in the products.
+  void pull(const TargetPanel& panel, int64_t i, int64_t column, T grad, bool of_source, T* dtarget) {
+    T& cell = squares_[i * panel.width + column];
+    const T factor = grad == 0 ? T(0) : cell_factor(direction_.squared, grad, m_, cell);
     cell = 0;
     if (factor != 0) {
-      const T* target = target_row(bundle, lane);
+      const T* target = target_row(panel, column);
       pull_rows(factor, rows_.data() + i * dim_, target, dim_, of_source ? drows_.data() + i * dim_ : nullptr,
-                dtarget ? dtarget + (target - pass_.target.data) : nullptr);
+                dtarget ? dtarget + (target - direction_.target.data) : nullptr);
     }
   }
 
-  // Squares of row i to the factors of the products, in place: -f, where drow = row sum(f) - sum(f target).
-  void row_factors(const Bundle& bundle, int64_t i, const T* grads, bool of_source, T* dtarget) {
-    T* cells = squares_.data() + i * bundle.lanes;
+  // Turns squares of row i into the factors of the products: -f, where drow = row sum(f) - sum(f target).
+  void row_factors(const TargetPanel& panel, int64_t i, const T* grads, bool of_source, T* dtarget) {
+    T* cells = squares_.data() + i * panel.width;
     Vec<T, w> slack{};
-    for (int64_t j = 0; j < bundle.lanes; j += w) {
+    for (int64_t j = 0; j < panel.width; j += w) {
       slack = vmin(slack, load<T, w>(cells + j) - kNear<T> * (load<T, w>(target_norms_.data() + j) + norms_[i]));
     }
     if (any_negative<T, w>(slack)) {
-      for (int64_t lane = 0; lane < bundle.count; ++lane) {
-        if (near(i * bundle.lanes + lane, i, lane)) {
-          pull(bundle, i, lane, grads[lane], of_source, dtarget);
+      for (int64_t column = 0; column < panel.count; ++column) {
+        if (near(i * panel.width + column, i, column)) {
+          pull(panel, i, column, grads[column], of_source, dtarget);
         }
       }
     }
     Vec<T, w> total{};
-    for (int64_t j = 0; j < bundle.lanes; j += w) {
-      const Vec<T, w> square = load<T, w>(cells + j), share = load<T, w>(grads + j) / static_cast<T>(m_);
-      const Vec<T, w> far = pass_.squared ? T(2) * share : share / vsqrt<T, w>(square);
+    for (int64_t j = 0; j < panel.width; j += w) {
+      const Vec<T, w> square = load<T, w>(cells + j), weight = load<T, w>(grads + j) / static_cast<T>(m_);
+      const Vec<T, w> far = direction_.squared ? T(2) * weight : weight / vsqrt<T, w>(square);
       const Vec<T, w> factor = square > T(0) ? far : Vec<T, w>{};
       total += factor;
       store<T, w>(weights_.data() + j, load<T, w>(weights_.data() + j) + factor);
@@ -536,175 +539,244 @@ class ResampledStep {
     }
   }
 
-  // The product's part of the targets' gradients, and the part along the targets themselves.
-  void add_to_targets(const Bundle& bundle, T* dtarget) {
-    const int64_t lanes = bundle.lanes;
+  // Adds the product's term of the targets' gradients, and the term along the targets themselves.
+  void add_to_targets(const TargetPanel& panel, T* dtarget) {
+    const int64_t width = panel.width;
     transpose<T>(
-        count_, lanes, [&](int64_t i) { return squares_.data() + i * lanes; },
-        [&](int64_t lane) { return columns_.data() + lane * count_; });
-    // The transposed targets have served.
+        count_, width, [&](int64_t i) { return squares_.data() + i * width; },
+        [&](int64_t column) { return transposed_.data() + column * count_; });
+    // The transposed targets are not needed any more.
     T* products = targets_.data();
-    gemm<T>(lanes, dim_, count_, count_, dim_, dim_, false, columns_.data(), rows_.data(), products);
-    for (int64_t lane = 0; lane < bundle.count; ++lane) {
-      T* to = dtarget + (target_row(bundle, lane) - pass_.target.data);
-      const T *product = products + lane * dim_, *target = target_rows_.data() + lane * dim_;
+    gemm<T>(width, dim_, count_, count_, dim_, dim_, false, transposed_.data(), rows_.data(), products);
+    for (int64_t column = 0; column < panel.count; ++column) {
+      T* to = dtarget + (target_row(panel, column) - direction_.target.data);
+      const T *product = products + column * dim_, *target = target_rows_.data() + column * dim_;
       for (int64_t k = 0; k < dim_; ++k) {
-        to[k] += product[k] + weights_[lane] * target[k];
+        to[k] += product[k] + weights_[column] * target[k];
       }
     }
   }
 
-  const Resampling<T>& pass_;
+  const Resampling<T>& direction_;
   int64_t dim_, count_ = 0, t_ = 0, m_ = 0;
   std::vector<T> zeros_;
-  Buffer<T> rows_, norms_;            // (chunk, D), (chunk,): the sources, resampled
-  Buffer<T> squares_;                 // (chunk, lanes)
-  Buffer<T> targets_, target_norms_;  // (D, lanes), (lanes,)
-  Buffer<T> drows_, columns_;         // backward: (chunk, D), (lanes, chunk)
-  Buffer<T> target_rows_, weights_;   // backward: (lanes, D), (lanes,)
+  Buffer<T> rows_, norms_;            // (group, D), (group,): the sources, resampled
+  Buffer<T> squares_;                 // (group, width)
+  Buffer<T> targets_, target_norms_;  // (D, width), (width,)
+  Buffer<T> drows_, transposed_;      // backward: (group, D), (width, group)
+  Buffer<T> target_rows_, weights_;   // backward: (width, D), (width,)
 };
 
-// Gradients of the results of some sources with `bundles`, each (count, lanes) and 0 in empty lanes, in turn.
+// Gathers the gradients of the results of sources with `panels`: each (count, width), 0 in empty columns.
 template <class T>
-void gather(const Resampling<T>& pass, const std::vector<Bundle>& bundles, const int64_t* sources, int64_t count,
-            const T* result, std::vector<T>& out) {
+void gather(const Resampling<T>& direction, const std::vector<TargetPanel>& panels, const int64_t* sources,
+            int64_t count, const T* result, std::vector<T>& out) {
   out.clear();
-  for (const Bundle& bundle : bundles) {
+  for (const TargetPanel& panel : panels) {
     for (int64_t i = 0; i < count; ++i) {
-      for (int64_t lane = 0; lane < bundle.count; ++lane) {
-        out.push_back(result[sources[i] * pass.source_stride + bundle.targets[lane] * pass.target_stride]);
+      for (int64_t column = 0; column < panel.count; ++column) {
+        out.push_back(result[sources[i] * direction.source_stride + panel.targets[column] * direction.target_stride]);
       }
-      out.resize(out.size() + static_cast<size_t>(bundle.lanes - bundle.count));
+      out.resize(out.size() + static_cast<size_t>(panel.width - panel.count));
     }
   }
 }
 
-// Every pair of the pass, a chunk of sources at a time. Forward where `grads` is null: writes means to `out`. Else
-// backward.
+// All pairs of one direction of resampling, a group of sources at a time. Forward where `grads` is null: writes means
+// to `out`. Else backward: adds to the gradients.
 template <class T>
-void resampling_pass(const Resampling<T>& pass, T* out, const ResamplingGrads<T>* grads) {
-  const Sequences<T>& source = pass.source;
-  const int64_t block = source.steps * source.dim, targets = pass.target.batch;
-  const bool of_source = grads != nullptr && grads->source != nullptr;
-  const std::vector<int64_t> order = by_length(source.lengths, source.batch);
-  const std::vector<int64_t> target_order = by_length(pass.target.lengths, targets);
-  const std::vector<Run> runs = runs_of_one_length(target_order, pass.target.lengths);
-  const int64_t parts = thread_count();
-  // What a part adds up by itself: forward the sums of (chunk, targets), backward gradients of the sources.
-  const int64_t own_row = grads ? (of_source ? block : 0) : targets;
-  constexpr int64_t kOwnBytes = int64_t(16) << 20, kMostSources = 128;
-  const int64_t fitting = kOwnBytes / std::max<int64_t>(own_row * static_cast<int64_t>(sizeof(T)), 1);
-  const int64_t chunk = std::clamp<int64_t>(fitting, 1, std::min(kMostSources, source.batch));
-  Buffer<T> own(parts * chunk * own_row);
+class ResamplingPass {
+ public:
+  ResamplingPass(const Resampling<T>& direction, T* out, const ResamplingGrads<T>* grads)
+      : direction_(direction),
+        source_(direction.source),
+        target_(direction.target),
+        out_(out),
+        grads_(grads),
+        parts_(thread_count()),
+        source_order_(by_length(source_.lengths, source_.batch)),
+        target_order_(by_length(target_.lengths, target_.batch)),
+        target_groups_(groups_of_one_length(target_order_, target_.lengths)),
+        scratch_row_(grads == nullptr ? target_.batch : (adds_to_sources() ? source_.steps * source_.dim : 0)),
+        group_size_(choose_group_size()),
+        scratch_(parts_ * group_size_ * scratch_row_),
+        source_grads_(static_cast<size_t>(parts_)) {}
 
-  // For the few targets, a part's steps are cut into slices, so that what they touch stays in cache.
-  constexpr int64_t kSliceSteps = 4, kBlock = FewCells<T>::kSources;
-  const int64_t slices = parts * std::max<int64_t>(pass.target.steps / parts / kSliceSteps, 1);
-
-  for (int64_t first = 0; first < source.batch; first += chunk) {
-    const int64_t* sources = order.data() + first;
-    const int64_t size = std::min(chunk, source.batch - first);
-    // By length, the sources that go with m come first.
-    auto taken = [&](int64_t m) {
-      return std::partition_point(sources, sources + size,
-                                  [&](int64_t b) { return pass.takes_pair(source.lengths[b], m); }) -
-             sources;
-    };
-    std::vector<std::optional<SourceGrads<T>>> source_grads(static_cast<size_t>(parts));
-    run_parts(parts, [&](int64_t part) {
-      T* mine = own.data() + part * chunk * own_row;
-      std::optional<SourceGrads<T>>& to = source_grads[static_cast<size_t>(part)];
-      if (of_source) {
-        to.emplace(source, runs, sources, size, part, parts, grads->source, mine);
-      } else {
-        std::fill_n(mine, size * own_row, T(0));
-      }
-      ResampledStep<T> step(pass, chunk, grads != nullptr);
-      std::vector<T> result;
-      for (const Run& run : runs) {
-        const int64_t m = run.length, count = taken(m);
-        if (count == 0 || run.bundles.empty()) {
-          continue;
+  void run() {
+    for (int64_t first = 0; first < source_.batch; first += group_size_) {
+      sources_ = source_order_.data() + first;
+      count_ = std::min(group_size_, source_.batch - first);
+      run_parts(parts_, [&](int64_t part) { compute_part(part); });
+      run_parts(parts_, [&](int64_t part) {
+        for (int64_t i = count_ * part / parts_; i < count_ * (part + 1) / parts_; ++i) {
+          collect(i);
         }
-        if (grads) {
-          gather(pass, run.bundles, sources, count, grads->result, result);
-        }
-        for (int64_t t = m * part / parts; t < m * (part + 1) / parts; ++t) {
-          step.resample(sources, count, t, m);
-          const T* bundle_result = result.data();
-          for (const Bundle& bundle : run.bundles) {
-            poll(count * bundle.lanes * source.dim);
-            if (grads) {
-              step.add_gradients(bundle, bundle_result, of_source, grads->target);
-              bundle_result += count * bundle.lanes;
-            } else {
-              step.add_distances(bundle, mine + (bundle.targets - target_order.data()), targets);
-            }
-          }
-          if (of_source) {
-            step.spread(sources, *to);
-          }
-        }
-      }
-      FewCells<T> few(pass, grads != nullptr);
-      for (int64_t slice = slices * part / parts; slice < slices * (part + 1) / parts; ++slice) {
-        for (int64_t i = 0; i < size; i += kBlock) {
-          for (const Run& run : runs) {
-            const int64_t m = run.length, count = std::min(taken(m) - i, kBlock);
-            const int64_t begin = m * slice / slices, end = m * (slice + 1) / slices;
-            if (count <= 0 || run.few_count == 0) {
-              continue;
-            }
-            poll(count * run.few_count * (end - begin) * source.dim);
-            if (grads) {
-              few.add_gradients(sources + i, count, run.few, run.few_count, m, begin, end, *grads,
-                                [&](int64_t k, int64_t row) { return to->row(i + k, row); });
-            } else {
-              few.add_distances(sources + i, count, run.few, run.few_count, m, begin, end,
-                                mine + i * targets + (run.few - target_order.data()), targets);
-            }
-          }
-        }
-      }
-    });
-    run_parts(parts, [&](int64_t part) {
-      for (int64_t i = size * part / parts; i < size * (part + 1) / parts; ++i) {
-        for (int64_t from = 0; from < parts; ++from) {
-          if (grads) {
-            if (of_source) {
-              source_grads[static_cast<size_t>(from)]->add_copies(i);
-            }
-            continue;
-          }
-          const T* theirs = own.data() + (from * chunk + i) * own_row;
-          for (int64_t j = 0; j < targets; ++j) {
-            const int64_t index = target_order[static_cast<size_t>(j)], m = pass.target.lengths[index];
-            if (pass.takes_pair(source.lengths[sources[i]], m)) {
-              T& sum = out[sources[i] * pass.source_stride + index * pass.target_stride];
-              sum = (from == 0 ? T(0) : sum) + theirs[j] / static_cast<T>(m);
-            }
-          }
-        }
-      }
-    });
+      });
+    }
   }
-}
 
-// Sequence i of the source with sequence i of the target, for each i that the pass takes.
-template <class T>
-void resampling_pairs(const Resampling<T>& pass, T* out, const ResamplingGrads<T>* grads) {
-  const int64_t batch = pass.source.batch, parts = thread_count();
-  run_parts(parts, [&](int64_t part) {
-    FewCells<T> cells(pass, grads != nullptr);
-    for (int64_t i = batch * part / parts; i < batch * (part + 1) / parts; ++i) {
-      const int64_t m = pass.target.lengths[i];
-      if (!pass.takes_pair(pass.source.lengths[i], m)) {
+ private:
+  // Number of sources whose scratch fits the budget.
+  int64_t choose_group_size() const {
+    constexpr int64_t kScratchBytes = int64_t(16) << 20, kMaxSources = 128;
+    const int64_t row_bytes = scratch_row_ * static_cast<int64_t>(sizeof(T));
+    return std::clamp<int64_t>(kScratchBytes / std::max<int64_t>(row_bytes, 1), 1,
+                               std::min(kMaxSources, source_.batch));
+  }
+
+  bool adds_to_sources() const { return grads_ != nullptr && grads_->source != nullptr; }
+
+  // Number of sources that pair with targets of length m: by length, they come first in the group.
+  int64_t sources_for(int64_t m) const {
+    const auto takes = [&](int64_t b) { return direction_.takes_pair(source_.lengths[b], m); };
+    return std::partition_point(sources_, sources_ + count_, takes) - sources_;
+  }
+
+  // Scratch of a part for source i of the group: forward the sums (targets,), backward a copy of the gradient.
+  T* scratch_of(int64_t part, int64_t i) const { return scratch_.data() + (part * group_size_ + i) * scratch_row_; }
+
+  // Place of the first of `targets` in target_order_, which is the order of the sums.
+  int64_t place_of(const int64_t* targets) const { return targets - target_order_.data(); }
+
+  // Computes the steps of one part for all targets. The functions of a part are always inlined: the compiler chooses
+  // fused multiply-adds by what surrounds a loop, and with them the last bits of gradients.
+  SCAV_INLINE void compute_part(int64_t part) {
+    if (adds_to_sources()) {
+      source_grads_[static_cast<size_t>(part)].emplace(source_, target_groups_, sources_, count_, part, parts_,
+                                                       grads_->source, scratch_of(part, 0));
+    } else {
+      std::fill_n(scratch_of(part, 0), count_ * scratch_row_, T(0));
+    }
+    compute_panels(part);
+    compute_rest(part);
+  }
+
+  // Computes the panels of all target groups by products, step by step.
+  SCAV_INLINE void compute_panels(int64_t part) {
+    ResampledStep<T> step(direction_, group_size_, grads_ != nullptr);
+    std::vector<T> result_grads;
+    for (const TargetGroup& group : target_groups_) {
+      const int64_t m = group.length, count = sources_for(m);
+      if (count == 0 || group.panels.empty()) {
         continue;
       }
-      poll(m * pass.source.dim);
+      if (grads_ != nullptr) {
+        gather(direction_, group.panels, sources_, count, grads_->result, result_grads);
+      }
+      for (int64_t t = m * part / parts_; t < m * (part + 1) / parts_; ++t) {
+        step.resample(sources_, count, t, m);
+        if (grads_ != nullptr) {
+          add_step_gradients(step, group, count, result_grads.data(), part);
+        } else {
+          add_step_distances(step, group, count, part);
+        }
+      }
+    }
+  }
+
+  void add_step_distances(ResampledStep<T>& step, const TargetGroup& group, int64_t count, int64_t part) const {
+    for (const TargetPanel& panel : group.panels) {
+      poll(count * panel.width * source_.dim);
+      step.add_distances(panel, scratch_of(part, 0) + place_of(panel.targets), target_.batch);
+    }
+  }
+
+  // `result_grads` come from gather().
+  void add_step_gradients(ResampledStep<T>& step, const TargetGroup& group, int64_t count, const T* result_grads,
+                          int64_t part) const {
+    for (const TargetPanel& panel : group.panels) {
+      poll(count * panel.width * source_.dim);
+      step.add_gradients(panel, result_grads, adds_to_sources(), grads_->target);
+      result_grads += count * panel.width;
+    }
+    if (adds_to_sources()) {
+      step.spread(sources_, *source_grads_[static_cast<size_t>(part)]);
+    }
+  }
+
+  // Computes the targets that are in no panel, a few steps at a time, so that what they touch stays in cache.
+  SCAV_INLINE void compute_rest(int64_t part) {
+    constexpr int64_t kSteps = 4, kSources = DirectCells<T>::kSources;
+    const int64_t step_parts = parts_ * std::max<int64_t>(target_.steps / parts_ / kSteps, 1);
+    DirectCells<T> cells(direction_, grads_ != nullptr);
+    for (int64_t step_part = step_parts * part / parts_; step_part < step_parts * (part + 1) / parts_; ++step_part) {
+      for (int64_t i = 0; i < count_; i += kSources) {
+        for (const TargetGroup& group : target_groups_) {
+          const int64_t m = group.length, count = std::min(sources_for(m) - i, kSources);
+          if (count > 0 && group.rest_count > 0) {
+            add_rest(cells, group, i, count, m * step_part / step_parts, m * (step_part + 1) / step_parts, part);
+          }
+        }
+      }
+    }
+  }
+
+  // Adds steps [begin, end) of the group's rest for sources [i, i + count).
+  SCAV_INLINE void add_rest(DirectCells<T>& cells, const TargetGroup& group, int64_t i, int64_t count, int64_t begin,
+                            int64_t end, int64_t part) const {
+    poll(count * group.rest_count * (end - begin) * source_.dim);
+    if (grads_ != nullptr) {
+      const std::optional<SourceGrads<T>>& to = source_grads_[static_cast<size_t>(part)];
+      cells.add_gradients(sources_ + i, count, group.rest, group.rest_count, group.length, begin, end, *grads_,
+                          [&](int64_t k, int64_t row) { return to->row(i + k, row); });
+    } else {
+      cells.add_distances(sources_ + i, count, group.rest, group.rest_count, group.length, begin, end,
+                          scratch_of(part, i) + place_of(group.rest), target_.batch);
+    }
+  }
+
+  // Adds up what the parts hold for source i of the group.
+  void collect(int64_t i) const {
+    for (int64_t part = 0; part < parts_; ++part) {
+      if (grads_ == nullptr) {
+        add_means(i, part);
+      } else if (adds_to_sources()) {
+        source_grads_[static_cast<size_t>(part)]->add_copies(i);
+      }
+    }
+  }
+
+  void add_means(int64_t i, int64_t part) const {
+    const T* sums = scratch_of(part, i);
+    for (int64_t j = 0; j < target_.batch; ++j) {
+      const int64_t index = target_order_[static_cast<size_t>(j)], m = target_.lengths[index];
+      if (direction_.takes_pair(source_.lengths[sources_[i]], m)) {
+        T& mean = out_[sources_[i] * direction_.source_stride + index * direction_.target_stride];
+        mean = (part == 0 ? T(0) : mean) + sums[j] / static_cast<T>(m);
+      }
+    }
+  }
+
+  const Resampling<T>& direction_;
+  const Sequences<T>&source_, &target_;
+  T* out_;
+  const ResamplingGrads<T>* grads_;
+  int64_t parts_;
+  std::vector<int64_t> source_order_, target_order_;
+  std::vector<TargetGroup> target_groups_;
+  int64_t scratch_row_;                                      // elements that a part needs for a source
+  int64_t group_size_;                                       // sources of a group; the last may have fewer
+  Buffer<T> scratch_;                                        // (parts, group_size, scratch_row)
+  std::vector<std::optional<SourceGrads<T>>> source_grads_;  // (parts,)
+  const int64_t* sources_ = nullptr;                         // of the current group
+  int64_t count_ = 0;
+};
+
+// Pairs sequence i of the source with sequence i of the target, for each i that the direction takes.
+template <class T>
+void resampling_pairs(const Resampling<T>& direction, T* out, const ResamplingGrads<T>* grads) {
+  const int64_t batch = direction.source.batch, parts = thread_count();
+  run_parts(parts, [&](int64_t part) {
+    DirectCells<T> cells(direction, grads != nullptr);
+    for (int64_t i = batch * part / parts; i < batch * (part + 1) / parts; ++i) {
+      const int64_t m = direction.target.lengths[i];
+      if (!direction.takes_pair(direction.source.lengths[i], m)) {
+        continue;
+      }
+      poll(m * direction.source.dim);
       if (grads) {
         cells.add_gradients(&i, 1, &i, 1, m, 0, m, *grads, [&](int64_t, int64_t row) {
-          return grads->source + (i * pass.source.steps + row) * pass.source.dim;
+          return grads->source + (i * direction.source.steps + row) * direction.source.dim;
         });
       } else {
         T sum = 0;
@@ -720,8 +792,8 @@ void resampling_pairs(const Resampling<T>& pass, T* out, const ResamplingGrads<T
 template <class T>
 void interpolated_euclidean(const Inputs& inputs, bool squared, const std::string& resample, T* out, const T* grad,
                             T* dx, T* dy) {
-  auto pass = [&](bool of_x, Takes takes) {
-    // Of the results: (B1, B2), or (B,) when paired.
+  auto pass = [&](bool of_x, PairFilter takes) {
+    // Strides in the results: (B1, B2), or (B,) when paired.
     const int64_t stride_x = inputs.paired ? 0 : inputs.batch_y(), stride_y = 1;
     const Resampling<T> direction =
         of_x ? Resampling<T>{inputs.sequences_x<T>(), inputs.sequences_y<T>(), takes, squared, stride_x, stride_y}
@@ -730,14 +802,14 @@ void interpolated_euclidean(const Inputs& inputs, bool squared, const std::strin
     if (inputs.paired) {
       resampling_pairs(direction, out, grad ? &grads : nullptr);
     } else {
-      resampling_pass(direction, out, grad ? &grads : nullptr);
+      ResamplingPass<T>(direction, out, grad ? &grads : nullptr).run();
     }
   };
   if (resample == "shorter") {
-    pass(true, Takes::not_longer);
-    pass(false, Takes::shorter);
+    pass(true, PairFilter::not_longer);
+    pass(false, PairFilter::shorter);
   } else {
-    pass(resample == "x", Takes::all);
+    pass(resample == "x", PairFilter::all);
   }
 }
 

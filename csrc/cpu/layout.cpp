@@ -12,11 +12,11 @@ int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1
 
 // The widest panel that computes no more empty columns than the narrowest would.
 int64_t panel_for(int64_t columns) {
-  const int64_t least = round_up(columns, kNarrowPanel);
-  if (least <= kPanel) {
-    return least;
+  const int64_t narrow = round_up(columns, kNarrowPanel);
+  if (narrow <= kPanel) {
+    return narrow;
   }
-  return least % kPanel == 0 ? kPanel : (least % (kPanel / 2) == 0 ? kPanel / 2 : kNarrowPanel);
+  return narrow % kPanel == 0 ? kPanel : (narrow % (kPanel / 2) == 0 ? kPanel / 2 : kNarrowPanel);
 }
 
 void append(Layout& layout, Group group) {
@@ -56,18 +56,18 @@ Layout one_by_one(const int64_t* lengths, int64_t batch, bool narrow) {
   return layout;
 }
 
-Plan plan_stretches(int64_t rows, int64_t steps, int64_t lanes, int64_t granularity, int64_t bytes_per_cell,
-                    int64_t bytes_per_state) {
+CheckpointPlan plan_checkpoints(int64_t rows, int64_t steps, int64_t lanes, int64_t panel_steps, int64_t bytes_per_cell,
+                                int64_t bytes_per_state) {
   // Below this, running the recursion a second time costs more than reading its cells back from the last-level cache.
-  constexpr int64_t kWhole = int64_t(8) << 20;
-  const int64_t whole = round_up(steps, granularity) * rows * lanes * bytes_per_cell;
-  if (whole <= kWhole || steps <= granularity) {
-    return {round_up(steps, granularity), 1, whole + rows * lanes * bytes_per_state};
+  constexpr int64_t kMaxWhole = int64_t(8) << 20;
+  const int64_t whole = round_up(steps, panel_steps) * rows * lanes * bytes_per_cell;
+  if (whole <= kMaxWhole || steps <= panel_steps) {
+    return {round_up(steps, panel_steps), 1, whole + rows * lanes * bytes_per_state};
   }
   const double balanced = std::sqrt(static_cast<double>(steps * bytes_per_state) / static_cast<double>(bytes_per_cell));
-  const int64_t length = round_up(static_cast<int64_t>(balanced), granularity);
-  const int64_t stretches = (steps + length - 1) / length;
-  return {length, stretches, rows * lanes * (length * bytes_per_cell + (stretches + 1) * bytes_per_state)};
+  const int64_t length = round_up(static_cast<int64_t>(balanced), panel_steps);
+  const int64_t checkpoints = (steps + length - 1) / length;
+  return {length, checkpoints, rows * lanes * (length * bytes_per_cell + (checkpoints + 1) * bytes_per_state)};
 }
 
 }  // namespace scav

@@ -51,7 +51,7 @@ void bfloat16_gemm(int64_t m, int64_t n, int64_t k, int64_t stride_a, int64_t st
   namespace blas = at::native::cpublas;
   blas::brgemm(m, n, 2 * k, 2 * stride_a, stride_b, stride_c, false, reinterpret_cast<const at::BFloat16*>(a),
                reinterpret_cast<const at::BFloat16*>(b), c, true);
-  // With AMX the product leaves its tiles configured, which other code on this thread must not find.
+  // With AMX the product leaves its sources configured, which other code on this thread must not find.
   blas::brgemm_release(true);
 }
 

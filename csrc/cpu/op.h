@@ -1,6 +1,6 @@
 #pragma once
-// What every cpu/<distance>.cpp includes before its kernels: all ordinary headers that the kernels use (foreach_level.h
-// says why they come first).
+// Headers that every cpu/<distance>.cpp includes before its kernels: all ordinary headers that the kernels use
+// (foreach_level.h says why they come first).
 
 #include <ATen/ATen.h>
 #include <torch/library.h>
@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "cpu/buffer.h"
-#include "cpu/given_costs.h"
+#include "cpu/cost_inputs.h"
 #include "cpu/inputs.h"
 #include "cpu/layout.h"
 #include "cpu/library_gemm.h"

@@ -1,4 +1,4 @@
-// The y's as the products read them, and their gradients as the products leave them.
+// y's packed for the products, and the gradients that the products compute.
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
@@ -58,7 +58,7 @@ struct Packed {
   // Row of y in column `column` of the group, or null where there is none.
   const T* source(const Group& group, int64_t column) const {
     const int64_t step = column / group.lanes, lane = column % group.lanes;
-    if (step >= length(group, lane) || y->poison[index(group, lane)] != 0) {
+    if (step >= length(group, lane) || y->nonfinite[index(group, lane)] != 0) {
       return nullptr;
     }
     return y->row(index(group, lane), step);
@@ -125,7 +125,7 @@ Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows, bool in_bfl
   return packed;
 }
 
-// Where the gradient of one x against one group accumulates; a side that needs none is null.
+// Sums of the gradient of one x against one group; null for a side that needs no gradient.
 template <class T>
 struct Adjoint {
   T* dx;          // (n, D)
@@ -133,7 +133,7 @@ struct Adjoint {
   T* dy_weights;  // (columns,): the factor of y in that part
 };
 
-// Gradients of the packed y's: what their columns gathered, and the part along y.
+// Gradients of the packed y's: sums over their columns, and the factor of y itself.
 template <class T>
 struct PackedGradient {
   Buffer<T> rows, weights;

@@ -1,4 +1,4 @@
-// Every pair of a batch handed to a recursion, lanes filled, work split over the threads.
+// Splits the pairs of a batch over lanes, recursions and threads.
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
@@ -6,97 +6,98 @@ namespace scav::SCAV_LEVEL {
 // Pairs that share a recursion: up to `vectors` x's against the y's of a group. Lane v * width + l is x number v
 // against the group's y number l, where `width` is the group's lanes.
 template <class T>
-struct SharedX {
-  static constexpr bool kShared = true, kForbids = Tile<T>::kForbids;
-  std::vector<Tile<T>> tiles;
+struct SharedPairs {
+  static constexpr bool kShared = true, kForbids = GroupCosts<T>::kForbids;
+  std::vector<GroupCosts<T>> sources;
   int64_t vectors;
 
-  const Group& group() const { return tiles[0].group; }
+  const Group& group() const { return sources[0].group; }
   int64_t width() const { return group().lanes; }
   int64_t lanes() const { return vectors * width(); }
-  const Tile<T>& tile_of(int64_t lane) const { return tiles[static_cast<size_t>(lane / width())]; }
-  bool has(int64_t lane) const { return lane < static_cast<int64_t>(tiles.size()) * width(); }
+  const GroupCosts<T>& source_of(int64_t lane) const { return sources[static_cast<size_t>(lane / width())]; }
+  bool has(int64_t lane) const { return lane < static_cast<int64_t>(sources.size()) * width(); }
   int64_t rows() const {
-    int64_t most = 0;
-    for (const Tile<T>& tile : tiles) {
-      most = std::max(most, tile.rows());
+    int64_t longest = 0;
+    for (const GroupCosts<T>& source : sources) {
+      longest = std::max(longest, source.rows());
     }
-    return most;
+    return longest;
   }
   int64_t steps() const { return group().steps; }
-  int64_t rows_of(int64_t lane) const { return has(lane) ? tile_of(lane).rows() : 0; }
-  int64_t steps_of(int64_t lane) const { return has(lane) ? tiles[0].packed.length(group(), lane % width()) : 0; }
+  int64_t rows_of(int64_t lane) const { return has(lane) ? source_of(lane).rows() : 0; }
+  int64_t steps_of(int64_t lane) const { return has(lane) ? sources[0].packed.length(group(), lane % width()) : 0; }
   // Steps come in whole panels.
-  int64_t granularity() const { return group().panel / width(); }
+  int64_t panel_steps() const { return group().panel / width(); }
 
   // Costs of steps [step0, step1) and rows [row0, row1), 0 past an x's last: cell (s, t) of lane v * width + l at
-  // v * block + s * stride + (t - step0) * width + l.
-  void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride, int64_t block) const {
-    const int64_t first = step0 / granularity();
+  // v * vector_stride + s * stride + (t - step0) * width + l.
+  void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride,
+             int64_t vector_stride) const {
+    const int64_t first = step0 / panel_steps();
     // Panel by panel, so that one stays in cache for all x's.
     for (int64_t panel = first; panel < panel_end(step1); ++panel) {
       T* to = out + (panel - first) * group().panel;
-      for (const Tile<T>& tile : tiles) {
-        tile.costs(panel, panel + 1, row0, std::clamp(tile.rows(), row0, row1), to, stride);
-        to += block;
+      for (const GroupCosts<T>& source : sources) {
+        source.costs(panel, panel + 1, row0, std::clamp(source.rows(), row0, row1), to, stride);
+        to += vector_stride;
       }
     }
     for (int64_t v = 0; v < vectors; ++v) {
       for (int64_t s = std::clamp(rows_of(v * width()), row0, row1); s < row1; ++s) {
-        std::fill_n(out + v * block + s * stride, (step1 - step0) * width(), T(0));
+        std::fill_n(out + v * vector_stride + s * stride, (step1 - step0) * width(), T(0));
       }
     }
   }
   void adjoint(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
-               int64_t block, const std::vector<Adjoint<T>>& to) const {
-    for (int64_t panel = step0 / granularity(); panel < panel_end(step1); ++panel) {
+               int64_t vector_stride, const std::vector<Adjoint<T>>& to) const {
+    for (int64_t panel = step0 / panel_steps(); panel < panel_end(step1); ++panel) {
       const int64_t at = panel * group().panel - step0 * width();
-      for (size_t v = 0; v < tiles.size(); ++v) {
-        const int64_t from = static_cast<int64_t>(v) * block + at;
-        tiles[v].adjoint(panel, panel + 1, row0, std::clamp(tiles[v].rows(), row0, row1), costs + from, weights + from,
-                         stride, to[v]);
+      for (size_t v = 0; v < sources.size(); ++v) {
+        const int64_t from = static_cast<int64_t>(v) * vector_stride + at;
+        sources[v].adjoint(panel, panel + 1, row0, std::clamp(sources[v].rows(), row0, row1), costs + from,
+                           weights + from, stride, to[v]);
       }
     }
   }
 
  private:
-  int64_t panel_end(int64_t step1) const { return (step1 + granularity() - 1) / granularity(); }
+  int64_t panel_end(int64_t step1) const { return (step1 + panel_steps() - 1) / panel_steps(); }
 };
 
-// Pairs that share nothing, one `Source` of costs to a lane: a Tile of x number i against y number i, or costs that the
-// caller gave. A source's columns come in panels of kNarrowPanel steps.
+// Pairs without a common x or y, one `Source` of costs to a lane: a GroupCosts of x number i against y number i, or
+// costs that the caller gave. A source's columns come in panels of kNarrowPanel steps.
 template <class T, class Source>
-struct OwnX {
+struct SeparatePairs {
   static constexpr bool kShared = false, kForbids = Source::kForbids;
-  std::vector<Source> tiles;
+  std::vector<Source> sources;
   int64_t lane_count;
 
   int64_t width() const { return lane_count; }
   int64_t lanes() const { return lane_count; }
-  const Source& tile_of(int64_t lane) const { return tiles[static_cast<size_t>(lane)]; }
-  int64_t rows() const { return longest(&OwnX::rows_of); }
-  int64_t steps() const { return longest(&OwnX::steps_of); }
-  int64_t rows_of(int64_t lane) const { return lane < size() ? tile_of(lane).rows() : 0; }
-  int64_t steps_of(int64_t lane) const { return lane < size() ? tile_of(lane).steps() : 0; }
-  int64_t granularity() const { return kNarrowPanel; }
+  const Source& source_of(int64_t lane) const { return sources[static_cast<size_t>(lane)]; }
+  int64_t rows() const { return longest(&SeparatePairs::rows_of); }
+  int64_t steps() const { return longest(&SeparatePairs::steps_of); }
+  int64_t rows_of(int64_t lane) const { return lane < size() ? source_of(lane).rows() : 0; }
+  int64_t steps_of(int64_t lane) const { return lane < size() ? source_of(lane).steps() : 0; }
+  int64_t panel_steps() const { return kNarrowPanel; }
 
   void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride, int64_t) const {
-    const Block block(step0, step1, row0, row1);
-    Buffer<T> own(lane_count * block.size());
+    const CellRange range(step0, step1, row0, row1);
+    Buffer<T> buffer(lane_count * range.size());
     for (int64_t lane = 0; lane < lane_count; ++lane) {
-      const Block part = block.of(rows_of(lane), steps_of(lane));
-      T* to = own.data() + lane * block.size();
-      if (part.row1 < row1 || part.panel1 < block.panel1) {
-        std::fill_n(to, block.size(), T(0));
+      const CellRange valid = range.within(rows_of(lane), steps_of(lane));
+      T* to = buffer.data() + lane * range.size();
+      if (valid.row1 < row1 || valid.panel1 < range.panel1) {
+        std::fill_n(to, range.size(), T(0));
       }
-      if (!part.empty()) {
-        tile_of(lane).costs(part.panel0, part.panel1, row0, part.row1, to - row0 * block.stride, block.stride);
+      if (!valid.empty()) {
+        source_of(lane).costs(valid.panel0, valid.panel1, row0, valid.row1, to - row0 * range.stride, range.stride);
       }
     }
     for (int64_t s = row0; s < row1; ++s) {
-      const T* from = own.data() + (s - row0) * block.stride;
+      const T* from = buffer.data() + (s - row0) * range.stride;
       transpose<T>(
-          lane_count, step1 - step0, [&](int64_t lane) { return from + lane * block.size(); },
+          lane_count, step1 - step0, [&](int64_t lane) { return from + lane * range.size(); },
           [&](int64_t k) { return out + s * stride + k * lane_count; });
     }
   }
@@ -104,24 +105,24 @@ struct OwnX {
   template <class To>
   void adjoint(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
                int64_t, const std::vector<To>& to) const {
-    const Block block(step0, step1, row0, row1);
-    const Buffer<T> own_costs = by_lane(block, costs, stride), own_weights = by_lane(block, weights, stride);
+    const CellRange range(step0, step1, row0, row1);
+    const Buffer<T> lane_costs = by_lane(range, costs, stride), lane_weights = by_lane(range, weights, stride);
     for (int64_t lane = 0; lane < size(); ++lane) {
-      const Block part = block.of(rows_of(lane), steps_of(lane));
-      if (!part.empty() && !tile_of(lane).poisoned()) {
-        const int64_t at = lane * block.size() - row0 * block.stride;
-        tile_of(lane).adjoint(part.panel0, part.panel1, row0, part.row1, own_costs.data() + at, own_weights.data() + at,
-                              block.stride, to[static_cast<size_t>(lane)]);
+      const CellRange valid = range.within(rows_of(lane), steps_of(lane));
+      if (!valid.empty() && !source_of(lane).is_nonfinite()) {
+        const int64_t at = lane * range.size() - row0 * range.stride;
+        source_of(lane).adjoint(valid.panel0, valid.panel1, row0, valid.row1, lane_costs.data() + at,
+                                lane_weights.data() + at, range.stride, to[static_cast<size_t>(lane)]);
       }
     }
   }
 
  private:
-  // Rows and whole panels of steps, as one lane's cells lie in a buffer of their own.
-  struct Block {
+  // Rows and whole panels of steps, as the cells of one lane lie in its buffer.
+  struct CellRange {
     int64_t step0, step1, row0, row1, panel0, panel1, stride;
 
-    Block(int64_t first_step, int64_t end_step, int64_t first_row, int64_t end_row)
+    CellRange(int64_t first_step, int64_t end_step, int64_t first_row, int64_t end_row)
         : step0(first_step),
           step1(end_step),
           row0(first_row),
@@ -131,48 +132,48 @@ struct OwnX {
           stride((panel1 - panel0) * kNarrowPanel) {}
     int64_t size() const { return (row1 - row0) * stride; }
     bool empty() const { return row0 >= row1 || step0 >= step1; }
-    // What a pair of n rows and m steps has of it.
-    Block of(int64_t n, int64_t m) const { return {step0, std::min(step1, m), row0, std::min(row1, n)}; }
+    // The range within a pair of n rows and m steps.
+    CellRange within(int64_t n, int64_t m) const { return {step0, std::min(step1, m), row0, std::min(row1, n)}; }
   };
 
-  int64_t size() const { return static_cast<int64_t>(tiles.size()); }
-  int64_t longest(int64_t (OwnX::*of)(int64_t) const) const {
-    int64_t most = 0;
+  int64_t size() const { return static_cast<int64_t>(sources.size()); }
+  int64_t longest(int64_t (SeparatePairs::*of)(int64_t) const) const {
+    int64_t result = 0;
     for (int64_t lane = 0; lane < size(); ++lane) {
-      most = std::max(most, (this->*of)(lane));
+      result = std::max(result, (this->*of)(lane));
     }
-    return most;
+    return result;
   }
-  // Cells with lanes innermost as one block to a lane, 0 past the last step.
-  Buffer<T> by_lane(const Block& block, const T* cells, int64_t stride) const {
-    const int64_t steps = block.step1 - block.step0;
-    Buffer<T> own(lane_count * block.size());
-    for (int64_t s = block.row0; s < block.row1; ++s) {
-      T* to = own.data() + (s - block.row0) * block.stride;
+  // Copies cells whose lanes are innermost to one range a lane, 0 past the last step.
+  Buffer<T> by_lane(const CellRange& range, const T* cells, int64_t stride) const {
+    const int64_t steps = range.step1 - range.step0;
+    Buffer<T> buffer(lane_count * range.size());
+    for (int64_t s = range.row0; s < range.row1; ++s) {
+      T* to = buffer.data() + (s - range.row0) * range.stride;
       transpose<T>(
           steps, lane_count, [&](int64_t k) { return cells + s * stride + k * lane_count; },
-          [&](int64_t lane) { return to + lane * block.size(); });
+          [&](int64_t lane) { return to + lane * range.size(); });
       for (int64_t lane = 0; lane < lane_count; ++lane) {
-        std::fill(to + lane * block.size() + steps, to + lane * block.size() + block.stride, T(0));
+        std::fill(to + lane * range.size() + steps, to + lane * range.size() + range.stride, T(0));
       }
     }
-    return own;
+    return buffer;
   }
 };
 
-// How many lanes share a recursion: `vectors` of `width` each.
+// Lanes of a recursion: `vectors` of `width` each.
 struct LaneCount {
   int64_t width, vectors;
 };
 
-// y's as one packed batch, and how pairs are drawn from it: against every x, or each against its own. Packed::y points
-// into it, so it stays where it was made.
+// y's as one packed batch, whose pairs are of every x with every y, or of x number i with y number i. Packed::y points
+// into it, so a batch cannot be copied or moved.
 template <class T>
 struct PairBatch {
   const Inputs& inputs;
   Sequences<T> x, y;
   int64_t lanes, vectors;
-  Layout pair_groups;            // paired: which pairs share a recursion; else unused
+  Layout pair_groups;            // paired: pairs that share a recursion; else unused
   std::vector<int64_t> x_order;  // x's by length, so that those of one recursion are about equally long
   Packed<T> packed;
   Buffer<uint32_t> x_words;  // the x's where they are multiplied as bfloat16
@@ -198,37 +199,39 @@ struct PairBatch {
 
   PairBatch(const PairBatch&) = delete;
 
-  Tile<T> tile(int64_t i, const Group& group) const { return {x, packed, group, inputs.cost, i, x_words.data()}; }
+  GroupCosts<T> source(int64_t i, const Group& group) const {
+    return {x, packed, group, inputs.cost, i, x_words.data()};
+  }
 
-  OwnX<T, Tile<T>> own(const Group& group) const {
-    OwnX<T, Tile<T>> pairs{{}, lanes};
+  SeparatePairs<T, GroupCosts<T>> separate(const Group& group) const {
+    SeparatePairs<T, GroupCosts<T>> pairs{{}, lanes};
     for (int64_t lane = 0; lane < group.count; ++lane) {
       const int64_t i = pair_groups.order[static_cast<size_t>(group.first + lane)];
-      pairs.tiles.push_back(tile(i, packed.layout.groups[static_cast<size_t>(i)]));
+      pairs.sources.push_back(source(i, packed.layout.groups[static_cast<size_t>(i)]));
     }
     return pairs;
   }
 
   // As many x's as share a recursion: number `first` of `order` and those that follow, up to number `end`.
-  SharedX<T> shared(const Group& group, const std::vector<int64_t>& order, int64_t first, int64_t end) const {
-    SharedX<T> pairs{{}, vectors};
+  SharedPairs<T> shared(const Group& group, const std::vector<int64_t>& order, int64_t first, int64_t end) const {
+    SharedPairs<T> pairs{{}, vectors};
     for (int64_t at = first; at < std::min(first + vectors, end); ++at) {
-      pairs.tiles.push_back(tile(order[static_cast<size_t>(at)], group));
+      pairs.sources.push_back(source(order[static_cast<size_t>(at)], group));
     }
     return pairs;
   }
 
   // Result index of each lane's pair; lanes without one hold -1.
-  std::vector<int64_t> results_of(const OwnX<T, Tile<T>>&, const Group& group) const {
+  std::vector<int64_t> results_of(const SeparatePairs<T, GroupCosts<T>>&, const Group& group) const {
     std::vector<int64_t> results(static_cast<size_t>(lanes), -1);
     std::copy_n(pair_groups.order.begin() + group.first, group.count, results.begin());
     return results;
   }
-  std::vector<int64_t> results_of(const SharedX<T>& pairs, const Group& group) const {
+  std::vector<int64_t> results_of(const SharedPairs<T>& pairs, const Group& group) const {
     std::vector<int64_t> results;
-    for (const Tile<T>& tile : pairs.tiles) {
+    for (const GroupCosts<T>& source : pairs.sources) {
       for (int64_t lane = 0; lane < lanes; ++lane) {
-        results.push_back(lane < group.count ? tile.b * y.batch + packed.index(group, lane) : -1);
+        results.push_back(lane < group.count ? source.b * y.batch + packed.index(group, lane) : -1);
       }
     }
     results.resize(static_cast<size_t>(pairs.lanes()), -1);
@@ -236,22 +239,23 @@ struct PairBatch {
   }
 };
 
-// f(pairs, results) for every set of pairs that share a recursion.
+// Calls f(pairs, results) for every set of pairs that share a recursion.
 template <class T, class F>
 void for_each_pairs(const PairBatch<T>& batch, const F& f) {
   const bool paired = batch.inputs.paired;
   const auto& groups = paired ? batch.pair_groups.groups : batch.packed.layout.groups;
   const int64_t parts = thread_count(), vectors = batch.vectors;
-  const int64_t blocks = paired ? 1 : (batch.x.batch + vectors - 1) / vectors;
-  // Tasks are a group against a slice of the x's: small enough to balance, few enough to list.
-  const int64_t slices = std::clamp<int64_t>(16 * parts / static_cast<int64_t>(groups.size()), 1, blocks);
-  // First of the x's in slice number `slice`.
-  const auto first_of = [&](int64_t slice) { return std::min(blocks * slice / slices * vectors, batch.x.batch); };
+  const int64_t recursions = paired ? 1 : (batch.x.batch + vectors - 1) / vectors;  // of one group
+  // Tasks are a group against a part of the x's: small enough to balance, few enough to list.
+  const int64_t x_parts = std::clamp<int64_t>(16 * parts / static_cast<int64_t>(groups.size()), 1, recursions);
+  const auto first_of = [&](int64_t x_part) {
+    return std::min(recursions * x_part / x_parts * vectors, batch.x.batch);
+  };
   std::vector<double> weights;
   for (const Group& group : groups) {
-    for (int64_t slice = 0; slice < slices; ++slice) {
+    for (int64_t x_part = 0; x_part < x_parts; ++x_part) {
       int64_t rows = 0;
-      for (int64_t at = first_of(slice); at < first_of(slice + 1); ++at) {
+      for (int64_t at = first_of(x_part); at < first_of(x_part + 1); ++at) {
         rows += paired ? 1 : batch.x.lengths[batch.x_order[static_cast<size_t>(at)]];
       }
       weights.push_back(static_cast<double>(group.steps * rows));
@@ -260,14 +264,14 @@ void for_each_pairs(const PairBatch<T>& batch, const F& f) {
   const auto bounds = split_by_weight(weights, parts);
   run_parts(parts, [&](int64_t part) {
     for (int64_t task = bounds[static_cast<size_t>(part)]; task < bounds[static_cast<size_t>(part) + 1]; ++task) {
-      const Group& group = groups[static_cast<size_t>(task / slices)];
+      const Group& group = groups[static_cast<size_t>(task / x_parts)];
       if (paired) {
-        const auto pairs = batch.own(group);
+        const auto pairs = batch.separate(group);
         f(pairs, batch.results_of(pairs, group));
         continue;
       }
-      const int64_t slice = task % slices, end = first_of(slice + 1);
-      for (int64_t first = first_of(slice); first < end; first += vectors) {
+      const int64_t x_part = task % x_parts, end = first_of(x_part + 1);
+      for (int64_t first = first_of(x_part); first < end; first += vectors) {
         const auto pairs = batch.shared(group, batch.x_order, first, end);
         f(pairs, batch.results_of(pairs, group));
       }
@@ -275,82 +279,133 @@ void for_each_pairs(const PairBatch<T>& batch, const F& f) {
   });
 }
 
-// f(pairs, results, adjoints) for every set of pairs that share a recursion, adding to dx (B1, N, D) and dy (B2, M, D),
-// which are zero on entry, or null where that side needs no gradient. A thread owns whole groups of y's, so their
-// gradients need no lock; its share of dx is its own until all are done, for a chunk of x's at a time.
-template <class T, class F>
-void backward_pairs(const PairBatch<T>& batch, T* dx, T* dy, const F& f) {
-  const Sequences<T>& x = batch.x;
-  const PackedGradient<T> gradient(batch.packed, dy != nullptr);
-  const int64_t parts = thread_count(), block = x.steps * x.dim;
-  const auto& groups = batch.inputs.paired ? batch.pair_groups.groups : batch.packed.layout.groups;
+// Calls f(group) for every group of y's. A thread owns whole groups, so that their gradients need no lock.
+template <class F>
+void for_each_group(const std::vector<Group>& groups, const F& f) {
   std::vector<double> weights;
   for (const Group& group : groups) {
     weights.push_back(static_cast<double>(group.steps));
   }
+  const int64_t parts = thread_count();
   const auto bounds = split_by_weight(weights, parts);
-  if (batch.inputs.paired) {
-    run_parts(parts, [&](int64_t part) {
-      for (int64_t g = bounds[static_cast<size_t>(part)]; g < bounds[static_cast<size_t>(part) + 1]; ++g) {
-        const Group& group = groups[static_cast<size_t>(g)];
-        const auto pairs = batch.own(group);
-        const std::vector<int64_t> results = batch.results_of(pairs, group);
-        std::vector<Adjoint<T>> to;
-        for (int64_t lane = 0; lane < group.count; ++lane) {
-          to.push_back(gradient.adjoint(dx ? dx + results[static_cast<size_t>(lane)] * block : nullptr));
+  run_parts(parts, [&](int64_t part) {
+    for (int64_t g = bounds[static_cast<size_t>(part)]; g < bounds[static_cast<size_t>(part) + 1]; ++g) {
+      f(groups[static_cast<size_t>(g)], part);
+    }
+  });
+}
+
+// backward_pairs of x number i against y number i.
+template <class T, class F>
+void backward_separate_pairs(const PairBatch<T>& batch, const PackedGradient<T>& gradient, T* dx, const F& f) {
+  const int64_t x_size = batch.x.steps * batch.x.dim;
+  for_each_group(batch.pair_groups.groups, [&](const Group& group, int64_t) {
+    const auto pairs = batch.separate(group);
+    const std::vector<int64_t> results = batch.results_of(pairs, group);
+    std::vector<Adjoint<T>> to;
+    for (int64_t lane = 0; lane < group.count; ++lane) {
+      to.push_back(gradient.adjoint(dx ? dx + results[static_cast<size_t>(lane)] * x_size : nullptr));
+    }
+    f(pairs, results, to);
+  });
+}
+
+// Gradients of the x's, to which every part of the groups of y's adds: by itself where there are several parts, until
+// all are done. x's are taken a group at a time, in `order`.
+template <class T>
+class XGradients {
+ public:
+  XGradients(const PairBatch<T>& batch, const std::vector<int64_t>& order, T* dx)
+      : dx_(dx),
+        order_(order),
+        parts_(thread_count()),
+        x_size_(batch.x.steps * batch.x.dim),
+        group_size_(choose_group_size(batch.vectors)),
+        copies_(has_copies() ? parts_ * group_size_ * x_size_ : 0) {}
+
+  int64_t group_size() const { return group_size_; }
+
+  // Gradient that `part` adds to for x number `at` of the group that starts at `first`, or null.
+  T* of(int64_t part, int64_t first, int64_t at) const {
+    return has_copies() ? copies_.data() + (part * group_size_ + at) * x_size_ : result(first + at);
+  }
+
+  // Zeros the copies of a group of `count` x's.
+  void start(int64_t count) const {
+    if (has_copies()) {
+      run_parts(parts_, [&](int64_t part) { std::fill_n(of(part, 0, 0), count * x_size_, T(0)); });
+    }
+  }
+
+  // Adds the copies of a group of `count` x's to the result.
+  void finish(int64_t first, int64_t count) const {
+    if (!has_copies()) {
+      return;
+    }
+    run_parts(parts_, [&](int64_t part) {
+      for (int64_t at = count * part / parts_; at < count * (part + 1) / parts_; ++at) {
+        T* to = result(first + at);
+        for (int64_t from = 0; from < parts_; ++from) {
+          const T* copy = of(from, first, at);
+          for (int64_t k = 0; k < x_size_; ++k) {
+            to[k] += copy[k];
+          }
         }
-        f(pairs, results, to);
       }
     });
-    gradient.unpack(batch.packed, dy);
-    return;
   }
-  // What is added to the x's of a chunk stays in the last-level cache while the y's pass by.
-  constexpr int64_t kChunkBytes = int64_t(2) << 20;
+
+ private:
+  bool has_copies() const { return dx_ != nullptr && parts_ > 1; }
+  T* result(int64_t place) const { return dx_ ? dx_ + order_[static_cast<size_t>(place)] * x_size_ : nullptr; }
+
+  // Gradients of a group of x's stay in the last-level cache while a thread visits its y's.
+  int64_t choose_group_size(int64_t vectors) const {
+    constexpr int64_t kGroupBytes = int64_t(2) << 20;
+    const int64_t fitting = kGroupBytes / (x_size_ * static_cast<int64_t>(sizeof(T))) / vectors * vectors;
+    return std::clamp<int64_t>(fitting, vectors, std::max(static_cast<int64_t>(order_.size()), vectors));
+  }
+
+  T* dx_;
+  const std::vector<int64_t>& order_;
+  int64_t parts_, x_size_, group_size_;
+  Buffer<T> copies_;  // (parts, group_size, N, D)
+};
+
+// backward_pairs of every x against every y.
+template <class T, class F>
+void backward_shared_pairs(const PairBatch<T>& batch, const PackedGradient<T>& gradient, T* dx, const F& f) {
   std::vector<int64_t> order;
   std::copy_if(batch.x_order.begin(), batch.x_order.end(), std::back_inserter(order),
-               [&](int64_t i) { return x.poison[i] == 0; });
-  const auto count = static_cast<int64_t>(order.size());
-  const int64_t fitting = kChunkBytes / (block * static_cast<int64_t>(sizeof(T))) / batch.vectors * batch.vectors;
-  const int64_t chunk = std::clamp<int64_t>(fitting, batch.vectors, std::max(count, batch.vectors));
-  const bool private_dx = dx != nullptr && parts > 1;
-  Buffer<T> own(private_dx ? parts * chunk * block : 0);
-  // Where a part adds to the gradient of number `at` of the chunk that starts at `first`.
-  const auto target = [&](int64_t part, int64_t first, int64_t at) {
-    return private_dx ? own.data() + (part * chunk + at) * block
-                      : (dx ? dx + order[static_cast<size_t>(first + at)] * block : nullptr);
-  };
-  for (int64_t first = 0; first < count; first += chunk) {
-    const int64_t size = std::min(chunk, count - first);
-    run_parts(parts, [&](int64_t part) {
-      if (private_dx) {
-        std::fill_n(target(part, first, 0), size * block, T(0));
-      }
-      for (int64_t g = bounds[static_cast<size_t>(part)]; g < bounds[static_cast<size_t>(part) + 1]; ++g) {
-        const Group& group = groups[static_cast<size_t>(g)];
-        for (int64_t at = 0; at < size; at += batch.vectors) {
-          const auto pairs = batch.shared(group, order, first + at, first + size);
-          std::vector<Adjoint<T>> to;
-          for (size_t v = 0; v < pairs.tiles.size(); ++v) {
-            to.push_back(gradient.adjoint(target(part, first, at + static_cast<int64_t>(v))));
-          }
-          f(pairs, batch.results_of(pairs, group), to);
+               [&](int64_t i) { return batch.x.nonfinite[i] == 0; });
+  const XGradients<T> x_gradients(batch, order, dx);
+  const auto end = static_cast<int64_t>(order.size());
+  for (int64_t first = 0; first < end; first += x_gradients.group_size()) {
+    const int64_t count = std::min(x_gradients.group_size(), end - first);
+    x_gradients.start(count);
+    for_each_group(batch.packed.layout.groups, [&](const Group& group, int64_t part) {
+      for (int64_t at = 0; at < count; at += batch.vectors) {
+        const auto pairs = batch.shared(group, order, first + at, first + count);
+        std::vector<Adjoint<T>> to;
+        for (size_t v = 0; v < pairs.sources.size(); ++v) {
+          to.push_back(gradient.adjoint(x_gradients.of(part, first, at + static_cast<int64_t>(v))));
         }
+        f(pairs, batch.results_of(pairs, group), to);
       }
     });
-    if (private_dx) {
-      run_parts(parts, [&](int64_t part) {
-        for (int64_t at = size * part / parts; at < size * (part + 1) / parts; ++at) {
-          T* to = dx + order[static_cast<size_t>(first + at)] * block;
-          for (int64_t from = 0; from < parts; ++from) {
-            const T* share = target(from, first, at);
-            for (int64_t k = 0; k < block; ++k) {
-              to[k] += share[k];
-            }
-          }
-        }
-      });
-    }
+    x_gradients.finish(first, count);
+  }
+}
+
+// Calls f(pairs, results, adjoints) for every set of pairs that share a recursion, adding to dx (B1, N, D) and
+// dy (B2, M, D), which are zero on entry, or null where that side needs no gradient.
+template <class T, class F>
+void backward_pairs(const PairBatch<T>& batch, T* dx, T* dy, const F& f) {
+  const PackedGradient<T> gradient(batch.packed, dy != nullptr);
+  if (batch.inputs.paired) {
+    backward_separate_pairs(batch, gradient, dx, f);
+  } else {
+    backward_shared_pairs(batch, gradient, dx, f);
   }
   gradient.unpack(batch.packed, dy);
 }

@@ -39,7 +39,7 @@ std::vector<int64_t> split_by_weight(const std::vector<double>& weights, int64_t
   std::vector<int64_t> bounds{0};
   double before = 0;
   for (size_t index = 0; index < weights.size(); ++index) {
-    // A range ends where its share is nearest to complete.
+    // A range ends where its weight is nearest to its equal part.
     while (static_cast<int64_t>(bounds.size()) < parts &&
            before + weights[index] / 2 > total * static_cast<double>(bounds.size()) / static_cast<double>(parts)) {
       bounds.push_back(static_cast<int64_t>(index));

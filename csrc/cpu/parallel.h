@@ -1,6 +1,6 @@
 #pragma once
-// Work split over torch's threads in the same way on every run with as many threads, so that their
-// results are bit-identical.
+// Splits work over torch's threads. Runs with equally many threads split it in the same way, so that their results are
+// bit-identical.
 
 #include <cstdint>
 #include <functional>
@@ -17,7 +17,7 @@ int64_t thread_count();
 // forever: there, torch is set to one thread, as it does itself in the workers of a DataLoader.
 void leave_threads_behind_after_fork();
 
-// part(0) … part(parts - 1), spread over the threads. What one of them throws ends the others at their next poll().
+// Runs part(0) … part(parts - 1) on the threads. An exception in one part ends the others at their next poll().
 void run_parts(int64_t parts, const std::function<void(int64_t)>& part);
 
 // Contiguous ranges of about equal weight: range i is [bounds[i], bounds[i + 1]).

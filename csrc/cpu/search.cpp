@@ -22,7 +22,7 @@ at::Tensor aligned_bounds(const at::Tensor& x, const at::Tensor& panels, const a
   constexpr const char* op = "aligned_bounds";
   leave_threads_behind_after_fork();
   check_level(op, x, panels, limits);
-  const at::Tensor rows = x.contiguous(), columns = panels.contiguous(), most = limits.contiguous();
+  const at::Tensor rows = x.contiguous(), columns = panels.contiguous(), limit_rows = limits.contiguous();
   at::Tensor out = at::empty({x.size(0), panels.size(0) * kBoundLanes}, x.options());
   if (out.numel() == 0) {
     return out;
@@ -31,7 +31,8 @@ at::Tensor aligned_bounds(const at::Tensor& x, const at::Tensor& panels, const a
     const BoundLevel<scalar_t> level{rows.const_data_ptr<scalar_t>(), columns.const_data_ptr<scalar_t>(), x.size(1),
                                      x.size(2)};
     SCAV_AT_LEVEL(aligned_sums<scalar_t>)
-    (level, x.size(0), panels.size(0), most.const_data_ptr<scalar_t>(), squared, out.mutable_data_ptr<scalar_t>());
+    (level, x.size(0), panels.size(0), limit_rows.const_data_ptr<scalar_t>(), squared,
+     out.mutable_data_ptr<scalar_t>());
   });
   return out;
 }
@@ -49,19 +50,19 @@ std::tuple<at::Tensor, at::Tensor> aligned_nearest(const at::Tensor& x, const at
   TORCH_CHECK_VALUE(count >= 0 && count <= panels.size(0) * kBoundLanes, op, ": expected count from 0 to ",
                     panels.size(0) * kBoundLanes, ", got ", count);
   const at::Tensor rows = x.contiguous(), columns = panels.contiguous();
-  const auto ours = at::MemoryFormat::Contiguous;
-  at::Tensor least = bounds.clone(ours), of = items.clone(ours);
+  const auto contiguous = at::MemoryFormat::Contiguous;
+  at::Tensor nearest_bounds = bounds.clone(contiguous), nearest_items = items.clone(contiguous);
   if (x.size(0) == 0 || count == 0) {
-    return {least, of};
+    return {nearest_bounds, nearest_items};
   }
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), op, [&] {
     const BoundLevel<scalar_t> level{rows.const_data_ptr<scalar_t>(), columns.const_data_ptr<scalar_t>(), x.size(1),
                                      x.size(2)};
     SCAV_AT_LEVEL(aligned_nearest<scalar_t>)
-    (level, x.size(0), count, first_item, bounds.size(1), squared, least.mutable_data_ptr<scalar_t>(),
-     of.mutable_data_ptr<int64_t>());
+    (level, x.size(0), count, first_item, bounds.size(1), squared, nearest_bounds.mutable_data_ptr<scalar_t>(),
+     nearest_items.mutable_data_ptr<int64_t>());
   });
-  return {least, of};
+  return {nearest_bounds, nearest_items};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> aligned_survivors(at::TensorList x, at::TensorList panels,
@@ -81,7 +82,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> aligned_survivors(at:
   TORCH_CHECK_VALUE(
       skip.scalar_type() == at::kBool && skip.dim() == 2 && skip.size(0) == batch && skip.size(1) == lanes, op,
       ": expected skip (", batch, ", ", lanes, ") bool, got ", shape_of(skip), " of dtype ", skip.scalar_type());
-  const at::Tensor most = limits.contiguous(), skipped = skip.contiguous();
+  const at::Tensor limit_rows = limits.contiguous(), skipped = skip.contiguous();
   const at::TensorOptions integers = at::dtype(at::kLong);
   at::Tensor removed = at::zeros({static_cast<int64_t>(x.size())}, integers), found_x, found_y, bounds;
   AT_DISPATCH_FLOATING_TYPES(limits.scalar_type(), op, [&] {
@@ -92,7 +93,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> aligned_survivors(at:
     }
     std::vector<Survivor<scalar_t>> found;
     if (batch > 0) {
-      found = SCAV_AT_LEVEL(aligned_survivors<scalar_t>)(levels, batch, count, most.const_data_ptr<scalar_t>(),
+      found = SCAV_AT_LEVEL(aligned_survivors<scalar_t>)(levels, batch, count, limit_rows.const_data_ptr<scalar_t>(),
                                                          skipped.const_data_ptr<bool>(), squared,
                                                          removed.mutable_data_ptr<int64_t>());
     }
@@ -129,11 +130,11 @@ at::Tensor listed_interpolated_euclidean(const at::Tensor& x, const at::Tensor& 
   TORCH_CHECK_VALUE(
       pairs_x.sizes() == pairs_y.sizes() && limits.sizes() == pairs_x.sizes() && limits.scalar_type() == dtype, op,
       ": expected pairs_x, pairs_y and limits of one shape (P,), limits of dtype ", dtype);
-  const at::Tensor most = limits.contiguous();
+  const at::Tensor limit_rows = limits.contiguous();
   at::Tensor out = at::empty(pairs_x.sizes(), limits.options());
   AT_DISPATCH_FLOATING_TYPES(dtype, op, [&] {
     const PairList<scalar_t> pairs{first.const_data_ptr<int64_t>(), second.const_data_ptr<int64_t>(),
-                                   most.const_data_ptr<scalar_t>(), first.numel()};
+                                   limit_rows.const_data_ptr<scalar_t>(), first.numel()};
     SCAV_AT_LEVEL(listed_distances<scalar_t>)
     (stored_x.rows<scalar_t>(), stored_y.rows<scalar_t>(), pairs, squared, resample, out.mutable_data_ptr<scalar_t>());
   });

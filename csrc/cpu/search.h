@@ -1,14 +1,14 @@
 #pragma once
-// What the kernels of a search read.
+// Types that the kernels of a search read.
 
 #include <cstdint>
 
 namespace scav {
 
-// Items side by side in a panel of their summaries.
+// Items in a panel of their summaries.
 inline constexpr int64_t kBoundLanes = 16;
 
-// How numbers are stored: as the kernel's own type, or shorter.
+// Type of stored numbers: that of the kernel, or a shorter one.
 enum class Stored { same, bfloat16, half };
 
 // A batch of sequences as the caller holds it, whatever its strides, converted row by row: a database is never copied.
@@ -22,7 +22,7 @@ struct StoredRows {
 
 // Some sequences of a batch, in order.
 template <class T>
-struct Chosen {
+struct Selection {
   const StoredRows<T>& rows;
   const int64_t* places;
   int64_t count;

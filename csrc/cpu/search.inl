@@ -6,11 +6,11 @@
 
 namespace scav::SCAV_LEVEL {
 
-// Some queries against the items of a panel: their sums, and the limits above which these are of no interest.
+// A tile of queries by the items of a panel: their sums, and the limits above which sums are of no interest.
 template <class T>
-struct BoundBlock {
+struct BoundTile {
   static constexpr int kQueries = 4, w = kWidth<T>, vectors = static_cast<int>(kBoundLanes) / w;
-  // Of each lane: all bits or none.
+  // All bits of a lane, or none.
   using Mask = Vec<IntOf<T>, w>;
   Vec<T, w> sums[kQueries][vectors], limits[kQueries][vectors];
 
@@ -56,11 +56,11 @@ struct BoundBlock {
   }
 };
 
-// The queries from number `first` on; the last one stands in for those that the last block lacks.
+// The queries from number `first` on; the last query fills the tile where there are fewer.
 template <class T>
 void place_queries(const BoundLevel<T>& level, int64_t batch, int64_t first,
-                   const T* (&queries)[BoundBlock<T>::kQueries]) {
-  for (int i = 0; i < BoundBlock<T>::kQueries; ++i) {
+                   const T* (&queries)[BoundTile<T>::kQueries]) {
+  for (int i = 0; i < BoundTile<T>::kQueries; ++i) {
     queries[i] = level.x + std::min(first + i, batch - 1) * level.steps * level.dim;
   }
 }
@@ -69,23 +69,23 @@ void place_queries(const BoundLevel<T>& level, int64_t batch, int64_t first,
 // of those above their query's limit (batch,), perhaps over the first steps alone.
 template <class T>
 void aligned_sums(const BoundLevel<T>& level, int64_t batch, int64_t panels, const T* limits, bool squared, T* out) {
-  using Block = BoundBlock<T>;
+  using Tile = BoundTile<T>;
   const int64_t lanes = panels * kBoundLanes, size = level.steps * level.dim * kBoundLanes;
   const int64_t parts = std::min(thread_count(), std::max<int64_t>(panels, 1));
   run_parts(parts, [&](int64_t part) {
-    Block block;
-    const T* queries[Block::kQueries];
+    Tile tile;
+    const T* queries[Tile::kQueries];
     for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
-      for (int64_t first = 0; first < batch; first += Block::kQueries) {
-        poll(Block::kQueries * kBoundLanes * level.steps * level.dim);
+      for (int64_t first = 0; first < batch; first += Tile::kQueries) {
+        poll(Tile::kQueries * kBoundLanes * level.steps * level.dim);
         place_queries(level, batch, first, queries);
-        for (int i = 0; i < Block::kQueries; ++i) {
-          std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(limits[std::min(first + i, batch - 1)]));
+        for (int i = 0; i < Tile::kQueries; ++i) {
+          std::fill_n(tile.limits[i], Tile::vectors, splat<T, Tile::w>(limits[std::min(first + i, batch - 1)]));
         }
-        block.measure(queries, level.panels + p * size, level.steps, level.dim, squared);
-        for (int i = 0; i < Block::kQueries && first + i < batch; ++i) {
-          for (int j = 0; j < Block::vectors; ++j) {
-            store<T, Block::w>(out + (first + i) * lanes + p * kBoundLanes + j * Block::w, block.sums[i][j]);
+        tile.measure(queries, level.panels + p * size, level.steps, level.dim, squared);
+        for (int i = 0; i < Tile::kQueries && first + i < batch; ++i) {
+          for (int j = 0; j < Tile::vectors; ++j) {
+            store<T, Tile::w>(out + (first + i) * lanes + p * kBoundLanes + j * Tile::w, tile.sums[i][j]);
           }
         }
       }
@@ -104,13 +104,13 @@ struct BoundOf {
   }
 };
 
-// The k least of what is offered, and no more than as many again at any time.
+// Keeps the k smallest of the bounds offered, and at most 2 k at any time.
 template <class T>
-class Least {
+class TopK {
  public:
-  Least(int64_t k, T limit) : k_(static_cast<size_t>(k)), limit_(limit) {}
+  TopK(int64_t k, T limit) : k_(static_cast<size_t>(k)), limit_(limit) {}
 
-  // What is above is of no interest.
+  // Larger bounds are of no interest.
   T limit() const { return limit_; }
 
   void offer(BoundOf<T> one) {
@@ -143,39 +143,39 @@ class Least {
   std::vector<BoundOf<T>> kept_;
 };
 
-// The least sums of each query and the items of those panels, numbered from `first_item`, go among those that are
-// there: bounds and items (batch, k), ascending, equal ones by their items. Sums that are not numbers are left out.
+// Merges the smallest sums of each query and the items of the panels, numbered from `first_item`, into bounds and items
+// (batch, k), ascending, equal ones by their items. Sums that are not numbers are left out.
 template <class T>
 void aligned_nearest(const BoundLevel<T>& level, int64_t batch, int64_t count, int64_t first_item, int64_t k,
                      bool squared, T* bounds, int64_t* items) {
-  using Block = BoundBlock<T>;
+  using Tile = BoundTile<T>;
   const int64_t panels = (count + kBoundLanes - 1) / kBoundLanes, size = level.steps * level.dim * kBoundLanes;
   const int64_t parts = std::min(thread_count(), std::max<int64_t>(panels, 1));
-  std::vector<std::vector<Least<T>>> least(static_cast<size_t>(parts));
+  std::vector<std::vector<TopK<T>>> nearest(static_cast<size_t>(parts));
   run_parts(parts, [&](int64_t part) {
-    std::vector<Least<T>>& mine = least[static_cast<size_t>(part)];
+    std::vector<TopK<T>>& mine = nearest[static_cast<size_t>(part)];
     for (int64_t b = 0; b < batch; ++b) {
       mine.emplace_back(k, bounds[b * k + k - 1]);
     }
-    Block block;
-    const T* queries[Block::kQueries];
+    Tile tile;
+    const T* queries[Tile::kQueries];
     for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
       const int64_t lanes = std::min(kBoundLanes, count - p * kBoundLanes);
-      for (int64_t first = 0; first < batch; first += Block::kQueries) {
-        poll(Block::kQueries * kBoundLanes * level.steps * level.dim);
+      for (int64_t first = 0; first < batch; first += Tile::kQueries) {
+        poll(Tile::kQueries * kBoundLanes * level.steps * level.dim);
         place_queries(level, batch, first, queries);
-        for (int i = 0; i < Block::kQueries; ++i) {
+        for (int i = 0; i < Tile::kQueries; ++i) {
           const T limit = mine[static_cast<size_t>(std::min(first + i, batch - 1))].limit();
-          std::fill_n(block.limits[i], Block::vectors, splat<T, Block::w>(limit));
+          std::fill_n(tile.limits[i], Tile::vectors, splat<T, Tile::w>(limit));
         }
-        block.measure(queries, level.panels + p * size, level.steps, level.dim, squared);
-        if (block.all_above()) {
+        tile.measure(queries, level.panels + p * size, level.steps, level.dim, squared);
+        if (tile.all_above()) {
           continue;
         }
-        for (int i = 0; i < Block::kQueries && first + i < batch; ++i) {
+        for (int i = 0; i < Tile::kQueries && first + i < batch; ++i) {
           for (int64_t lane = 0; lane < lanes; ++lane) {
             mine[static_cast<size_t>(first + i)].offer(
-                {block.sums[i][lane / Block::w][lane % Block::w], first_item + p * kBoundLanes + lane});
+                {tile.sums[i][lane / Tile::w][lane % Tile::w], first_item + p * kBoundLanes + lane});
           }
         }
       }
@@ -184,7 +184,7 @@ void aligned_nearest(const BoundLevel<T>& level, int64_t batch, int64_t count, i
   run_parts(std::min(parts, batch), [&](int64_t part) {
     std::vector<BoundOf<T>> before(static_cast<size_t>(k)), merged(static_cast<size_t>(2 * k));
     for (int64_t b = part; b < batch; b += std::min(parts, batch)) {
-      for (std::vector<Least<T>>& found : least) {
+      for (std::vector<TopK<T>>& found : nearest) {
         const std::vector<BoundOf<T>>& more = found[static_cast<size_t>(b)].sorted();
         if (more.empty()) {
           continue;
@@ -204,10 +204,10 @@ void aligned_nearest(const BoundLevel<T>& level, int64_t batch, int64_t count, i
 
 // The lanes that are not to be skipped.
 template <class T>
-SCAV_INLINE typename BoundBlock<T>::Mask asked(const bool* skip) {
-  using Block = BoundBlock<T>;
-  typedef uint8_t Bytes __attribute__((vector_size(Block::w), aligned(1), may_alias));
-  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(skip), typename Block::Mask) == 0;
+SCAV_INLINE typename BoundTile<T>::Mask not_skipped(const bool* skip) {
+  using Tile = BoundTile<T>;
+  typedef uint8_t Bytes __attribute__((vector_size(Tile::w), aligned(1), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(skip), typename Tile::Mask) == 0;
 }
 
 // Pairs that none of the levels, one after the other, shows to be above their query's limit (batch,), less those to
@@ -215,7 +215,7 @@ SCAV_INLINE typename BoundBlock<T>::Mask asked(const bool* skip) {
 template <class T>
 std::vector<Survivor<T>> aligned_survivors(const std::vector<BoundLevel<T>>& levels, int64_t batch, int64_t panels,
                                            const T* limits, const bool* skip, bool squared, int64_t* removed) {
-  using Block = BoundBlock<T>;
+  using Tile = BoundTile<T>;
   constexpr T inf = std::numeric_limits<T>::infinity();
   const int64_t lanes = panels * kBoundLanes;
   const int64_t parts = std::min(thread_count(), std::max<int64_t>(panels, 1));
@@ -227,49 +227,49 @@ std::vector<Survivor<T>> aligned_survivors(const std::vector<BoundLevel<T>>& lev
   run_parts(parts, [&](int64_t part) {
     Part& mine = all[static_cast<size_t>(part)];
     mine.removed.resize(levels.size());
-    Block block;
-    const T* queries[Block::kQueries];
-    Vec<T, Block::w> bounds[Block::kQueries][Block::vectors];
-    typename Block::Mask alive[Block::kQueries][Block::vectors];
+    Tile tile;
+    const T* queries[Tile::kQueries];
+    Vec<T, Tile::w> bounds[Tile::kQueries][Tile::vectors];
+    typename Tile::Mask alive[Tile::kQueries][Tile::vectors];
     for (int64_t p = panels * part / parts; p < panels * (part + 1) / parts; ++p) {
-      for (int64_t first = 0; first < batch; first += Block::kQueries) {
+      for (int64_t first = 0; first < batch; first += Tile::kQueries) {
         int64_t left = 0;
-        for (int i = 0; i < Block::kQueries; ++i) {
-          for (int j = 0; j < Block::vectors; ++j) {
-            bounds[i][j] = splat<T, Block::w>(-inf);
-            alive[i][j] = first + i < batch ? asked<T>(skip + (first + i) * lanes + p * kBoundLanes + j * Block::w)
-                                            : typename Block::Mask{};
-            left += Block::lanes_in(alive[i][j]);
+        for (int i = 0; i < Tile::kQueries; ++i) {
+          for (int j = 0; j < Tile::vectors; ++j) {
+            bounds[i][j] = splat<T, Tile::w>(-inf);
+            alive[i][j] = first + i < batch ? not_skipped<T>(skip + (first + i) * lanes + p * kBoundLanes + j * Tile::w)
+                                            : typename Tile::Mask{};
+            left += Tile::lanes_in(alive[i][j]);
           }
         }
         for (size_t number = 0; number < levels.size() && left > 0; ++number) {
           const BoundLevel<T>& level = levels[number];
-          poll(Block::kQueries * kBoundLanes * level.steps * level.dim);
+          poll(Tile::kQueries * kBoundLanes * level.steps * level.dim);
           place_queries(level, batch, first, queries);
-          for (int i = 0; i < Block::kQueries; ++i) {
-            const Vec<T, Block::w> limit = splat<T, Block::w>(limits[std::min(first + i, batch - 1)]);
-            for (int j = 0; j < Block::vectors; ++j) {
-              block.limits[i][j] = alive[i][j] ? limit : splat<T, Block::w>(-inf);
+          for (int i = 0; i < Tile::kQueries; ++i) {
+            const Vec<T, Tile::w> limit = splat<T, Tile::w>(limits[std::min(first + i, batch - 1)]);
+            for (int j = 0; j < Tile::vectors; ++j) {
+              tile.limits[i][j] = alive[i][j] ? limit : splat<T, Tile::w>(-inf);
             }
           }
-          block.measure(queries, level.panels + p * level.steps * level.dim * kBoundLanes, level.steps, level.dim,
-                        squared);
+          tile.measure(queries, level.panels + p * level.steps * level.dim * kBoundLanes, level.steps, level.dim,
+                       squared);
           int64_t gone = 0;
-          for (int i = 0; i < Block::kQueries; ++i) {
-            for (int j = 0; j < Block::vectors; ++j) {
-              const auto above = alive[i][j] & (block.sums[i][j] > block.limits[i][j]);
+          for (int i = 0; i < Tile::kQueries; ++i) {
+            for (int j = 0; j < Tile::vectors; ++j) {
+              const auto above = alive[i][j] & (tile.sums[i][j] > tile.limits[i][j]);
               alive[i][j] &= ~above;
-              bounds[i][j] = vmax(block.sums[i][j], bounds[i][j]);
-              gone += Block::lanes_in(above);
+              bounds[i][j] = vmax(tile.sums[i][j], bounds[i][j]);
+              gone += Tile::lanes_in(above);
             }
           }
           mine.removed[number] += gone;
           left -= gone;
         }
-        for (int i = 0; i < Block::kQueries && left > 0; ++i) {
+        for (int i = 0; i < Tile::kQueries && left > 0; ++i) {
           for (int64_t lane = 0; lane < kBoundLanes; ++lane) {
-            if (alive[i][lane / Block::w][lane % Block::w]) {
-              mine.found.push_back({first + i, p * kBoundLanes + lane, bounds[i][lane / Block::w][lane % Block::w]});
+            if (alive[i][lane / Tile::w][lane % Tile::w]) {
+              mine.found.push_back({first + i, p * kBoundLanes + lane, bounds[i][lane / Tile::w][lane % Tile::w]});
             }
           }
         }
@@ -287,7 +287,7 @@ std::vector<Survivor<T>> aligned_survivors(const std::vector<BoundLevel<T>>& lev
   return found;
 }
 
-// |row - stored|^2, of a row of numbers and one that is stored in another form.
+// |row - stored|^2 of a row of T and a stored row.
 template <class T, Stored form>
 T square_from_stored(const T* row, const void* stored, int64_t dim) {
   constexpr int w = kWidth<T>;
@@ -308,7 +308,7 @@ T square_from_stored(const T* row, const void* stored, int64_t dim) {
 }
 
 // Interpolated Euclidean distances of listed pairs, `source` resampled to `target`, each added up in one order by one
-// thread: what a pair's distance is depends on the pair alone.
+// thread: a pair's distance depends on the pair alone.
 template <class T>
 class ListedPairs {
  public:
@@ -330,7 +330,7 @@ class ListedPairs {
   }
 
  private:
-  // Rows that are asked of memory before they are read: caches by themselves do not look beyond a page.
+  // Rows to prefetch before they are read: hardware prefetch does not look beyond a page.
   static constexpr int64_t kAhead = 8;
 
   static void prefetch(const StoredRows<T>& rows, int64_t b, int64_t t) {
@@ -363,7 +363,7 @@ class ListedPairs {
       const T* row = kept_ ? rows_.data() + t * source.dim : resampled(source, b, t, n, m, row_.data());
       const T square = from_stored(row, target, c, t);
       sum += squared_ ? square : std::sqrt(square);
-      // Terms are not negative, so neither rounding nor what follows brings the sum down again.
+      // Terms are not negative, so neither rounding nor later terms bring the sum down again.
       if (sum / static_cast<T>(m) > limit) {
         return std::numeric_limits<T>::infinity();
       }
@@ -384,8 +384,8 @@ class ListedPairs {
     kept_ = true;
   }
 
-  const T* resampled(const StoredRows<T>& source, int64_t b, int64_t t, int64_t n, int64_t m, T* room) {
-    return resampled_row(source, b, interpolation_at(t, n, m), left_.data(), right_.data(), room);
+  const T* resampled(const StoredRows<T>& source, int64_t b, int64_t t, int64_t n, int64_t m, T* scratch) {
+    return resampled_row(source, b, interpolation_at(t, n, m), left_.data(), right_.data(), scratch);
   }
 
   static T from_stored(const T* row, const StoredRows<T>& target, int64_t c, int64_t t) {
@@ -415,14 +415,14 @@ class ListedPairs {
 template <class T>
 void listed_distances(const StoredRows<T>& x, const StoredRows<T>& y, const PairList<T>& pairs, bool squared,
                       const std::string& resample, T* out) {
-  constexpr int64_t kChunk = 8;
-  const int64_t chunks = (pairs.count + kChunk - 1) / kChunk, parts = std::min(thread_count(), chunks);
-  // Dealt out in turn, as pairs that are left early lie together.
+  constexpr int64_t kGroup = 8;
+  const int64_t groups = (pairs.count + kGroup - 1) / kGroup, parts = std::min(thread_count(), groups);
+  // Groups of pairs go to the threads in turn, as pairs that are left early lie together.
   run_parts(parts, [&](int64_t part) {
     ListedPairs<T> cells(x, y, squared, resample);
-    for (int64_t chunk = part; chunk < chunks; chunk += parts) {
-      const int64_t end = std::min((chunk + 1) * kChunk, pairs.count);
-      for (int64_t p = chunk * kChunk; p < end; ++p) {
+    for (int64_t group = part; group < groups; group += parts) {
+      const int64_t end = std::min((group + 1) * kGroup, pairs.count);
+      for (int64_t p = group * kGroup; p < end; ++p) {
         if (p + 1 < end) {
           cells.prefetch(pairs.y[p + 1]);
         }

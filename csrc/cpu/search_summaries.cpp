@@ -24,7 +24,7 @@ at::Tensor segment_means(const at::Tensor& steps, const at::Tensor& lengths, con
   }
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), op, [&] {
     const StoredRows<scalar_t> rows = stored.rows<scalar_t>();
-    const Chosen<scalar_t> from{rows, places.const_data_ptr<int64_t>(), places.numel()};
+    const Selection<scalar_t> from{rows, places.const_data_ptr<int64_t>(), places.numel()};
     SCAV_AT_LEVEL(segment_means<scalar_t>)(from, target, segments, squared, out.mutable_data_ptr<scalar_t>());
   });
   return out;

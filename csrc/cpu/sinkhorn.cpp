@@ -28,7 +28,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Te
     (inputs, SinkhornOptions{epsilon, max_iterations, tolerance}, result.out.mutable_data_ptr<scalar_t>(),
      result.potentials<scalar_t>(), result.report<scalar_t>());
   });
-  spread_poison(inputs, result.out);
+  spread_nonfinite(inputs, result.out);
   return std::move(result).tensors();
 }
 
@@ -40,7 +40,7 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, con
   const Inputs inputs = check_inputs("sinkhorn_backward", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("sinkhorn_backward", "epsilon", epsilon, inputs.x.scalar_type());
   check_saved("sinkhorn_backward", "f", f, inputs.result_shape({inputs.steps_x()}), inputs.x.scalar_type(), at::kCPU);
-  const Spoilt spoilt = separate_poison(
+  const NonfiniteGradients nonfinite_gradients = separate_nonfinite(
       inputs, check_grad("sinkhorn_backward", inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
@@ -48,20 +48,20 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, con
     const at::Tensor potentials = f.contiguous();
     AT_DISPATCH_FLOATING_TYPES(inputs.x.scalar_type(), "sinkhorn_backward", [&] {
       SCAV_AT_LEVEL(sinkhorn_backward<scalar_t>)
-      (inputs, epsilon, spoilt.grad.const_data_ptr<scalar_t>(), potentials.const_data_ptr<scalar_t>(),
+      (inputs, epsilon, nonfinite_gradients.grad.const_data_ptr<scalar_t>(), potentials.const_data_ptr<scalar_t>(),
        data_or_null<scalar_t>(dx), data_or_null<scalar_t>(dy));
     });
   }
-  return finish_gradients(inputs, dx, dy, spoilt);
+  return finish_gradients(inputs, dx, dy, nonfinite_gradients);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
     const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
     double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool return_convergence) {
-  GivenCosts costs = check_costs("sinkhorn_from_cost", cost, x_lengths, y_lengths);
+  CostInputs costs = check_costs("sinkhorn_from_cost", cost, x_lengths, y_lengths);
   check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
   check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
-  poison_blocked_steps(costs);
+  mark_blocked_steps(costs);
   SinkhornResult result(costs.result_shape(), costs.steps_x(), costs.cost.options(), save_potentials,
                         return_convergence);
   if (costs.empty()) {
@@ -72,7 +72,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
     (costs, SinkhornOptions{epsilon, max_iterations, tolerance}, result.out.mutable_data_ptr<scalar_t>(),
      result.potentials<scalar_t>(), result.report<scalar_t>());
   });
-  spread_poison(costs, result.out);
+  spread_nonfinite(costs, result.out);
   return std::move(result).tensors();
 }
 
@@ -81,14 +81,14 @@ at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor&
                                        const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
                                        double epsilon) {
   const char* op = "sinkhorn_from_cost_backward";
-  GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
+  CostInputs costs = check_costs(op, cost, x_lengths, y_lengths);
   check_positive(op, "epsilon", epsilon, costs.cost.scalar_type());
   check_saved(op, "f", f, costs.result_shape(costs.steps_x()), costs.cost.scalar_type(), at::kCPU);
-  poison_blocked_steps(costs);
+  mark_blocked_steps(costs);
   const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
   at::Tensor gradient = costs.new_gradient();
   if (!costs.empty()) {
-    const at::Tensor inner = without_poisoned(costs, outer), potentials = f.contiguous();
+    const at::Tensor inner = without_nonfinite(costs, outer), potentials = f.contiguous();
     AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "sinkhorn_from_cost_backward", [&] {
       SCAV_AT_LEVEL(sinkhorn_from_cost_backward<scalar_t>)
       (costs, epsilon, inner.const_data_ptr<scalar_t>(), potentials.const_data_ptr<scalar_t>(),

@@ -11,22 +11,22 @@
 #include "cpu/gemm.inl"
 #include "cpu/transpose.inl"
 #include "cpu/packed.inl"
-#include "cpu/tile.inl"
+#include "cpu/group_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
-#include "cpu/given.inl"
+#include "cpu/matrix_costs.inl"
 
 namespace scav::SCAV_LEVEL {
 
-// Rows of `tile` whose costs are held at a time: all of them for most pairs. K or the adjoint's weights take as much
-// again.
+// Rows in a part of a pair, whose costs are held at a time: all rows of most pairs. K or the adjoint's weights take as
+// much again.
 template <class T, class Source>
-int64_t sinkhorn_rows(const Source& tile) {
+int64_t sinkhorn_part_rows(const Source& source) {
   constexpr int64_t cells = (int64_t(16) << 20) / static_cast<int64_t>(sizeof(T));
-  return std::clamp<int64_t>(cells / tile.columns(), 1, tile.rows());
+  return std::clamp<int64_t>(cells / source.columns(), 1, source.rows());
 }
 
-// Adds the shares of rows [first, end) to sum_i exp(F[i] - S[i, j]) = sums[j] * exp(peaks[j]), for a row of `width`
+// Adds the terms of rows [first, end) to sum_i exp(F[i] - S[i, j]) = sums[j] * exp(peaks[j]), for a row of `width`
 // columns. Start from sums of 0 and masked peaks.
 template <class T>
 void add_log_columns(const T* costs, int64_t first, int64_t end, int64_t width, T scale, const T* f, T* sums,
@@ -47,7 +47,7 @@ void add_log_columns(const T* costs, int64_t first, int64_t end, int64_t width, 
   }
 }
 
-// `Source` is a Tile or GivenTile.
+// `Source` is a GroupCosts or MatrixCosts.
 template <class T, class Source>
 class SinkhornPair {
   static constexpr int w = kWidth<T>;
@@ -55,24 +55,24 @@ class SinkhornPair {
   static constexpr T kLargest = kLargestScaling<T>;
 
  public:
-  SinkhornPair(const Source& tile, double epsilon)
-      : tile_(tile),
-        n_(tile.rows()),
-        m_(tile.steps()),
-        width_(tile.columns()),
-        block_(sinkhorn_rows<T>(tile)),
+  SinkhornPair(const Source& source, double epsilon)
+      : source_(source),
+        n_(source.rows()),
+        m_(source.steps()),
+        width_(source.columns()),
+        part_rows_(sinkhorn_part_rows<T>(source)),
         padded_n_((n_ + w - 1) / w * w),
         scale_(static_cast<T>(1 / epsilon)),
-        scratch_((block_ + (resident() ? n_ : 0) + 4) * width_ + 4 * padded_n_) {
+        scratch_((part_rows_ + (resident() ? n_ : 0) + 4) * width_ + 4 * padded_n_) {
     T* next = scratch_.data();
     const auto take = [&](int64_t size) { return std::exchange(next, next + size); };
-    costs_ = take(block_ * width_);
+    costs_ = take(part_rows_ * width_);
     kernel_ = take(resident() ? n_ * width_ : 0);
     g_ = take(width_), v_ = take(width_), sums_ = take(width_), peaks_ = take(width_);
     f_ = take(padded_n_), f_next_ = take(padded_n_), u_ = take(padded_n_), u_next_ = take(padded_n_);
     std::fill_n(f_, 4 * padded_n_, T(1));
     if (resident()) {
-      tile_.costs(0, tile_.panels(), 0, n_, costs_, width_);
+      source_.costs(0, source_.panels(), 0, n_, costs_, width_);
     }
     for (int64_t j = 0; j < width_; ++j) {
       g_[j] = j < m_ ? T(0) : kMasked<T>;
@@ -110,7 +110,7 @@ class SinkhornPair {
   }
 
   int64_t iterations() const { return iterations_; }
-  // Of the potentials that iterate() left; NaN where they are not finite.
+  // Error of the potentials after iterate(); NaN where they are not finite.
   T marginal_error() const { return error_; }
 
   // <a, f> + <b, g> in the unit of the cost: the dual objective, as the columns' sums are exact.
@@ -131,7 +131,7 @@ class SinkhornPair {
  private:
   enum class Outcome { converged, done, out_of_range };
 
-  bool resident() const { return block_ == n_; }
+  bool resident() const { return part_rows_ == n_; }
 
   // Iterations by multiplications are too short to poll each.
   void poll_iteration() {
@@ -142,10 +142,10 @@ class SinkhornPair {
     }
   }
 
-  // The costs of rows [first, end), in a row's own place from what comes back.
+  // Costs of rows [first, end): row i is at i * width_ from the pointer returned.
   const T* costs_of(int64_t first, int64_t end) {
     if (!resident()) {
-      tile_.costs(0, tile_.panels(), first, end, costs_ - first * width_, width_);
+      source_.costs(0, source_.panels(), first, end, costs_ - first * width_, width_);
     }
     return costs_ - first * width_;
   }
@@ -161,8 +161,8 @@ class SinkhornPair {
 
   void measure_log_rows() {
     error_ = 0;
-    for (int64_t first = 0; first < n_; first += block_) {
-      const int64_t end = std::min(first + block_, n_);
+    for (int64_t first = 0; first < n_; first += part_rows_) {
+      const int64_t end = std::min(first + part_rows_, n_);
       log_rows(costs_of(first, end), first, end);
       error_ += log_error(first, end);
     }
@@ -181,16 +181,16 @@ class SinkhornPair {
     error_ = error / static_cast<T>(n_);
   }
 
-  // One iteration in logarithms, a block of rows at a time. Returns true if the potentials had converged before it, and
-  // leaves them as they were; a tolerance of 0 never has. Also if costs overflow in units of epsilon: no iteration
+  // One iteration in logarithms, a part of the rows at a time. Returns true if the potentials had converged before it,
+  // and leaves them as they were; a tolerance of 0 never has. Also if costs overflow in units of epsilon: no iteration
   // helps.
   bool log_iteration(T tolerance) {
     std::fill_n(sums_, width_, T(0));
     std::fill_n(peaks_, width_, kMasked<T>);
     T error = 0;
     bool finite = true;
-    for (int64_t first = 0; first < n_; first += block_) {
-      const int64_t end = std::min(first + block_, n_);
+    for (int64_t first = 0; first < n_; first += part_rows_) {
+      const int64_t end = std::min(first + part_rows_, n_);
       const T* costs = costs_of(first, end);
       log_rows(costs, first, end);
       for (int64_t i = first; i < end; ++i) {
@@ -235,14 +235,14 @@ class SinkhornPair {
         for (int64_t j = 0; j < width_; j += w) {
           peak = vmax(peak, load<T, w>(g_ + j) - scale_ * load<T, w>(row + j));
         }
-        T most = peak[0];
+        T highest = peak[0];
         for (int lane = 1; lane < w; ++lane) {
-          most = std::max(most, peak[lane]);
+          highest = std::max(highest, peak[lane]);
         }
         for (int64_t j = 0; j < width_; j += w) {
-          sum += vexp<T, w>(load<T, w>(g_ + j) - scale_ * load<T, w>(row + j) - most);
+          sum += vexp<T, w>(load<T, w>(g_ + j) - scale_ * load<T, w>(row + j) - highest);
         }
-        peaks[i - start] = most;
+        peaks[i - start] = highest;
         sums[i - start] = horizontal_sum<T, w>(sum);
       }
       const V next = log_m - peaks - log_of(sums);
@@ -266,7 +266,7 @@ class SinkhornPair {
 
   // One iteration by multiplications, in one pass over K.
   Outcome scaling_iteration(T tolerance) {
-    constexpr int kFew = std::min(w, 4);
+    constexpr int kNarrow = std::min(w, 4);
     std::fill_n(sums_, width_, T(0));
     T error = 0;
     bool in_range = true;
@@ -274,8 +274,8 @@ class SinkhornPair {
     for (; i + w <= n_; i += w) {
       scale_rows<w>(i, error, in_range);
     }
-    for (; i + kFew <= n_; i += kFew) {
-      scale_rows<kFew>(i, error, in_range);
+    for (; i + kNarrow <= n_; i += kNarrow) {
+      scale_rows<kNarrow>(i, error, in_range);
     }
     for (; i < n_; ++i) {
       scale_rows<1>(i, error, in_range);
@@ -293,9 +293,9 @@ class SinkhornPair {
       return Outcome::out_of_range;
     }
     std::swap(u_, u_next_);
-    const T share = static_cast<T>(n_) / static_cast<T>(m_);
+    const T ratio = static_cast<T>(n_) / static_cast<T>(m_);
     for (int64_t j = 0; j < width_; j += w) {
-      store<T, w>(v_ + j, share / load<T, w>(sums_ + j));
+      store<T, w>(v_ + j, ratio / load<T, w>(sums_ + j));
     }
     std::fill(v_ + m_, v_ + width_, T(0));
     ++iterations_;
@@ -347,27 +347,27 @@ class SinkhornPair {
     std::fill(v_, v_ + m_, 1 / m);
   }
 
-  const Source& tile_;
-  int64_t n_, m_, width_, block_, padded_n_;
+  const Source& source_;
+  int64_t n_, m_, width_, part_rows_, padded_n_;
   T scale_;
   int64_t iterations_ = 0, unpolled_ = 0;
   T error_ = std::numeric_limits<T>::quiet_NaN();
   Buffer<T> scratch_;              // all that follow
-  T* costs_;                       // (block, width)
+  T* costs_;                       // (part_rows, width)
   T* kernel_;                      // (n, width), where resident
   T *g_, *v_, *sums_, *peaks_;     // (width,) G, b v, and the columns' sums
   T *f_, *f_next_, *u_, *u_next_;  // (padded_n,) F, u
 };
 
-// Every pair of a PairBatch or GivenBatch of one lane. `f` may be null: (results, f_stride) potentials.
+// Every pair of a PairBatch or MatrixBatch of one lane. `f` may be null: (results, f_stride) potentials.
 template <class T, class Batch>
 void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, T* f, int64_t f_stride,
                     const SinkhornReport<T>& report) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
-    const auto& tile = pairs.tile_of(0);
+    const auto& source = pairs.source_of(0);
     const int64_t result = results[0];
     // A pair that holds inf or NaN gets its value elsewhere, and would only run through every iteration here.
-    if (tile.poisoned()) {
+    if (source.is_nonfinite()) {
       out[result] = 0;
       if (report.iterations != nullptr) {
         report.iterations[result] = 0;
@@ -375,7 +375,7 @@ void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, 
       }
       return;
     }
-    SinkhornPair<T, std::decay_t<decltype(tile)>> pair(tile, options.epsilon);
+    SinkhornPair<T, std::decay_t<decltype(source)>> pair(source, options.epsilon);
     pair.iterate(options.max_iterations, static_cast<T>(options.tolerance), report.iterations != nullptr);
     out[result] = pair.value(options.epsilon);
     if (report.iterations != nullptr) {
@@ -392,36 +392,37 @@ void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, 
 // exact, so P[:, j] = b softmax_i(F[i] - S[i, j]): from F alone, without the rounding of G, and never more than there
 // is to move.
 template <class T, class Source, class To>
-void sinkhorn_pair_backward(const Source& tile, double epsilon, T grad, const T* f, const To& to) {
+void sinkhorn_pair_backward(const Source& source, double epsilon, T grad, const T* f, const To& to) {
   constexpr int w = kWidth<T>;
   const T scale = static_cast<T>(1 / epsilon);
-  const int64_t n = tile.rows(), m = tile.steps(), width = tile.columns(), block = sinkhorn_rows<T>(tile);
-  if (grad == 0 || tile.poisoned()) {
+  const int64_t n = source.rows(), m = source.steps(), width = source.columns(),
+                part_rows = sinkhorn_part_rows<T>(source);
+  if (grad == 0 || source.is_nonfinite()) {
     return;
   }
-  Buffer<T> costs(block * width), weights(block * width), sums(width), peaks(width);
+  Buffer<T> costs(part_rows * width), weights(part_rows * width), sums(width), peaks(width);
   std::fill_n(sums.data(), width, T(0));
   std::fill_n(peaks.data(), width, kMasked<T>);
-  // f(first, end, costs) for each block of rows, whose costs are computed where they are not the ones held already.
+  // Calls visit(first, end, costs) for each part of the rows, whose costs are computed unless they are held already.
   int64_t held = -1;
-  const auto for_each_block = [&](const auto& visit) {
-    for (int64_t first = 0; first < n; first += block) {
-      const int64_t end = std::min(first + block, n);
+  const auto for_each_part = [&](const auto& visit) {
+    for (int64_t first = 0; first < n; first += part_rows) {
+      const int64_t end = std::min(first + part_rows, n);
       T* c = costs.data() - first * width;
       if (held != first) {
-        tile.costs(0, tile.panels(), first, end, c, width);
+        source.costs(0, source.panels(), first, end, c, width);
         held = first;
       }
       visit(first, end, c);
     }
   };
-  for_each_block([&](int64_t first, int64_t end, const T* c) {
+  for_each_part([&](int64_t first, int64_t end, const T* c) {
     add_log_columns(c, first, end, width, scale, f, sums.data(), peaks.data());
   });
   for (int64_t j = 0; j < width; ++j) {
     sums[j] = j < m ? grad / (static_cast<T>(m) * sums[j]) : T(0);
   }
-  for_each_block([&](int64_t first, int64_t end, const T* c) {
+  for_each_part([&](int64_t first, int64_t end, const T* c) {
     T* p = weights.data() - first * width;
     for (int64_t i = first; i < end; ++i) {
       for (int64_t j = 0; j < width; j += w) {
@@ -429,7 +430,7 @@ void sinkhorn_pair_backward(const Source& tile, double epsilon, T grad, const T*
         store<T, w>(p + i * width + j, load<T, w>(sums.data() + j) * vexp<T, w>(exponent));
       }
     }
-    tile.adjoint(0, tile.panels(), first, end, c, p, width, to);
+    source.adjoint(0, source.panels(), first, end, c, p, width, to);
   });
 }
 
@@ -440,9 +441,9 @@ void sinkhorn_forward(const Inputs& inputs, const SinkhornOptions& options, T* o
 }
 
 template <class T>
-void sinkhorn_from_cost_forward(const GivenCosts& costs, const SinkhornOptions& options, T* out, T* f,
+void sinkhorn_from_cost_forward(const CostInputs& costs, const SinkhornOptions& options, T* out, T* f,
                                 const SinkhornReport<T>& report) {
-  sinkhorn_batch<T>(GivenBatch<T>(costs, {1, 1}), options, out, f, costs.steps_x(), report);
+  sinkhorn_batch<T>(MatrixBatch<T>(costs, {1, 1}), options, out, f, costs.steps_x(), report);
 }
 
 // dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
@@ -452,17 +453,17 @@ void sinkhorn_backward(const Inputs& inputs, double epsilon, const T* grad, cons
   backward_pairs(
       batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
         const int64_t result = results[0];
-        sinkhorn_pair_backward(pairs.tile_of(0), epsilon, grad[result], f + result * inputs.steps_x(), to[0]);
+        sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result], f + result * inputs.steps_x(), to[0]);
       });
 }
 
 // d_cost: (B1, B2, N, M), zero on entry.
 template <class T>
-void sinkhorn_from_cost_backward(const GivenCosts& costs, double epsilon, const T* grad, const T* f, T* d_cost) {
-  const GivenBatch<T> batch(costs, {1, 1});
+void sinkhorn_from_cost_backward(const CostInputs& costs, double epsilon, const T* grad, const T* f, T* d_cost) {
+  const MatrixBatch<T> batch(costs, {1, 1});
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const int64_t result = results[0];
-    sinkhorn_pair_backward(pairs.tile_of(0), epsilon, grad[result], f + result * costs.steps_x(),
+    sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result], f + result * costs.steps_x(),
                            batch.adjoints(results, d_cost)[0]);
   });
 }

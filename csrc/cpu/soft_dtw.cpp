@@ -21,7 +21,7 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "soft_dtw", [&] {
     SCAV_AT_LEVEL(soft_dtw_forward<scalar_t>)(inputs, gamma, band, out.mutable_data_ptr<scalar_t>());
   });
-  spread_poison(inputs, out);
+  spread_nonfinite(inputs, out);
   return out;
 }
 
@@ -33,23 +33,23 @@ std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, con
   const Inputs inputs = check_inputs("soft_dtw_backward", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("soft_dtw_backward", "gamma", gamma, inputs.x.scalar_type());
   check_band("soft_dtw_backward", band);
-  const Spoilt spoilt = separate_poison(
+  const NonfiniteGradients nonfinite_gradients = separate_nonfinite(
       inputs, check_grad("soft_dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {
     AT_DISPATCH_FLOATING_TYPES(inputs.x.scalar_type(), "soft_dtw_backward", [&] {
       SCAV_AT_LEVEL(soft_dtw_backward<scalar_t>)
-      (inputs, gamma, band, spoilt.grad.const_data_ptr<scalar_t>(), data_or_null<scalar_t>(dx),
+      (inputs, gamma, band, nonfinite_gradients.grad.const_data_ptr<scalar_t>(), data_or_null<scalar_t>(dx),
        data_or_null<scalar_t>(dy));
     });
   }
-  return finish_gradients(inputs, dx, dy, spoilt);
+  return finish_gradients(inputs, dx, dy, nonfinite_gradients);
 }
 
 at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
                               const std::optional<at::Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
-  const GivenCosts costs = check_costs("soft_dtw_from_cost", cost, x_lengths, y_lengths);
+  const CostInputs costs = check_costs("soft_dtw_from_cost", cost, x_lengths, y_lengths);
   check_positive("soft_dtw_from_cost", "gamma", gamma, costs.cost.scalar_type());
   check_band("soft_dtw_from_cost", band);
   at::Tensor out = costs.new_result();
@@ -59,7 +59,7 @@ at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Te
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "soft_dtw_from_cost", [&] {
     SCAV_AT_LEVEL(soft_dtw_from_cost_forward<scalar_t>)(costs, gamma, band, out.mutable_data_ptr<scalar_t>());
   });
-  spread_poison(costs, out);
+  spread_nonfinite(costs, out);
   return out;
 }
 
@@ -68,11 +68,11 @@ at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor&
                                        const std::optional<at::Tensor>& y_lengths, double gamma,
                                        std::optional<int64_t> band) {
   const char* op = "soft_dtw_from_cost_backward";
-  const GivenCosts costs = check_costs(op, cost, x_lengths, y_lengths);
+  const CostInputs costs = check_costs(op, cost, x_lengths, y_lengths);
   check_positive(op, "gamma", gamma, costs.cost.scalar_type());
   check_band(op, band);
   const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
-  const at::Tensor inner = without_poisoned(costs, outer);
+  const at::Tensor inner = without_nonfinite(costs, outer);
   at::Tensor gradient = costs.new_gradient();
   if (!costs.empty()) {
     AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "soft_dtw_from_cost_backward", [&] {

@@ -5,10 +5,10 @@
 #include "cpu/gemm.inl"
 #include "cpu/transpose.inl"
 #include "cpu/packed.inl"
-#include "cpu/tile.inl"
+#include "cpu/group_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
-#include "cpu/given.inl"
+#include "cpu/matrix_costs.inl"
 
 namespace scav::SCAV_LEVEL {
 
@@ -18,32 +18,33 @@ struct SoftDtw {
 
   explicit SoftDtw(double smoothing) : gamma(static_cast<T>(smoothing)), inverse_gamma(static_cast<T>(1 / smoothing)) {}
 
-  // The smallest of the three stands for itself; only the other two cost an exponential.
+  // Only the larger two of the three cost an exponential.
   template <int W>
   SCAV_INLINE Vec<T, W> cell(Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) const {
     const Vec<T, W> low = vmin(diagonal, up), high = vmax(diagonal, up);
-    const Vec<T, W> least = vmin(low, left), most = vmax(high, left), middle = vmax(low, vmin(high, left));
-    const Vec<T, W> sum = vexp<T, W>((least - middle) * inverse_gamma) + vexp<T, W>((least - most) * inverse_gamma);
-    return cost + (least - gamma * vlog<T, W>(T(1) + sum));
+    const Vec<T, W> smallest = vmin(low, left), largest = vmax(high, left), middle = vmax(low, vmin(high, left));
+    const Vec<T, W> sum =
+        vexp<T, W>((smallest - middle) * inverse_gamma) + vexp<T, W>((smallest - largest) * inverse_gamma);
+    return cost + (smallest - gamma * vlog<T, W>(T(1) + sum));
   }
 
-  // The same, with the weights of the diagonal and of s - 1 in the softmin. The weight of t - 1 is what they leave of
-  // 1, so that the adjoint neither loses nor gains: rebuilt from differences of r it would drift.
+  // The same, which also stores the weights of the diagonal and of s - 1 in the softmin. The weight of t - 1 is what
+  // they leave of 1, so that the adjoint neither loses nor gains: rebuilt from differences of r it would drift.
   template <int W>
   SCAV_INLINE Vec<T, W> cell(Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left, T* diagonal_weight,
                              T* up_weight) const {
-    const Vec<T, W> least = vmin(vmin(diagonal, up), left);
-    const Vec<T, W> d = vexp<T, W>((least - diagonal) * inverse_gamma);
-    const Vec<T, W> u = vexp<T, W>((least - up) * inverse_gamma);
-    const Vec<T, W> sum = d + u + vexp<T, W>((least - left) * inverse_gamma);
+    const Vec<T, W> smallest = vmin(vmin(diagonal, up), left);
+    const Vec<T, W> d = vexp<T, W>((smallest - diagonal) * inverse_gamma);
+    const Vec<T, W> u = vexp<T, W>((smallest - up) * inverse_gamma);
+    const Vec<T, W> sum = d + u + vexp<T, W>((smallest - left) * inverse_gamma);
     const Vec<T, W> scale = T(1) / sum;
     store<T, W>(diagonal_weight, d * scale);
     store<T, W>(up_weight, u * scale);
-    return cost + (least - gamma * vlog<T, W>(sum));
+    return cost + (smallest - gamma * vlog<T, W>(sum));
   }
 };
 
-// Where cells may be forbidden, their sums stop here: infinities would become NaN in a softmin's differences.
+// Limits sums where cells may be forbidden: infinities would become NaN in a softmin's differences.
 template <class Pairs, class T, int W>
 SCAV_INLINE Vec<T, W> within_reach(Vec<T, W> r) {
   if constexpr (Pairs::kForbids) {
@@ -56,43 +57,43 @@ template <class T, int W, int V, bool banded, class Pairs>
 void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes,
                     const std::vector<int64_t>& results, T* out) {
   constexpr int64_t width = W * V;
-  const int64_t rows = pairs.rows(), steps = pairs.steps(), grain = pairs.granularity();
-  const int64_t stride = grain * W, block = rows * stride;
-  Buffer<T> state(rows * width), costs(V * block);
+  const int64_t rows = pairs.rows(), steps = pairs.steps(), panel_steps = pairs.panel_steps();
+  const int64_t stride = panel_steps * W, vector_stride = rows * stride;
+  Buffer<T> state(rows * width), costs(V * vector_stride);
   std::fill_n(state.data(), rows * width, kUnreachable<T>);
   auto cell = [&](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
                   __attribute__((always_inline)) {
                     return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, diagonal, up, left));
                   };
-  // Costs are made a few steps at a time, and consumed while they are in L1.
-  for (int64_t t = 0; t < steps; t += grain) {
-    const int64_t end = std::min(t + grain, steps);
-    pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, block);
-    sweep<T, W, V, banded>(Stretch{t, end}, lanes, costs.data(), stride, block, state.data(), cell,
+  // Costs are computed a panel of steps at a time, and read while they are in L1.
+  for (int64_t t = 0; t < steps; t += panel_steps) {
+    const int64_t end = std::min(t + panel_steps, steps);
+    pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
+    sweep<T, W, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell,
                            [&](int64_t step) { take_results(lanes, step, state.data(), results, out); });
   }
 }
 
-// One stretch of the adjoint: e = d out / d r = d out / d cost, walked from the ends of the lanes to (0, 0). `ahead`
+// One range of steps of the adjoint e = d out / d r = d out / d cost, from the ends of the lanes to (0, 0). `ahead`
 // (rows, lanes) holds what column t receives from column t + 1. `diagonal` holds the weights of the diagonal on entry,
-// e on return, which is 0 where they are negative: in cells that no path enters. Rows of the stretch outside the band
+// e on return, which is 0 where they are negative: in cells that no path enters. Rows of the range outside the band
 // are zero.
 template <class T, int W, int V, bool banded, class Pairs>
-void soft_dtw_adjoint(const Stretch& stretch, const Lanes<T>& lanes, const T* grads, T* diagonal, const T* up,
-                      int64_t stride, int64_t block, int64_t first_row, int64_t end_row, T* ahead) {
+void soft_dtw_adjoint(const StepRange& range, const Lanes<T>& lanes, const T* grads, T* diagonal, const T* up,
+                      int64_t stride, int64_t vector_stride, int64_t first_row, int64_t end_row, T* ahead) {
   constexpr int64_t width = W * V;
-  for (int64_t t = stretch.step1 - 1; t >= stretch.step0; --t) {
+  for (int64_t t = range.step1 - 1; t >= range.step0; --t) {
     for (int64_t lane = 0; lane < width; ++lane) {
       if (lanes.last_step[static_cast<size_t>(lane)] == t) {
         ahead[lanes.last_row[static_cast<size_t>(lane)] * width + lane] += grads[lane];
       }
     }
     const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t);
-    T* weights = diagonal + (t - stretch.step0) * W;
-    const T* up_weights = up + (t - stretch.step0) * W;
+    T* weights = diagonal + (t - range.step0) * W;
+    const T* up_weights = up + (t - range.step0) * W;
     for (int64_t s = first_row; s < end_row; ++s) {
       for (int v = 0; v < V && (s < row0 || s >= row1); ++v) {
-        store<T, W>(weights + v * block + s * stride, Vec<T, W>{});
+        store<T, W>(weights + v * vector_stride + s * stride, Vec<T, W>{});
       }
     }
     Vec<T, W> from_below[V], from_diagonal[V];
@@ -102,13 +103,13 @@ void soft_dtw_adjoint(const Stretch& stretch, const Lanes<T>& lanes, const T* gr
     for (int64_t s = row1 - 1; s >= row0; --s) {
       for (int v = 0; v < V; ++v) {
         T* at = ahead + s * width + v * W;
-        T* weight = weights + v * block + s * stride;
-        const Vec<T, W> d = load<T, W>(weight), u = load<T, W>(up_weights + v * block + s * stride);
+        T* weight = weights + v * vector_stride + s * stride;
+        const Vec<T, W> d = load<T, W>(weight), u = load<T, W>(up_weights + v * vector_stride + s * stride);
         Vec<T, W> e = load<T, W>(at) + from_below[v];
         if constexpr (Pairs::kForbids) {
           e = d < T(0) ? Vec<T, W>{} : e;
         }
-        // What the other weights leave of 1 for a cell outside is rounding.
+        // Outside the band, 1 less the other weights is only rounding.
         if constexpr (banded) {
           e = in_band<T, W>(lanes, v, t - s) ? e : Vec<T, W>{};
         }
@@ -132,24 +133,24 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
                              const std::vector<To>& to) {
   constexpr int64_t width = W * V;
   const int64_t rows = pairs.rows(), steps = pairs.steps();
-  const Plan plan = plan_stretches(rows, steps, width, pairs.granularity(), 3 * sizeof(T), sizeof(T));
+  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, pairs.panel_steps(), 3 * sizeof(T), sizeof(T));
   // Rows start a cache line apart from a power of two, which would map all of them to a few sets of L1.
-  const int64_t stride = plan.steps * W + 16, block = rows * stride;
-  Buffer<T> state(rows * width), saved(plan.stretches * rows * width), ahead(rows * width);
-  Buffer<T> costs(V * block), diagonal(V * block), up(V * block);
+  const int64_t stride = plan.steps * W + 16, vector_stride = rows * stride;
+  Buffer<T> state(rows * width), states(plan.checkpoints * rows * width), ahead(rows * width);
+  Buffer<T> costs(V * vector_stride), diagonal(V * vector_stride), up(V * vector_stride);
   std::fill_n(state.data(), rows * width, kUnreachable<T>);
   std::fill_n(ahead.data(), rows * width, T(0));
 
-  auto advance = [&](const Stretch& stretch, bool last) {
-    pairs.costs(stretch.step0, stretch.step1, lanes.first_row(stretch.step0), lanes.end_row(stretch.step1 - 1),
-                costs.data(), stride, block);
+  auto advance = [&](const StepRange& range, bool last) {
+    pairs.costs(range.step0, range.step1, lanes.first_row(range.step0), lanes.end_row(range.step1 - 1), costs.data(),
+                stride, vector_stride);
     auto plain = [&](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u, Vec<T, W> l)
                      __attribute__((always_inline)) {
                        return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l));
                      };
     auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u,
                       Vec<T, W> l) __attribute__((always_inline)) {
-      const int64_t at = v * block + s * stride + (t - stretch.step0) * W;
+      const int64_t at = v * vector_stride + s * stride + (t - range.step0) * W;
       const Vec<T, W> r =
           within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at));
       if constexpr (Pairs::kForbids) {
@@ -160,40 +161,41 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
     };
     auto ignore = [](int64_t) {};
     if (last) {
-      sweep<T, W, V, banded>(stretch, lanes, costs.data(), stride, block, state.data(), record, ignore);
+      sweep<T, W, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), record, ignore);
     } else {
-      sweep<T, W, V, banded>(stretch, lanes, costs.data(), stride, block, state.data(), plain, ignore);
+      sweep<T, W, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), plain, ignore);
     }
   };
-  auto stretch_at = [&](int64_t index) {
-    return Stretch{index * plan.steps, std::min((index + 1) * plan.steps, steps)};
+  auto range_at = [&](int64_t index) {
+    return StepRange{index * plan.steps, std::min((index + 1) * plan.steps, steps)};
   };
-  for (int64_t index = 0; index < plan.stretches; ++index) {
-    std::copy_n(state.data(), rows * width, saved.data() + index * rows * width);
-    advance(stretch_at(index), index + 1 == plan.stretches);
+  for (int64_t index = 0; index < plan.checkpoints; ++index) {
+    std::copy_n(state.data(), rows * width, states.data() + index * rows * width);
+    advance(range_at(index), index + 1 == plan.checkpoints);
   }
-  for (int64_t index = plan.stretches - 1; index >= 0; --index) {
-    const Stretch stretch = stretch_at(index);
-    if (index + 1 < plan.stretches) {
-      std::copy_n(saved.data() + index * rows * width, rows * width, state.data());
-      advance(stretch, true);
+  for (int64_t index = plan.checkpoints - 1; index >= 0; --index) {
+    const StepRange range = range_at(index);
+    if (index + 1 < plan.checkpoints) {
+      std::copy_n(states.data() + index * rows * width, rows * width, state.data());
+      advance(range, true);
     }
-    const int64_t row0 = lanes.first_row(stretch.step0), row1 = lanes.end_row(stretch.step1 - 1);
-    soft_dtw_adjoint<T, W, V, banded, Pairs>(stretch, lanes, grads, diagonal.data(), up.data(), stride, block, row0,
-                                             row1, ahead.data());
+    const int64_t row0 = lanes.first_row(range.step0), row1 = lanes.end_row(range.step1 - 1);
+    soft_dtw_adjoint<T, W, V, banded, Pairs>(range, lanes, grads, diagonal.data(), up.data(), stride, vector_stride,
+                                             row0, row1, ahead.data());
     // The product reads whole panels; a last one may end in columns past the last step.
-    const int64_t grain = pairs.granularity(), covered = (stretch.step1 - stretch.step0 + grain - 1) / grain * grain;
+    const int64_t panel_steps = pairs.panel_steps(),
+                  covered = (range.step1 - range.step0 + panel_steps - 1) / panel_steps * panel_steps;
     for (int v = 0; v < V; ++v) {
       for (int64_t s = row0; s < row1; ++s) {
-        T* past = diagonal.data() + v * block + s * stride + (stretch.step1 - stretch.step0) * W;
-        std::fill_n(past, (covered - (stretch.step1 - stretch.step0)) * W, T(0));
+        T* past = diagonal.data() + v * vector_stride + s * stride + (range.step1 - range.step0) * W;
+        std::fill_n(past, (covered - (range.step1 - range.step0)) * W, T(0));
       }
     }
-    pairs.adjoint(stretch.step0, stretch.step1, row0, row1, costs.data(), diagonal.data(), stride, block, to);
+    pairs.adjoint(range.step0, range.step1, row0, row1, costs.data(), diagonal.data(), stride, vector_stride, to);
   }
 }
 
-// Every pair of a PairBatch or GivenBatch.
+// Every pair of a PairBatch or MatrixBatch.
 template <class T, class Batch>
 void soft_dtw_batch(const SoftDtw<T>& recurrence, const Batch& batch, std::optional<int64_t> band, T* out) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
@@ -236,8 +238,8 @@ void soft_dtw_forward(const Inputs& inputs, double gamma, std::optional<int64_t>
 }
 
 template <class T>
-void soft_dtw_from_cost_forward(const GivenCosts& costs, double gamma, std::optional<int64_t> band, T* out) {
-  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 0));
+void soft_dtw_from_cost_forward(const CostInputs& costs, double gamma, std::optional<int64_t> band, T* out) {
+  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 0));
   soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
 }
 
@@ -254,10 +256,10 @@ void soft_dtw_backward(const Inputs& inputs, double gamma, std::optional<int64_t
 
 // d_cost: (B1, B2, N, M), zero on entry.
 template <class T>
-void soft_dtw_from_cost_backward(const GivenCosts& costs, double gamma, std::optional<int64_t> band, const T* grad,
+void soft_dtw_from_cost_backward(const CostInputs& costs, double gamma, std::optional<int64_t> band, const T* grad,
                                  T* d_cost) {
   const SoftDtw<T> recurrence(gamma);
-  const GivenBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 3 * sizeof(T)));
+  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 3 * sizeof(T)));
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     soft_dtw_pairs_backward(recurrence, pairs, band, results, grad, batch.adjoints(results, d_cost));
   });

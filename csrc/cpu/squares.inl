@@ -1,4 +1,4 @@
-// Squared distances of rows: from differences, and of many pairs from products.
+// Squared distances of rows: of one pair from the difference, of many pairs from products.
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
@@ -26,22 +26,22 @@ T sum_of_squares(const T* a, const T* b, int64_t dim) {
   return sum;
 }
 
-// In place, products <row, column> of a row and `lanes` columns, whose squared norms are given, to squared distances;
-// near ones are redo(lane), of the first `count` columns.
+// In place, products <row, column> of a row and `width` columns, whose squared norms are given, to squared distances;
+// near ones are redo(j), of the first `count` columns.
 template <class T, class Redo>
-void squares_of_products(T row_norm, const T* column_norms, int64_t lanes, int64_t count, T* cells, const Redo& redo) {
+void squares_of_products(T row_norm, const T* column_norms, int64_t width, int64_t count, T* cells, const Redo& redo) {
   constexpr int w = kWidth<T>;
   Vec<T, w> slack{};
-  for (int64_t j = 0; j < lanes; j += w) {
+  for (int64_t j = 0; j < width; j += w) {
     const Vec<T, w> sum = load<T, w>(column_norms + j) + row_norm;
     const Vec<T, w> square = sum - T(2) * load<T, w>(cells + j);
     slack = vmin(slack, square - kNear<T> * sum);
     store<T, w>(cells + j, square);
   }
   if (any_negative<T, w>(slack)) {
-    for (int64_t lane = 0; lane < count; ++lane) {
-      if (!(cells[lane] >= kNear<T> * (column_norms[lane] + row_norm))) {
-        cells[lane] = redo(lane);
+    for (int64_t j = 0; j < count; ++j) {
+      if (!(cells[j] >= kNear<T> * (column_norms[j] + row_norm))) {
+        cells[j] = redo(j);
       }
     }
   }

@@ -22,7 +22,7 @@ SCAV_INLINE Vec<T, W> load_stored(const void* row, int64_t k) {
   }
 }
 
-// Where step `step` of sequence `b` is stored.
+// Address of step `step` of sequence `b`.
 template <class T>
 const void* stored_at(const StoredRows<T>& from, int64_t b, int64_t step) {
   const int64_t bytes = from.stored == Stored::same ? static_cast<int64_t>(sizeof(T)) : 2;
@@ -41,35 +41,35 @@ void convert_row(const void* row, int64_t dim, T* to) {
   }
 }
 
-// Step `step` of sequence `b`: where it is stored, or converted into `room` (dim,).
+// Step `step` of sequence `b`: where it is stored, or converted into `scratch` (dim,).
 template <class T>
-const T* stored_row(const StoredRows<T>& from, int64_t b, int64_t step, T* room) {
+const T* stored_row(const StoredRows<T>& from, int64_t b, int64_t step, T* scratch) {
   const void* row = stored_at(from, b, step);
   if constexpr (std::is_same_v<T, float>) {
     if (from.stored == Stored::bfloat16) {
-      convert_row<T, Stored::bfloat16>(row, from.dim, room);
-      return room;
+      convert_row<T, Stored::bfloat16>(row, from.dim, scratch);
+      return scratch;
     }
     if (from.stored == Stored::half) {
-      convert_row<T, Stored::half>(row, from.dim, room);
-      return room;
+      convert_row<T, Stored::half>(row, from.dim, scratch);
+      return scratch;
     }
   }
   return static_cast<const T*>(row);
 }
 
-// Sequence `b` between two of its steps: where it is stored, or in `room` (dim,), as are `left` and `right`.
+// Sequence `b` between two of its steps: where it is stored, or in `scratch` (dim,), as are `left` and `right`.
 template <class T>
-const T* resampled_row(const StoredRows<T>& from, int64_t b, const Interpolation& at, T* left, T* right, T* room) {
+const T* resampled_row(const StoredRows<T>& from, int64_t b, const Interpolation& at, T* left, T* right, T* scratch) {
   if (at.left == at.right) {
-    return stored_row(from, b, at.left, room);
+    return stored_row(from, b, at.left, scratch);
   }
   const T *before = stored_row(from, b, at.left, left), *after = stored_row(from, b, at.right, right);
   const T weight = static_cast<T>(at.weight);
   for (int64_t k = 0; k < from.dim; ++k) {
-    room[k] = before[k] + weight * (after[k] - before[k]);
+    scratch[k] = before[k] + weight * (after[k] - before[k]);
   }
-  return room;
+  return scratch;
 }
 
 }  // namespace scav::SCAV_LEVEL

@@ -1,12 +1,12 @@
 #pragma once
-// What the ops of a search receive, checked and as their kernels read it.
+// Inputs of the ops of a search, checked, in the form that their kernels read.
 
 #include "cpu/op.h"
 #include "cpu/search.h"
 
 namespace scav {
 
-// Refuses indices (P,) that are not int64 or not from 0 to batch - 1; contiguous.
+// Returns contiguous indices (P,); throws unless they are int64 from 0 to batch - 1.
 at::Tensor check_indices(const char* op, const char* name, const at::Tensor& indices, int64_t batch);
 
 // Steps (B, N, D) whose features lie side by side, with their valid lengths, checked.

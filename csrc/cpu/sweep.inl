@@ -36,25 +36,25 @@ struct Lanes {
   int64_t end_row(int64_t t) const { return std::clamp<int64_t>(t - lowest + 1, 0, rows); }
 };
 
-// Whether the cells that lie `offset` = t - s off the diagonal are in the bands of vector number v of the lanes.
+// True in the lanes of vector v whose band has the cells `offset` = t - s off the diagonal.
 template <class T, int W>
 SCAV_INLINE auto in_band(const Lanes<T>& lanes, int v, int64_t offset) {
   const T at = static_cast<T>(offset);
   return (load<T, W>(lanes.low.data() + v * W) <= at) & (load<T, W>(lanes.high.data() + v * W) >= at);
 }
 
-// One stretch of steps, with its costs laid out as Pairs::costs leaves them.
-struct Stretch {
+// Steps [step0, step1), with their costs laid out as Pairs::costs leaves them.
+struct StepRange {
   int64_t step0, step1;
 };
 
 // Advances `state` (rows, lanes) from column step0 - 1 to column step1 - 1; `cell` is called as
 // cell(s, t, vector, cost, diagonal, up, left) for the vectors of every cell, and `on_step(t)` after each column.
 template <class T, int W, int V, bool banded, class Cell, class OnStep>
-void sweep(const Stretch& stretch, const Lanes<T>& lanes, const T* costs, int64_t stride, int64_t block, T* state,
-           const Cell& cell, const OnStep& on_step) {
+void sweep(const StepRange& range, const Lanes<T>& lanes, const T* costs, int64_t stride, int64_t vector_stride,
+           T* state, const Cell& cell, const OnStep& on_step) {
   constexpr int64_t width = W * V;
-  for (int64_t t = stretch.step0; t < stretch.step1; ++t) {
+  for (int64_t t = range.step0; t < range.step1; ++t) {
     const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t);
     Vec<T, W> diagonal[V], up[V];
     for (int v = 0; v < V; ++v) {
@@ -65,10 +65,10 @@ void sweep(const Stretch& stretch, const Lanes<T>& lanes, const T* costs, int64_
     }
     for (int64_t s = row0; s < row1; ++s) {
       T* at = state + s * width;
-      const T* cost = costs + s * stride + (t - stretch.step0) * W;
+      const T* cost = costs + s * stride + (t - range.step0) * W;
       for (int v = 0; v < V; ++v) {
         const Vec<T, W> left = load<T, W>(at + v * W);
-        Vec<T, W> r = cell(s, t, v, load<T, W>(cost + v * block), diagonal[v], up[v], left);
+        Vec<T, W> r = cell(s, t, v, load<T, W>(cost + v * vector_stride), diagonal[v], up[v], left);
         if constexpr (banded) {
           r = in_band<T, W>(lanes, v, t - s) ? r : splat<T, W>(kUnreachable<T>);
         }
@@ -92,7 +92,7 @@ void take_results(const Lanes<T>& lanes, int64_t t, const T* state, const std::v
   }
 }
 
-// How many sequences there are to fill vectors and their lanes with, whether lanes share their x, and the longest grid.
+// Numbers of sequences that fill vectors and lanes, whether lanes share their x, and the size of the longest grid.
 struct GridSizes {
   int64_t xs, ys;
   bool shared;
@@ -103,37 +103,39 @@ inline GridSizes grid_sizes(const Inputs& inputs) {
   return {inputs.paired ? 1 : inputs.batch_x(), inputs.batch_y(), !inputs.paired, inputs.steps_x(), inputs.steps_y()};
 }
 
-// x's side by side in a recursion, at most: independent chains along s hide each other's latency.
-inline constexpr int kMostVectors = 4;
+// Largest number of x's in a recursion: independent chains along s hide each other's latency.
+inline constexpr int kMaxVectors = 4;
 
-// Vectors are as wide as a register, or half of it, down to this; or one lane, for a single y.
+// Lanes of the narrowest vector of several y's; vectors are as wide as a register, or half, and so on. A single y has
+// one lane.
 template <class T>
-inline constexpr int kFewLanes = std::min(kWidth<T>, 4);
+inline constexpr int kMinLanes = std::min(kWidth<T>, 4);
 
-// Lanes side by side in a recursion. A vector's lanes are y's of one x; narrow vectors leave fewer lanes empty, and
-// keep the scratch of long sequences small. Chosen for the least time over the threads, which share out recursions or,
-// where `by_group`, whole groups of y's; a recursion keeps `bytes_per_cell` until it is walked backwards. Pairs with an
-// x of their own are compiled for one vector of several lanes only.
+// Chooses the lanes of a recursion. A vector's lanes are y's of one x; narrow vectors leave fewer lanes empty, and
+// keep the scratch of long sequences small. The choice takes the least time over the threads. They divide the
+// recursions or, where `by_group`, whole groups of y's; a recursion keeps `bytes_per_cell` until it is walked
+// backwards. Pairs that share no x are compiled for one vector of several lanes only.
 template <class T>
 LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_cell) {
   constexpr int64_t kScratch = int64_t(24) << 20, kSecondLevelCache = int64_t(1) << 20;
-  LaneCount best{kFewLanes<T>, 1};
-  double least = std::numeric_limits<double>::infinity();
-  const int64_t parts = thread_count(), narrowest = sizes.shared ? 1 : kFewLanes<T>;
-  for (int64_t width = kWidth<T>; width >= narrowest; width /= width > kFewLanes<T> ? 2 : kFewLanes<T>) {
+  LaneCount best{kMinLanes<T>, 1};
+  double best_time = std::numeric_limits<double>::infinity();
+  const int64_t parts = thread_count(), narrowest = sizes.shared ? 1 : kMinLanes<T>;
+  for (int64_t width = kWidth<T>; width >= narrowest; width /= width > kMinLanes<T> ? 2 : kMinLanes<T>) {
     const int64_t groups = (sizes.ys + width - 1) / width;
-    for (int64_t vectors = sizes.xs > 1 ? kMostVectors : 1; vectors >= 1; vectors /= 2) {
-      const int64_t blocks = (sizes.xs + vectors - 1) / vectors;
-      const int64_t tasks = by_group ? groups : groups * blocks, lanes = width * vectors * (by_group ? blocks : 1);
-      const Plan plan =
-          plan_stretches(sizes.rows, sizes.steps, width * vectors, kNarrowPanel, bytes_per_cell, sizeof(T));
-      // What a lane costs more in a narrower vector, beside fewer others, and where its cells leave the cache.
+    for (int64_t vectors = sizes.xs > 1 ? kMaxVectors : 1; vectors >= 1; vectors /= 2) {
+      const int64_t recursions = (sizes.xs + vectors - 1) / vectors;  // of one group of y's
+      const int64_t tasks = by_group ? groups : groups * recursions,
+                    lanes = width * vectors * (by_group ? recursions : 1);
+      const CheckpointPlan plan =
+          plan_checkpoints(sizes.rows, sizes.steps, width * vectors, kNarrowPanel, bytes_per_cell, sizeof(T));
+      // Factors of the time of a lane: a narrow vector, few vectors, cells that leave the cache.
       const double narrow = 1 + 0.12 * static_cast<double>(kWidth<T> / width - 1);
-      const double few = 1 + 0.12 * static_cast<double>(kMostVectors / vectors - 1);
+      const double few = 1 + 0.12 * static_cast<double>(kMaxVectors / vectors - 1);
       const double spilled = plan.bytes > kSecondLevelCache ? 1.35 : 1;
       const double time = static_cast<double>((tasks + parts - 1) / parts * lanes) * narrow * few * spilled;
-      if (time < least && plan.bytes <= kScratch) {
-        least = time;
+      if (time < best_time && plan.bytes <= kScratch) {
+        best_time = time;
         best = {width, vectors};
       }
     }
@@ -145,14 +147,14 @@ LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_
 template <class T, int W = kWidth<T>, class Pairs, class F>
 void with_lanes(const Pairs& pairs, const F& f) {
   using std::integral_constant;
-  if constexpr (W > kFewLanes<T> || (Pairs::kShared && W > 1)) {
+  if constexpr (W > kMinLanes<T> || (Pairs::kShared && W > 1)) {
     if (pairs.width() < W) {
-      return with_lanes<T, (W > kFewLanes<T> ? W / 2 : 1)>(pairs, f);
+      return with_lanes<T, (W > kMinLanes<T> ? W / 2 : 1)>(pairs, f);
     }
   }
   if constexpr (Pairs::kShared) {
-    if (pairs.lanes() == kMostVectors * W) {
-      return f(integral_constant<int, W>{}, integral_constant<int, kMostVectors>{});
+    if (pairs.lanes() == kMaxVectors * W) {
+      return f(integral_constant<int, W>{}, integral_constant<int, kMaxVectors>{});
     }
     if (pairs.lanes() == 2 * W) {
       return f(integral_constant<int, W>{}, integral_constant<int, 2>{});

@@ -1,5 +1,5 @@
 #pragma once
-// What kernels for GPUs are written in: CUDA C++, or the shim of tests/simt that runs the same source on a CPU.
+// Language of the kernels for GPUs: CUDA C++, or the shim of tests/simt that runs the same source on a CPU.
 
 #if defined(SCAV_SIMT)
 #include "simt.h"
@@ -42,12 +42,12 @@ inline void check(const char* what, cudaError_t status) {
 
 #if defined(__CUDACC__) || defined(SCAV_SIMT)
 
-SCAV_DEVICE float least(float a, float b) { return fminf(a, b); }
-SCAV_DEVICE double least(double a, double b) { return fmin(a, b); }
-SCAV_DEVICE float most(float a, float b) { return fmaxf(a, b); }
-SCAV_DEVICE double most(double a, double b) { return fmax(a, b); }
-SCAV_DEVICE int least(int a, int b) { return a < b ? a : b; }
-SCAV_DEVICE int most(int a, int b) { return a < b ? b : a; }
+SCAV_DEVICE float min(float a, float b) { return fminf(a, b); }
+SCAV_DEVICE double min(double a, double b) { return fmin(a, b); }
+SCAV_DEVICE float max(float a, float b) { return fmaxf(a, b); }
+SCAV_DEVICE double max(double a, double b) { return fmax(a, b); }
+SCAV_DEVICE int min(int a, int b) { return a < b ? a : b; }
+SCAV_DEVICE int max(int a, int b) { return a < b ? b : a; }
 SCAV_DEVICE float exponential(float a) { return expf(a); }
 SCAV_DEVICE double exponential(double a) { return exp(a); }
 SCAV_DEVICE float logarithm(float a) { return logf(a); }
@@ -91,9 +91,9 @@ SCAV_DEVICE T warp_sum(T value) {
 }
 
 template <class T>
-SCAV_DEVICE T warp_most(T value) {
+SCAV_DEVICE T warp_max(T value) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) {
-    value = most(value, __shfl_xor_sync(kAllLanes, value, offset));
+    value = max(value, __shfl_xor_sync(kAllLanes, value, offset));
   }
   return value;
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Ground costs of a tile of pairs on a GPU, and where their adjoint goes: the seam between products and reducers.
+// Ground costs of a tile of pairs on a GPU, and their adjoint, which connect products to reducers.
 
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
@@ -35,14 +35,14 @@ struct Rows {
 #endif
 };
 
-// Elements between neighbours along x's of a tile, y's of a tile, steps s and steps t.
+// Elements between neighbors along x's of a tile, y's of a tile, steps s and steps t.
 struct Strides {
   int64_t i, j, s, t;
 };
 
 // A tile: `count` pairs, of which number p is x number first_x + q / columns against y number first_y + q % columns,
 // with q = first + p; against y of the same number where `paired`. Of each it has rows s from `begin` to `end`: all, or
-// a slab of a pair that is too large.
+// a part of a pair that is too large.
 template <class T>
 struct Costs {
   CellKind kind;
@@ -51,10 +51,11 @@ struct Costs {
   int64_t count, columns, first, first_x, first_y, batch_y;
   int begin, end;
   bool paired;
-  int64_t steps_x, steps_y;               // N, M
-  const int64_t *x_lengths, *y_lengths;   // (B1,), (B2,); null: all steps
-  const T *x_norms, *y_norms;             // (B1, N), (B2, M) squared
-  const T *x_poison, *y_poison, *poison;  // (B1,), (B2,), or of results: non-zero where a pair's result is decided
+  int64_t steps_x, steps_y;              // N, M
+  const int64_t *x_lengths, *y_lengths;  // (B1,), (B2,); null: all steps
+  const T *x_norms, *y_norms;            // (B1, N), (B2, M) squared
+  const T *x_nonfinite, *y_nonfinite,
+      *nonfinite;  // (B1,), (B2,), or of results: non-zero where a pair's result is decided
   Rows x, y;
 };
 
@@ -147,8 +148,8 @@ struct Pair {
     y_norms = tile.y_norms ? tile.y_norms + y * tile.steps_y : nullptr;
   }
 
-  SCAV_DEVICE bool poisoned() const {
-    return costs.poison ? costs.poison[result] != 0 : costs.x_poison[x] + costs.y_poison[y] != 0;
+  SCAV_DEVICE bool is_nonfinite() const {
+    return costs.nonfinite ? costs.nonfinite[result] != 0 : costs.x_nonfinite[x] + costs.y_nonfinite[y] != 0;
   }
 
   SCAV_DEVICE T cost(int s, int t) const {
@@ -168,7 +169,7 @@ struct Pair {
     if (costs.kind == CellKind::given) {
 #pragma unroll
       for (int k = 0; k < K; ++k) {
-        cost[k] = least(cost[k], kUnreachable<T>);
+        cost[k] = min(cost[k], kUnreachable<T>);
       }
     } else if (costs.kind == CellKind::cosine) {
 #pragma unroll
@@ -223,7 +224,7 @@ struct Pair {
   }
 
  private:
-  // What e = d out / d cost is of x - y; zero where a distance is.
+  // Factor of x - y in the gradient, from e = d out / d cost; zero where the distance is zero.
   SCAV_DEVICE T factor(T e, T cost) const {
     return costs.kind == CellKind::sqeuclidean ? T(2) * e : (cost > T(0) ? e / cost : T(0));
   }

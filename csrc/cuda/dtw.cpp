@@ -24,7 +24,7 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
                                        const std::optional<at::Tensor>& y_lengths, std::string cost,
                                        std::optional<int64_t> band, bool paired, bool save_path) {
   const OnDevice on(x);
-  // What the shape decides can only be asked of what has one.
+  // Check the shapes first; the choice of kernel depends on them.
   check_pairs("dtw", x, y, x_lengths, y_lengths, paired);
   const Sweep sweep = choose_forward(on, x, y, paired, save_path ? kDtwColumnBytes : 0);
   const DeviceInputs inputs = check_device_inputs("dtw", on, x, y, x_lengths, y_lengths, cost, paired, rows_for(sweep));
@@ -39,16 +39,16 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
   uint8_t* const paths = save_path ? path.mutable_data_ptr<uint8_t>() : nullptr;
   if (sweep == Sweep::fused) {
     fused_dtw(inputs, on, band.value_or(-1), paths, out);
-    spread_poison(inputs, out);
+    spread_nonfinite(inputs, out);
     return {out, path};
   }
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "dtw", [&] {
     DtwScratch<scalar_t> scratch(sweep, n, m, inputs.options(), paths);
-    for_each_tile<scalar_t>(inputs, on, order_of(sweep), scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
-      scratch.forward(slabs, band, out.mutable_data_ptr<scalar_t>(), on.stream);
+    for_each_tile<scalar_t>(inputs, on, order_of(sweep), scratch.needs(), [&](const Parts<scalar_t>& parts) {
+      scratch.forward(parts, band, out.mutable_data_ptr<scalar_t>(), on.stream);
     });
   });
-  spread_poison(inputs, out);
+  spread_nonfinite(inputs, out);
   return {out, path};
 }
 
@@ -64,7 +64,7 @@ std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at
   check_saved(op, "out", out, inputs.result_shape(), inputs.dtype, x.device());
   // A pair that no path gets through has no gradient.
   const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
-  const at::Tensor inner = outer.masked_fill(out.isinf().logical_and(inputs.poison() == 0), 0);
+  const at::Tensor inner = outer.masked_fill(out.isinf().logical_and(inputs.nonfinite() == 0), 0);
   const at::Tensor paths = path.contiguous();
   std::tuple<at::Tensor, at::Tensor> result;
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "dtw_backward", [&] {
@@ -88,11 +88,11 @@ std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const s
   uint8_t* const paths = save_path ? path.mutable_data_ptr<uint8_t>() : nullptr;
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "dtw_from_cost", [&] {
     DtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, costs.options(), paths);
-    for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
-      scratch.forward(slabs, band, out.mutable_data_ptr<scalar_t>(), on.stream);
+    for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Parts<scalar_t>& parts) {
+      scratch.forward(parts, band, out.mutable_data_ptr<scalar_t>(), on.stream);
     });
   });
-  spread_poison(costs, out);
+  spread_nonfinite(costs, out);
   return {out, path};
 }
 
@@ -107,7 +107,7 @@ at::Tensor dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost
   check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type(), cost.device());
   // A pair that no path gets through has no gradient.
   const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
-  const at::Tensor inner = outer.masked_fill(out.isinf().logical_and(costs.poison == 0), 0);
+  const at::Tensor inner = outer.masked_fill(out.isinf().logical_and(costs.nonfinite == 0), 0);
   const at::Tensor paths = path.contiguous();
   at::Tensor result;
   AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "dtw_from_cost_backward", [&] {

@@ -9,7 +9,7 @@ namespace scav::device {
 // Bytes of the codes that a sweep with paths saves: of all rows, from wherever they are swept.
 int64_t dtw_code_bytes(const SweepShape& shape, int64_t pairs);
 
-// What a forward sweep of pairs of up to N by M steps needs beside its costs, numbers of `element` bytes.
+// Scratch for a forward sweep of pairs of up to N by M steps, without the costs; numbers have `element` bytes.
 Needs dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element, bool save_path);
 
 // Bytes of the codes of a column of kLaneRows cells.

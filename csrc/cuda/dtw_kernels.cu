@@ -18,7 +18,7 @@ using Code = std::conditional_t<(K > 8), uint32_t, uint16_t>;
 template <class T>
 struct DtwValues {
   SCAV_DEVICE T cell(int, bool admitted, T cost, T diagonal, T up, T left) const {
-    return admitted ? cost + least(least(diagonal, up), left) : kUnreachable<T>;
+    return admitted ? cost + min(min(diagonal, up), left) : kUnreachable<T>;
   }
   SCAV_DEVICE void save(int64_t) const {}
   template <class At>
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
 }  // namespace
 
 int64_t dtw_code_bytes(const SweepShape& shape, int64_t pairs) {
-  return shape.columns(pairs) / shape.strips * shape.all *
+  return shape.columns(pairs) / shape.panels * shape.all *
          static_cast<int64_t>(shape.rows > 8 ? sizeof(Code<16>) : sizeof(Code<8>));
 }
 
@@ -97,7 +97,7 @@ Needs dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element, bool save_pa
     const SweepShape shape(sweep, n, m, rows);
     return shape.carried(pairs, m) * element + (save_path ? dtw_code_bytes(shape, pairs) : 0);
   };
-  return {bytes, SweepShape(sweep, n, m, n).slab_unit()};
+  return {bytes, SweepShape(sweep, n, m, n).part_unit()};
 }
 
 template <class T>

@@ -1,5 +1,5 @@
 #pragma once
-// What DTW's sweeps keep of a tile on a GPU, for costs of either origin.
+// Scratch of DTW's sweeps for a tile on a GPU, for costs from products or from the caller.
 
 #include "cuda/op.h"
 #include "cuda/dtw.h"
@@ -15,8 +15,8 @@ class DtwScratch {
 
   Needs needs() const { return dtw_needs(sweep_, n_, m_, sizeof(T), paths_ != nullptr); }
 
-  void forward(const Slabs<T>& slabs, std::optional<int64_t> band, T* out, Stream stream) {
-    slabs.each([&](const Costs<T>& costs) {
+  void forward(const Parts<T>& parts, std::optional<int64_t> band, T* out, Stream stream) {
+    parts.each([&](const Costs<T>& costs) {
       const SweepShape shape(sweep_, n_, m_, costs.end - costs.begin);
       launch_dtw_forward<T>(costs, shape, band.value_or(-1), carry_.of<T>(shape.carried(costs.count, m_)),
                             codes_.of<uint8_t>(paths_ ? dtw_code_bytes(shape, costs.count) : 0), paths_, out, stream);

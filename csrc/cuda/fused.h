@@ -2,10 +2,10 @@
 // The fused form of a forward sweep: tensor cores leave the products of 8 x's, 16 rows s each, and 128 y's at one step
 // t in shared memory, from where the recursion takes them; no cost cell reaches device memory.
 //
-// A block has 512 threads. Half of them multiply: for each strip of 16 rows and each t, y's (128, D) by x's rows
+// A block has 512 threads. Half of them multiply: for each panel of 16 rows and each t, y's (128, D) by x's rows
 // (D, 8 x 16), operands coming in `kDepth` features at a time through a ring of `kStages` slots. The other half sweep
 // the products of t - 1 meanwhile, four pairs of one y a thread, as lanes do (cuda/sweep.h): state in registers,
-// one number of each pair and t in memory between strips. Two barriers a step: the products of t - 1 have been read;
+// one number of each pair and t in memory between panels. Two barriers a step: the products of t - 1 have been read;
 // those of t are there.
 
 #include "cuda/fused_products.h"
@@ -15,7 +15,7 @@
 
 namespace scav::device {
 
-// Whether a recorder keeps anything of a column: what does not is not changed by saving.
+// True if a recorder keeps anything of a column: then save() changes it.
 template <class Recorder>
 inline constexpr bool kSaves = !requires(const Recorder& recorder) { recorder.save(int64_t(0)); };
 
@@ -37,7 +37,7 @@ class Sweeper {
         j_(thread_ % kFusedY),
         first_(thread_ / kFusedY * kEach) {}
 
-  SCAV_DEVICE void strip(int s0) {
+  SCAV_DEVICE void panel(int s0) {
     keep_norms(s0);
     float left[kEach][kLaneRows], diagonal[kEach];
 #pragma unroll
@@ -95,7 +95,7 @@ class Sweeper {
   SCAV_DEVICE int64_t y_row(int t) const { return (block_.first_y + j_) * costs_.steps_y + t; }
 
   SCAV_DEVICE void keep_norms(int s0) {
-    // The strip before has been read by all who sweep.
+    // The panel before has been read by all who sweep.
     barrier(kNorms, kSweepers);
     if (thread_ < kFusedX * kLaneRows) {
       const int i = thread_ / kLaneRows, s = s0 + thread_ % kLaneRows;
@@ -105,7 +105,7 @@ class Sweeper {
     barrier(kNorms, kSweepers);
   }
 
-  // Of the block's pairs' numbers at one step, neighbouring threads' are adjacent.
+  // At one step, the numbers of neighboring threads are adjacent.
   SCAV_DEVICE int64_t place_at(int64_t step, int p) const {
     int thread = thread_;
     if constexpr (kSaves<Recorder>) {
@@ -115,8 +115,8 @@ class Sweeper {
     return step * kFusedPairs + p * kSweepers + thread;
   }
 
-  SCAV_DEVICE int64_t column_at(int64_t strip, int t, int p) const {
-    return block_.first_column + place_at(strip * costs_.steps_y + t, p);
+  SCAV_DEVICE int64_t column_at(int64_t panel, int t, int p) const {
+    return block_.first_column + place_at(panel * costs_.steps_y + t, p);
   }
 
   SCAV_DEVICE void step(int p, int s0, int t, float y_norm, float (&left)[kLaneRows], float& diagonal) {
@@ -158,7 +158,7 @@ class Sweeper {
   const int thread_, j_, first_;
 };
 
-// Of sm_90 and later: for sm_80 the compiler needs a few registers more than there are, and choose_sweep does without.
+// For sm_90 and later: on sm_80 the compiler lacks a few registers, and choose_sweep picks another sweep.
 template <Half Kind, class Recorder>
 __global__ void __launch_bounds__(kMultipliers + kSweepers, 1)
     sweep_fused(const __grid_constant__ Costs<float> costs, int x_slots, int64_t radius, Recorder initial, float* carry,
@@ -175,13 +175,13 @@ __global__ void __launch_bounds__(kMultipliers + kSweepers, 1)
   // Warps of either kind; they meet at kTurn.
   if (threadIdx.x < kMultipliers) {
     Multiplier<Kind> multiplier(costs, block, x_slots, shared);
-    for (int strip = 0; strip < block.strips; ++strip) {
-      multiplier.strip(strip * kLaneRows);
+    for (int panel = 0; panel < block.panels; ++panel) {
+      multiplier.panel(panel * kLaneRows);
     }
   } else {
     Sweeper<Kind, Recorder> sweeper(costs, block, radius, initial, carry, out, products, x_norms);
-    for (int strip = 0; strip < block.strips; ++strip) {
-      sweeper.strip(strip * kLaneRows);
+    for (int panel = 0; panel < block.panels; ++panel) {
+      sweeper.panel(panel * kLaneRows);
     }
     sweeper.finish();
   }

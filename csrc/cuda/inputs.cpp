@@ -60,7 +60,7 @@ at::Tensor packed(const std::optional<at::Tensor>& lengths) {
 }
 
 struct Prepared {
-  at::Tensor rows, norms, poison, lengths;
+  at::Tensor rows, norms, nonfinite, lengths;
 };
 
 Prepared prepare(const at::Tensor& given, const at::Tensor& lengths, bool unit, at::ScalarType rows, int64_t dim,
@@ -77,7 +77,7 @@ Prepared prepare(const at::Tensor& given, const at::Tensor& lengths, bool unit, 
     prepare_rows<scalar_t>(side, unit, rows_of(prepared.rows), prepared.norms.mutable_data_ptr<scalar_t>(),
                            bad.mutable_data_ptr<scalar_t>(), clamped, stream);
   });
-  prepared.poison = bad.sum(1);
+  prepared.nonfinite = bad.sum(1);
   return prepared;
 }
 
@@ -92,7 +92,9 @@ std::vector<int64_t> DeviceInputs::result_shape(std::vector<int64_t> tail) const
   return shape;
 }
 
-at::Tensor DeviceInputs::poison() const { return paired ? x_poison + y_poison : x_poison.unsqueeze(1) + y_poison; }
+at::Tensor DeviceInputs::nonfinite() const {
+  return paired ? x_nonfinite + y_nonfinite : x_nonfinite.unsqueeze(1) + y_nonfinite;
+}
 
 DeviceInputs check_device_inputs(const char* op, const OnDevice& on, const at::Tensor& x, const at::Tensor& y,
                                  const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
@@ -114,32 +116,34 @@ DeviceInputs check_device_inputs(const char* op, const OnDevice& on, const at::T
   const int64_t dim = fused ? ceil_div<int64_t>(x.size(2), 8) * 8 : x.size(2);
   const Prepared of_x = prepare(inputs.x_given, inputs.x_lengths_given, unit, rows, dim, inputs.dtype, on.stream);
   const Prepared of_y = prepare(inputs.y_given, inputs.y_lengths_given, unit, rows, dim, inputs.dtype, on.stream);
-  inputs.x = of_x.rows, inputs.x_norms = of_x.norms, inputs.x_poison = of_x.poison, inputs.x_lengths = of_x.lengths;
-  inputs.y = of_y.rows, inputs.y_norms = of_y.norms, inputs.y_poison = of_y.poison, inputs.y_lengths = of_y.lengths;
+  inputs.x = of_x.rows, inputs.x_norms = of_x.norms, inputs.x_nonfinite = of_x.nonfinite,
+  inputs.x_lengths = of_x.lengths;
+  inputs.y = of_y.rows, inputs.y_norms = of_y.norms, inputs.y_nonfinite = of_y.nonfinite,
+  inputs.y_lengths = of_y.lengths;
   return inputs;
 }
 
-void spread_poison(const DeviceInputs& inputs, at::Tensor& result) {
-  const at::Tensor poison = inputs.poison();
-  result = at::where(poison == 0, result, poison);
+void spread_nonfinite(const DeviceInputs& inputs, at::Tensor& result) {
+  const at::Tensor nonfinite = inputs.nonfinite();
+  result = at::where(nonfinite == 0, result, nonfinite);
 }
 
-Spoilt separate_poison(const DeviceInputs& inputs, const at::Tensor& grad) {
-  const at::Tensor bad = inputs.poison() != 0, spoilt = bad.logical_and(grad != 0);
+NonfiniteGradients separate_nonfinite(const DeviceInputs& inputs, const at::Tensor& grad) {
+  const at::Tensor bad = inputs.nonfinite() != 0, nonfinite_gradients = bad.logical_and(grad != 0);
   if (inputs.paired) {
-    return {grad.masked_fill(bad, 0), spoilt, spoilt};
+    return {grad.masked_fill(bad, 0), nonfinite_gradients, nonfinite_gradients};
   }
-  return {grad.masked_fill(bad, 0), spoilt.any(1), spoilt.any(0)};
+  return {grad.masked_fill(bad, 0), nonfinite_gradients.any(1), nonfinite_gradients.any(0)};
 }
 
 at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, bool unit, const at::Tensor& dx,
-                           const at::Tensor& along, const at::Tensor& spoilt, Stream stream) {
+                           const at::Tensor& along, const at::Tensor& nonfinite_gradients, Stream stream) {
   if (!dx.defined()) {
     return at::empty({0}, given.options());
   }
   at::Tensor gradient = at::empty_like(given);
   const Side side{rows_of(given), given.size(0), given.size(1), lengths_or_null(lengths)};
-  const at::Tensor marks = spoilt.contiguous();
+  const at::Tensor marks = nonfinite_gradients.contiguous();
   AT_DISPATCH_FLOATING_TYPES(dx.scalar_type(), "finish_rows", [&] {
     finish_rows<scalar_t>(side, unit, dx.const_data_ptr<scalar_t>(),
                           along.defined() ? along.const_data_ptr<scalar_t>() : nullptr, marks.const_data_ptr<bool>(),
@@ -162,20 +166,20 @@ DeviceCosts check_device_costs(const char* op, const OnDevice& on, const at::Ten
   DeviceCosts costs;
   costs.given = cost;
   costs.cost = cost.detach().to(dtype);
-  costs.poison = at::empty(costs.result_shape(), costs.options());
+  costs.nonfinite = at::empty(costs.result_shape(), costs.options());
   const at::Tensor x_given = packed(x_lengths), y_given = packed(y_lengths);
   // As given, for a length out of range to be found.
   costs.x_lengths = x_given, costs.y_lengths = y_given;
-  AT_DISPATCH_FLOATING_TYPES(dtype, "find_poison", [&] {
-    find_poison<scalar_t>(whole<scalar_t>(costs), blocked, costs.poison.mutable_data_ptr<scalar_t>(), on.stream);
+  AT_DISPATCH_FLOATING_TYPES(dtype, "find_nonfinite", [&] {
+    find_nonfinite<scalar_t>(whole<scalar_t>(costs), blocked, costs.nonfinite.mutable_data_ptr<scalar_t>(), on.stream);
   });
   costs.x_lengths = x_given.defined() ? x_given.clamp(1, costs.steps_x()) : at::Tensor();
   costs.y_lengths = y_given.defined() ? y_given.clamp(1, costs.steps_y()) : at::Tensor();
   return costs;
 }
 
-void spread_poison(const DeviceCosts& costs, at::Tensor& result) {
-  result = at::where(costs.poison == 0, result, costs.poison);
+void spread_nonfinite(const DeviceCosts& costs, at::Tensor& result) {
+  result = at::where(costs.nonfinite == 0, result, costs.nonfinite);
 }
 
 }  // namespace scav::device

@@ -1,6 +1,6 @@
 #pragma once
-// What every op receives on a GPU, checked once and brought into the form that the kernels read, and tiles of pairs
-// with their products. Nothing here waits for the device, or reads from it.
+// Inputs of every op on a GPU, checked once, in the form that the kernels read, and tiles of pairs with their products.
+// Nothing here waits for the device, or reads from it.
 
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
@@ -40,8 +40,8 @@ struct DeviceInputs {
   at::Tensor x, y;              // (B1, N, D), (B2, M, D): rows to multiply; zero where padding or poisoned
   // (B1,), (B2,) int64 between 1 and the steps, or undefined: all steps; and as given.
   at::Tensor x_lengths, y_lengths, x_lengths_given, y_lengths_given;
-  at::Tensor x_norms, y_norms;    // (B1, N), (B2, M) squared; factors of a cosine's products for a fused sweep
-  at::Tensor x_poison, y_poison;  // (B1,), (B2,)
+  at::Tensor x_norms, y_norms;          // (B1, N), (B2, M) squared; factors of a cosine's products for a fused sweep
+  at::Tensor x_nonfinite, y_nonfinite;  // (B1,), (B2,)
   Cost cost;
   bool paired;
   at::ScalarType dtype;  // of accumulation and results
@@ -54,12 +54,12 @@ struct DeviceInputs {
   bool empty() const { return batch_x() == 0 || batch_y() == 0; }
   int64_t pairs() const { return paired ? batch_x() : batch_x() * batch_y(); }
   std::vector<int64_t> result_shape(std::vector<int64_t> tail = {}) const;
-  // Of each result: 0, or the inf or NaN that it becomes.
-  at::Tensor poison() const;
+  // (B1, B2), or (B,) when paired: 0, or the inf or NaN that a result becomes.
+  at::Tensor nonfinite() const;
   at::TensorOptions options() const { return x_given.options().dtype(dtype); }
 };
 
-// What rows are multiplied for: products of a forward pass; a fused sweep, for which rows of 16 bits stay such rows,
+// Use of the rows: products of a forward pass; a fused sweep, for which rows of 16 bits stay such rows,
 // and end with zeros up to 16 bytes; or an adjoint, whose dtype must hold the weights of a backward pass.
 enum class RowsFor { products, fused, adjoint };
 
@@ -68,29 +68,29 @@ DeviceInputs check_device_inputs(const char* op, const OnDevice& on, const at::T
                                  const std::string& cost, bool paired, RowsFor purpose);
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
-void spread_poison(const DeviceInputs& inputs, at::Tensor& result);
+void spread_nonfinite(const DeviceInputs& inputs, at::Tensor& result);
 
-// `grad` with zeros for poisoned pairs, and which sequences receive NaN gradients for those that had another.
-struct Spoilt {
+// `grad` with zeros for nonfinite pairs, and which sequences receive NaN gradients for those that had another.
+struct NonfiniteGradients {
   at::Tensor grad, x, y;
 };
-Spoilt separate_poison(const DeviceInputs& inputs, const at::Tensor& grad);
+NonfiniteGradients separate_nonfinite(const DeviceInputs& inputs, const at::Tensor& grad);
 
 // The gradient of one side in the caller's dtype, empty for undefined `dx`; see finish_rows.
 at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, bool unit, const at::Tensor& dx,
-                           const at::Tensor& along, const at::Tensor& spoilt, Stream stream);
+                           const at::Tensor& along, const at::Tensor& nonfinite_gradients, Stream stream);
 
 Rows rows_of(const at::Tensor& rows);
 const int64_t* lengths_or_null(const at::Tensor& lengths);
 
-// How steps of a tile's y's are ordered in the products: one y after another, or step by step, for lanes that have a
+// Order of the steps of a tile's y's in the products: one y after another, or step by step, for lanes that have a
 // y each.
 enum class Order { by_sequence, by_step };
 
-// A tile's rows, from the first: all, or slabs of the pair that it is. `at` brings those of one, from row number *
+// A tile's rows, from the first: all, or parts of the pair that it is. `at` brings those of one, from row number *
 // height, where those of the one before it lay.
 template <class T>
-struct Slabs {
+struct Parts {
   int64_t count;
   std::function<const Costs<T>&(int64_t number)> at;
 
@@ -101,22 +101,22 @@ struct Slabs {
   }
 };
 
-// f(slabs) for tiles that cover all pairs. Tiles are as large as the scratch allows, with what they need beside their
-// products.
+// Calls f(parts) for tiles that cover all pairs. Tiles are as large as the scratch allows, with what they need beside
+// their products.
 template <class T>
 void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, const Needs& beside,
-                   const std::function<void(const Slabs<T>&)>& f);
+                   const std::function<void(const Parts<T>&)>& f);
 
 // f(costs, blocks) for pairs by the block of a fused sweep, which need `block_bytes` each, without products.
 void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t block_bytes,
                          const std::function<void(const Costs<float>&, int64_t blocks)>& f);
 
-// The adjoint of a reducer. `write` writes the weights of a tile from zero, of slabs from the last to the first,
-// `grads` by result; `survey`, if there is need of it, sees the slabs before.
+// The adjoint of a reducer. `write` writes the weights of a tile from zero, of parts from the last to the first,
+// `grads` by result; `survey`, if there is need of it, sees the parts before.
 template <class T>
 struct Adjoint {
   std::function<void(const Costs<T>&, const T* grads, const Weights<T>&)> write;
-  std::function<void(const Slabs<T>&)> survey;
+  std::function<void(const Parts<T>&)> survey;
 };
 
 // The gradients of both sides, of those that are needed.
@@ -125,11 +125,11 @@ std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const O
                                              const at::Tensor& grad, bool need_x, bool need_y, const Needs& beside,
                                              const Adjoint<T>& adjoint);
 
-// Costs that the caller brings.
+// Costs from the caller.
 struct DeviceCosts {
   at::Tensor cost;                  // (B1, B2, N, M) in the dtype of accumulation
   at::Tensor x_lengths, y_lengths;  // or undefined: all steps
-  at::Tensor poison;                // (B1, B2)
+  at::Tensor nonfinite;             // (B1, B2)
   at::Tensor given;
 
   int64_t steps_x() const { return cost.size(2); }
@@ -139,21 +139,21 @@ struct DeviceCosts {
   at::TensorOptions options() const { return cost.options(); }
 };
 
-// `blocked`: pairs in which a step has no finite cost are poisoned with inf, too.
+// `blocked`: pairs in which a step has no finite cost are marked with inf, too.
 DeviceCosts check_device_costs(const char* op, const OnDevice& on, const at::Tensor& cost,
                                const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
                                bool blocked);
 
-void spread_poison(const DeviceCosts& costs, at::Tensor& result);
+void spread_nonfinite(const DeviceCosts& costs, at::Tensor& result);
 
 // All pairs, as one tile.
 template <class T>
 Costs<T> whole(const DeviceCosts& costs);
 
-// f(slabs) for as many pairs at a time as the scratch allows.
+// Calls f(parts) for as many pairs at a time as the scratch allows.
 template <class T>
 void for_each_tile(const DeviceCosts& costs, const OnDevice& on, const Needs& needs,
-                   const std::function<void(const Slabs<T>&)>& f);
+                   const std::function<void(const Parts<T>&)>& f);
 
 // The gradient in the caller's dtype.
 template <class T>

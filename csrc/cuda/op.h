@@ -1,5 +1,5 @@
 #pragma once
-// What every cuda/<distance>.cpp includes.
+// Headers that every cuda/<distance>.cpp includes.
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
@@ -44,7 +44,7 @@ class Scratch {
   at::Tensor memory_;
 };
 
-// Of a reducer that takes its cells one by one.
+// Needs of a reducer that takes its cells one by one.
 inline Needs no_needs() {
   return {[](int64_t, int64_t) { return 0; }, kWarp};
 }
@@ -56,7 +56,7 @@ inline Workload workload(const OnDevice& on, const at::Tensor& x, const at::Tens
           false,     0,         on.multiprocessors, on.scratch_bytes, on.shared_bytes, on.block_pairs};
 }
 
-// Of a forward pass, which keeps `column_bytes` of a column of kLaneRows cells.
+// Chooses the sweep of a forward pass, which keeps `column_bytes` of a column of kLaneRows cells.
 inline Sweep choose_forward(const OnDevice& on, const at::Tensor& x, const at::Tensor& y, bool paired,
                             int64_t column_bytes) {
   Workload of = workload(on, x, y, paired, c10::elementSize(accumulation_dtype(x)));
@@ -65,7 +65,7 @@ inline Sweep choose_forward(const OnDevice& on, const at::Tensor& x, const at::T
   return choose_sweep(of);
 }
 
-// Of a backward pass.
+// Chooses the sweep of a backward pass.
 inline Sweep choose_backward(const DeviceInputs& inputs, const OnDevice& on, int64_t cell_bytes) {
   return choose_sweep(workload(on, inputs.x, inputs.y, inputs.paired, cell_bytes));
 }

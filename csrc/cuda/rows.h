@@ -22,23 +22,23 @@ void prepare_rows(const Side& side, bool unit, Rows rows, T* norms, T* bad, int6
 
 // gradient (batch, steps, dim) in the given dtype, of d = dx + along x: through the division by the norm where `unit`,
 // zero for a norm below kSmallestNorm or one so small that the given dtype does not hold the gradient; NaN in the valid
-// steps of sequences that are `spoilt` (batch,), zero in padding. `along` (batch, steps) or null.
+// steps of sequences marked in `nonfinite_gradients` (batch,), zero in padding. `along` (batch, steps) or null.
 template <class T>
-void finish_rows(const Side& side, bool unit, const T* dx, const T* along, const bool* spoilt, void* gradient,
-                 Stream stream);
+void finish_rows(const Side& side, bool unit, const T* dx, const T* along, const bool* nonfinite_gradients,
+                 void* gradient, Stream stream);
 
 // Near cells' share of the gradients, from the difference of the rows; their weights become zero. dx (B1, N, D) and
 // dy (B2, M, D), or null.
 template <class T>
 void add_near(const Costs<T>& costs, const Weights<T>& weights, T* dx, T* dy, Stream stream);
 
-// poison (results): NaN or -inf where a valid cell holds it, NaN before -inf; where `blocked`, inf where a step has no
-// finite cost; NaN for a length out of range; else 0.
+// nonfinite (results): NaN or -inf where a valid cell holds it, NaN before -inf; where `blocked`, inf where a step has
+// no finite cost; NaN for a length out of range; else 0.
 template <class T>
-void find_poison(const Costs<T>& costs, bool blocked, T* poison, Stream stream);
+void find_nonfinite(const Costs<T>& costs, bool blocked, T* nonfinite, Stream stream);
 
-// NaN in the valid cells of pairs that NaN or -inf poisons and whose grad is not zero.
+// Writes NaN to the valid cells of pairs that hold NaN or -inf and whose grad is not zero.
 template <class T>
-void spoil_costs(const Costs<T>& costs, const T* grads, T* gradient, Stream stream);
+void mark_nonfinite_costs(const Costs<T>& costs, const T* grads, T* gradient, Stream stream);
 
 }  // namespace scav::device

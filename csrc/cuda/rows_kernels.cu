@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (valid && unit) {
     const double norm = norm_of(side.given, row, lane), divisor = norm > kSmallestNorm ? norm : kSmallestNorm;
     const double kept = finite(norm) && halves ? scale_of(rows.kind, divisor) : 1 / divisor;
-    // What the norm of a row that holds inf or NaN does to its features.
+    // The norm of a row that holds inf or NaN makes its features NaN.
     scale = finite(norm) ? static_cast<T>(kept) : std::numeric_limits<T>::quiet_NaN();
     factor = static_cast<T>(1 / (divisor * kept));
   }
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    finish(Side side, bool unit, const T* dx, const T* along, const bool* spoilt, void* to) {
+    finish(Side side, bool unit, const T* dx, const T* along, const bool* nonfinite_gradients, void* to) {
   const int64_t row = int64_t(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (row >= side.batch * side.steps) {
     return;
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (factor != T(0)) {
       value += factor * side.given.at<T>(row, k);
     }
-    if (spoilt[b]) {
+    if (nonfinite_gradients[b]) {
       value = std::numeric_limits<T>::quiet_NaN();
       zero = !valid;
     }
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    poison_of_costs(const __grid_constant__ Costs<T> costs, bool blocked, T* poison) {
+    nonfinite_of_costs(const __grid_constant__ Costs<T> costs, bool blocked, T* nonfinite) {
   constexpr T lowest = std::numeric_limits<T>::lowest(), highest = std::numeric_limits<T>::max();
   const int64_t q = costs.first + blockIdx.x;
   const int64_t n = costs.x_lengths ? costs.x_lengths[q / costs.columns] : costs.steps_x;
@@ -229,16 +229,16 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr T infinity = std::numeric_limits<T>::infinity();
     T result = found[2] ? infinity : T(0);
     result = found[1] ? -infinity : result;
-    poison[q] = found[0] || !in_range ? std::numeric_limits<T>::quiet_NaN() : result;
+    nonfinite[q] = found[0] || !in_range ? std::numeric_limits<T>::quiet_NaN() : result;
   }
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    spoil(const __grid_constant__ Costs<T> costs, const T* grads, T* gradient) {
+    mark_nonfinite(const __grid_constant__ Costs<T> costs, const T* grads, T* gradient) {
   const Pair<T> pair(costs, blockIdx.x);
-  const T poison = costs.poison[pair.result];
-  if (poison == T(0) || poison == std::numeric_limits<T>::infinity() || grads[pair.result] == T(0)) {
+  const T nonfinite = costs.nonfinite[pair.result];
+  if (nonfinite == T(0) || nonfinite == std::numeric_limits<T>::infinity() || grads[pair.result] == T(0)) {
     return;
   }
   T* const cells = gradient + pair.result * costs.steps_x * costs.steps_y;
@@ -258,9 +258,10 @@ void prepare_rows(const Side& side, bool unit, Rows rows, T* norms, T* bad, int6
 }
 
 template <class T>
-void finish_rows(const Side& side, bool unit, const T* dx, const T* along, const bool* spoilt, void* gradient,
-                 Stream stream) {
-  launch("finish rows", finish<T>, row_blocks(side), kThreads, 0, stream, side, unit, dx, along, spoilt, gradient);
+void finish_rows(const Side& side, bool unit, const T* dx, const T* along, const bool* nonfinite_gradients,
+                 void* gradient, Stream stream) {
+  launch("finish rows", finish<T>, row_blocks(side), kThreads, 0, stream, side, unit, dx, along, nonfinite_gradients,
+         gradient);
 }
 
 template <class T>
@@ -272,21 +273,22 @@ void add_near(const Costs<T>& costs, const Weights<T>& weights, T* dx, T* dy, St
 }
 
 template <class T>
-void find_poison(const Costs<T>& costs, bool blocked, T* poison, Stream stream) {
-  launch("poison of costs", poison_of_costs<T>, costs.count, kThreads, 3 * sizeof(int), stream, costs, blocked, poison);
+void find_nonfinite(const Costs<T>& costs, bool blocked, T* nonfinite, Stream stream) {
+  launch("nonfinite costs", nonfinite_of_costs<T>, costs.count, kThreads, 3 * sizeof(int), stream, costs, blocked,
+         nonfinite);
 }
 
 template <class T>
-void spoil_costs(const Costs<T>& costs, const T* grads, T* gradient, Stream stream) {
-  launch("spoil costs", spoil<T>, costs.count, kThreads, 0, stream, costs, grads, gradient);
+void mark_nonfinite_costs(const Costs<T>& costs, const T* grads, T* gradient, Stream stream) {
+  launch("mark nonfinite costs", mark_nonfinite<T>, costs.count, kThreads, 0, stream, costs, grads, gradient);
 }
 
 #define SCAV_INSTANTIATE(T)                                                                     \
   template void prepare_rows(const Side&, bool, Rows, T*, T*, int64_t*, Stream);                \
   template void finish_rows(const Side&, bool, const T*, const T*, const bool*, void*, Stream); \
   template void add_near(const Costs<T>&, const Weights<T>&, T*, T*, Stream);                   \
-  template void find_poison(const Costs<T>&, bool, T*, Stream);                                 \
-  template void spoil_costs(const Costs<T>&, const T*, T*, Stream)
+  template void find_nonfinite(const Costs<T>&, bool, T*, Stream);                              \
+  template void mark_nonfinite_costs(const Costs<T>&, const T*, T*, Stream)
 SCAV_INSTANTIATE(float);
 SCAV_INSTANTIATE(double);
 

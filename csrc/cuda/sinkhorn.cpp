@@ -26,12 +26,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Te
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn", [&] {
     SinkhornScratch<scalar_t> scratch(on, n, m, sizeof(scalar_t), options, inputs.options());
-    for_each_tile<scalar_t>(inputs, on, Order::by_sequence, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
-      scratch.forward(slabs, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
+    for_each_tile<scalar_t>(inputs, on, Order::by_sequence, scratch.needs(), [&](const Parts<scalar_t>& parts) {
+      scratch.forward(parts, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
                       result.report<scalar_t>());
     });
   });
-  spread_poison(inputs, result.out);
+  spread_nonfinite(inputs, result.out);
   return std::move(result).tensors();
 }
 
@@ -69,12 +69,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
   AT_DISPATCH_FLOATING_TYPES(result.out.scalar_type(), "sinkhorn_from_cost", [&] {
     SinkhornScratch<scalar_t> scratch(on, n, m, 0, options, costs.options());
-    for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Slabs<scalar_t>& slabs) {
-      scratch.forward(slabs, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
+    for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Parts<scalar_t>& parts) {
+      scratch.forward(parts, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
                       result.report<scalar_t>());
     });
   });
-  spread_poison(costs, result.out);
+  spread_nonfinite(costs, result.out);
   return std::move(result).tensors();
 }
 

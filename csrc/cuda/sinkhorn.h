@@ -1,5 +1,5 @@
 #pragma once
-// Launchers of sinkhorn_kernels.cu and, below, sinkhorn_slabs.cu.
+// Launchers of sinkhorn_kernels.cu and, below, sinkhorn_parts.cu.
 
 #include "cuda/cut.h"
 #include "cuda/device_costs.h"
@@ -7,7 +7,7 @@
 
 namespace scav::device {
 
-// Where a pair's K is held: spread over the registers of a block that covers 32 x 32, 64 x 64 or 128 x 128 steps, or in
+// Memory of a pair's K: spread over the registers of a block that covers 32 x 32, 64 x 64 or 128 x 128 steps, or in
 // memory, from where the caches serve it, or nowhere.
 enum class KernelPlace { registers_32, registers_64, registers_128, memory, none };
 
@@ -17,7 +17,8 @@ KernelPlace choose_kernel_place(int64_t n, int64_t m, int64_t element, int64_t c
 // Scratch for `pairs` pairs in elements: their vectors, and K where it is in memory.
 int64_t sinkhorn_scratch(KernelPlace place, int64_t pairs, int64_t n, int64_t m);
 
-// What iterations on pairs of up to N by M steps, or their plans, need beside their costs, numbers of `element` bytes.
+// Scratch for the iterations on pairs of up to N by M steps, or for their plans, without the costs; numbers have
+// `element` bytes.
 Needs sinkhorn_needs(KernelPlace place, int64_t n, int64_t m, int64_t element);
 Needs sinkhorn_plan_needs(int64_t n, int64_t m, int64_t element);
 
@@ -60,14 +61,14 @@ struct SinkhornState {
   static constexpr int64_t size(int64_t pairs, int64_t n, int64_t m) { return pairs * (3 * n + 3 * m + 1); }
 };
 
-// start, then for each iteration every slab, from the first, and settle; then finish. A tolerance of 0 stops nothing.
+// start, then for each iteration every part, from the first, and settle; then finish. A tolerance of 0 stops nothing.
 // settle reports on the pairs that it stops, after the `iteration` that have been before. Once more after the last
 // iteration, with `measure`, it applies none and reports on all that are left.
 template <class T>
 void launch_sinkhorn_start(const Costs<T>& costs, const SinkhornState<T>& state, const SinkhornReport<T>& report,
                            Stream stream);
 template <class T>
-void launch_sinkhorn_slab(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, Stream stream);
+void launch_sinkhorn_part(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, Stream stream);
 template <class T>
 void launch_sinkhorn_settle(const Costs<T>& costs, double tolerance, int64_t iteration, bool measure,
                             const SinkhornState<T>& state, const SinkhornReport<T>& report, Stream stream);
@@ -75,7 +76,7 @@ template <class T>
 void launch_sinkhorn_finish(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, T* out, T* f,
                             Stream stream);
 
-// Every slab, from the first, for the columns' peaks and sums (pairs, M) of f - S, then every slab for its part of the
+// Every part, from the first, for the columns' peaks and sums (pairs, M) of f - S, then every part for its part of the
 // plan. f (pairs, N); `done` (pairs,) or null.
 template <class T>
 void launch_sinkhorn_columns(const Costs<T>& costs, double epsilon, const T* f, const T* done, T* peak, T* sum,

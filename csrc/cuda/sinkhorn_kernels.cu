@@ -13,7 +13,7 @@ namespace scav::device {
 namespace {
 
 // Threads and, of shared memory, elements for sums over the block.
-inline constexpr int kMemoryThreads = 256, kMostBlockWarps = kMemoryThreads / kWarp;
+inline constexpr int kMemoryThreads = 256, kMaxBlockWarps = kMemoryThreads / kWarp;
 
 // K of up to (Y R) x (X C) steps in the registers of Y x X threads: thread (y, x) has rows y + Y r and columns x + X c.
 template <class T, int Y, int X, int R, int C>
@@ -61,8 +61,8 @@ struct InRegisters {
     for (int i = threadIdx.x; i < n; i += kThreads) {
       T sum = 0;
 #pragma unroll
-      for (int part = 0; part < X; ++part) {
-        sum += partial[part * kRowStride + i];
+      for (int other = 0; other < X; ++other) {
+        sum += partial[other * kRowStride + i];
       }
       use(i, sum);
     }
@@ -89,8 +89,8 @@ struct InRegisters {
     for (int j = threadIdx.x; j < m; j += kThreads) {
       T sum = 0;
 #pragma unroll
-      for (int part = 0; part < Y; ++part) {
-        sum += partial[part * kColumnStride + j];
+      for (int other = 0; other < Y; ++other) {
+        sum += partial[other * kColumnStride + j];
       }
       use(j, sum);
     }
@@ -208,7 +208,7 @@ class Sinkhorn {
   }
 
   SCAV_DEVICE int64_t iterations() const { return iterations_; }
-  // Of the potentials that iterate() left; NaN where they are not finite.
+  // Error of the potentials after iterate(); NaN where they are not finite.
   SCAV_DEVICE T marginal_error() const { return error_; }
 
   // <a, f> + <b, g> in units of epsilon: the dual objective, as the columns' sums are exact.
@@ -234,7 +234,7 @@ class Sinkhorn {
   }
 
   SCAV_DEVICE T scaled_cost(int i, int j) const {
-    return scale_ * least(pair_.cells[i * stride_.s + j * stride_.t], kUnreachable<T>);
+    return scale_ * min(pair_.cells[i * stride_.s + j * stride_.t], kUnreachable<T>);
   }
 
   // One iteration in logarithms. Returns true if the potentials had converged before it, and leaves them as they were;
@@ -247,9 +247,9 @@ class Sinkhorn {
     for (int i = threadIdx.x / kWarp; i < n_; i += warps) {
       T peak = kMasked<T>, sum = 0;
       for (int j = lane; j < m_; j += kWarp) {
-        peak = most(peak, at_.g[j] - scaled_cost(i, j));
+        peak = max(peak, at_.g[j] - scaled_cost(i, j));
       }
-      peak = warp_most(peak);
+      peak = warp_max(peak);
       for (int j = lane; j < m_; j += kWarp) {
         sum += exponential(at_.g[j] - scaled_cost(i, j) - peak);
       }
@@ -274,7 +274,7 @@ class Sinkhorn {
     each(m_, [&](int j) {
       T peak = kMasked<T>, sum = 0;
       for (int i = 0; i < n_; ++i) {
-        peak = most(peak, at_.f[i] - scaled_cost(i, j));
+        peak = max(peak, at_.f[i] - scaled_cost(i, j));
       }
       for (int i = 0; i < n_; ++i) {
         sum += exponential(at_.f[i] - scaled_cost(i, j) - peak);
@@ -362,7 +362,7 @@ __global__ void __launch_bounds__(Kernel::kThreads, 1)
                    T* products, T* scratch, T* out, T* f, SinkhornReport<T> report) {
   const Pair<T> pair(costs, blockIdx.x);
   // A pair that holds inf or NaN gets its value elsewhere, and would only run through every iteration here.
-  if (pair.poisoned()) {
+  if (pair.is_nonfinite()) {
     if (threadIdx.x == 0) {
       out[pair.result] = 0;
       put(report, pair.result, 0, std::numeric_limits<T>::quiet_NaN());
@@ -370,7 +370,7 @@ __global__ void __launch_bounds__(Kernel::kThreads, 1)
     return;
   }
   T* const shared = shared_memory<T>();
-  T* vectors = shared + Kernel::kShared + kMostBlockWarps;
+  T* vectors = shared + Kernel::kShared + kMaxBlockWarps;
   T* cells = nullptr;
   if constexpr (Kernel::kShared == 0) {
     const int64_t size = Vectors<T>::size(costs.steps_x, costs.steps_y) + costs.steps_x * costs.steps_y;
@@ -408,7 +408,7 @@ __global__ void __launch_bounds__(kMemoryThreads, 1)
   for (int j = threadIdx.x; j < pair.m; j += blockDim.x) {
     T peak = kMasked<T>, sum = 0;
     for (int i = 0; i < pair.n; ++i) {
-      peak = most(peak, potentials[i] - scale * pair.cost(i, j));
+      peak = max(peak, potentials[i] - scale * pair.cost(i, j));
     }
     for (int i = 0; i < pair.n; ++i) {
       sum += exponential(potentials[i] - scale * pair.cost(i, j) - peak);
@@ -467,7 +467,7 @@ void launch_sinkhorn_forward(const Costs<T>& costs, KernelPlace place, const Sin
   };
   const auto in_registers = [&]<class Kernel>() {
     run(sinkhorn_pairs<T, Kernel>, Kernel::kThreads,
-        Kernel::kShared + kMostBlockWarps + Vectors<T>::size(costs.steps_x, costs.steps_y));
+        Kernel::kShared + kMaxBlockWarps + Vectors<T>::size(costs.steps_x, costs.steps_y));
   };
   if (place == KernelPlace::registers_32) {
     return in_registers.template operator()<Registers32<T>>();
@@ -480,14 +480,14 @@ void launch_sinkhorn_forward(const Costs<T>& costs, KernelPlace place, const Sin
       return in_registers.template operator()<Registers128<T>>();
     }
   }
-  run(sinkhorn_pairs<T, InMemory<T>>, kMemoryThreads, kMostBlockWarps);
+  run(sinkhorn_pairs<T, InMemory<T>>, kMemoryThreads, kMaxBlockWarps);
 }
 
 template <class T>
 void launch_sinkhorn_backward(const Costs<T>& costs, double epsilon, const T* grads, const T* f, const Weights<T>& to,
                               Stream stream) {
   const int64_t warps = ceil_div<int64_t>(costs.steps_y, kWarp);
-  const int threads = static_cast<int>(warps < kMostBlockWarps ? warps : kMostBlockWarps) * kWarp;
+  const int threads = static_cast<int>(warps < kMaxBlockWarps ? warps : kMaxBlockWarps) * kWarp;
   launch("sinkhorn_backward", sinkhorn_plans<T>, costs.count, threads, 0, stream, costs, static_cast<T>(1 / epsilon),
          grads, f, to);
 }

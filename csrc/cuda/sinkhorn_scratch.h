@@ -1,5 +1,5 @@
 #pragma once
-// What Sinkhorn keeps of a tile on a GPU, for costs of either origin.
+// Scratch of Sinkhorn for a tile on a GPU, for costs from products or from the caller.
 
 #include "cuda/op.h"
 #include "shared/interrupt.h"
@@ -7,7 +7,7 @@
 
 namespace scav::device {
 
-// Operations that a slab's launches count for, of those that poll() is told: they may wait for the device.
+// Operations that a part's launches count for, of those that poll() is told: they may wait for the device.
 inline constexpr int64_t kLaunches = int64_t(1) << 20;
 
 // `cell_bytes`: what a cell of costs takes of the scratch.
@@ -26,26 +26,26 @@ class SinkhornScratch {
   Needs needs() const { return sinkhorn_needs(place_, n_, m_, sizeof(T)); }
 
   // `f` (results, N), zero on entry, or null.
-  void forward(const Slabs<T>& slabs, T* out, T* f, const SinkhornReport<T>& report) {
+  void forward(const Parts<T>& parts, T* out, T* f, const SinkhornReport<T>& report) {
     if (place_ == KernelPlace::none) {
-      return iterate(slabs, out, f, report);
+      return iterate(parts, out, f, report);
     }
-    const Costs<T>& costs = slabs.at(0);
+    const Costs<T>& costs = parts.at(0);
     launch_sinkhorn_forward<T>(costs, place_, options_,
                                memory_.template of<T>(sinkhorn_scratch(place_, costs.count, n_, m_)), out, f, report,
                                stream_);
   }
 
  private:
-  void iterate(const Slabs<T>& slabs, T* out, T* f, const SinkhornReport<T>& report) {
-    const Costs<T>& costs = slabs.at(0);
+  void iterate(const Parts<T>& parts, T* out, T* f, const SinkhornReport<T>& report) {
+    const Costs<T>& costs = parts.at(0);
     const int64_t size = SinkhornState<T>::size(costs.count, n_, m_);
     const SinkhornState<T> state(memory_.template of<T>(size), costs.count, n_, m_);
     launch_sinkhorn_start<T>(costs, state, report, stream_);
     const bool measure = report.iterations != nullptr;
     for (int64_t iteration = 0; iteration < options_.max_iterations + measure; ++iteration) {
-      poll(kLaunches * slabs.count);
-      slabs.each([&](const Costs<T>& slab) { launch_sinkhorn_slab<T>(slab, options_.epsilon, state, stream_); });
+      poll(kLaunches * parts.count);
+      parts.each([&](const Costs<T>& part) { launch_sinkhorn_part<T>(part, options_.epsilon, state, stream_); });
       launch_sinkhorn_settle<T>(costs, iteration > 0 ? options_.tolerance : 0.0, iteration,
                                 iteration == options_.max_iterations, state, report, stream_);
     }
@@ -74,8 +74,8 @@ class SinkhornPlan {
       launch_sinkhorn_plan_rows<T>(costs, epsilon_, grads, potentials(costs), sums(costs), sums(costs) + costs.steps_y,
                                    to, stream);
     };
-    const auto survey = [this, stream](const Slabs<T>& slabs) {
-      slabs.each([&](const Costs<T>& costs) {
+    const auto survey = [this, stream](const Parts<T>& parts) {
+      parts.each([&](const Costs<T>& costs) {
         launch_sinkhorn_columns<T>(costs, epsilon_, potentials(costs), nullptr, sums(costs),
                                    sums(costs) + costs.steps_y, stream);
       });
@@ -84,7 +84,7 @@ class SinkhornPlan {
   }
 
  private:
-  // Of a slab's pair.
+  // Potentials of the one pair that is in parts.
   const T* potentials(const Costs<T>& costs) const {
     const int64_t result = costs.paired ? costs.first_x : costs.first_x * costs.batch_y + costs.first_y;
     return f_ + result * costs.steps_x;

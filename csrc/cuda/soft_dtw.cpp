@@ -10,7 +10,7 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
                     const std::optional<at::Tensor>& y_lengths, double gamma, std::string cost,
                     std::optional<int64_t> band, bool paired) {
   const OnDevice on(x);
-  // What the shape decides can only be asked of what has one.
+  // Check the shapes first; the choice of kernel depends on them.
   check_pairs("soft_dtw", x, y, x_lengths, y_lengths, paired);
   const Sweep sweep = choose_forward(on, x, y, paired, 0);
   const DeviceInputs inputs =
@@ -30,16 +30,16 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
           launch_soft_dtw_fused(costs, fused, gamma, band.value_or(-1), carry.of<float>(fused.carried(blocks)),
                                 out.mutable_data_ptr<float>(), on.stream);
         });
-    spread_poison(inputs, out);
+    spread_nonfinite(inputs, out);
     return out;
   }
   AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw", [&] {
     SoftDtwScratch<scalar_t> scratch(sweep, n, m, gamma, band, inputs.options());
     for_each_tile<scalar_t>(
         inputs, on, order_of(sweep), soft_dtw_needs(sweep, n, m, sizeof(scalar_t)),
-        [&](const Slabs<scalar_t>& slabs) { scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(), on.stream); });
+        [&](const Parts<scalar_t>& parts) { scratch.forward(parts, out.mutable_data_ptr<scalar_t>(), on.stream); });
   });
-  spread_poison(inputs, out);
+  spread_nonfinite(inputs, out);
   return out;
 }
 
@@ -91,9 +91,9 @@ at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Te
     SoftDtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, gamma, band, costs.options());
     for_each_tile<scalar_t>(
         costs, on, soft_dtw_needs(Sweep::wavefront, n, m, sizeof(scalar_t)),
-        [&](const Slabs<scalar_t>& slabs) { scratch.forward(slabs, out.mutable_data_ptr<scalar_t>(), on.stream); });
+        [&](const Parts<scalar_t>& parts) { scratch.forward(parts, out.mutable_data_ptr<scalar_t>(), on.stream); });
   });
-  spread_poison(costs, out);
+  spread_nonfinite(costs, out);
   return out;
 }
 

@@ -15,8 +15,8 @@ inline constexpr int kKeptWords = std::is_same_v<T, Word> ? 2 : 1;
 template <class T, class Word>
 inline constexpr int64_t kKeptBytes = kKeptWords<T, Word> * int64_t(sizeof(Word));
 
-// What the sweeps of pairs of up to N by M steps need beside their costs, numbers of `element` bytes: forward, and
-// backward, with `kept` bytes of a cell's softmin.
+// Scratch for the sweeps of pairs of up to N by M steps, without the costs; numbers have `element` bytes. Forward, and
+// backward, with `kept` bytes for a cell's softmin.
 Needs soft_dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element);
 Needs soft_dtw_adjoint_needs(Sweep sweep, int64_t n, int64_t m, int64_t element, int64_t kept);
 
@@ -31,7 +31,7 @@ void launch_soft_dtw_fused(const Costs<float>& costs, const FusedShape& shape, d
 
 // The forward again, for `softmin` (kKeptWords, columns of the shape, K): the weights of the diagonal and of s - 1 in
 // each cell's softmin; and from them the weights of all cells, `grads` by result. `to` is zero on entry, `out` is
-// scratch. What crosses strips forward is in `carry`, what does backward in `message`.
+// scratch. What crosses panels forward is in `carry`, what does backward in `message`.
 template <class T, class Word>
 void launch_soft_dtw_backward(const Costs<T>& costs, const SweepShape& shape, double gamma, int64_t band,
                               const T* grads, T* carry, T* message, Word* softmin, T* out, const Weights<T>& to,

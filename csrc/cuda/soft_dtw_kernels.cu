@@ -18,14 +18,12 @@ struct Softmin {
   explicit Softmin(double smoothing) : gamma(static_cast<T>(smoothing)), inverse_gamma(static_cast<T>(1 / smoothing)) {}
 
   // Sums of forbidden cells stop where they are unreachable: infinities would become NaN in differences.
-  SCAV_DEVICE static T within_reach(bool admitted, T r) {
-    return admitted ? least(r, kUnreachable<T>) : kUnreachable<T>;
-  }
+  SCAV_DEVICE static T within_reach(bool admitted, T r) { return admitted ? min(r, kUnreachable<T>) : kUnreachable<T>; }
 
   SCAV_DEVICE T value(T diagonal, T up, T left) const {
     // The smallest of the three stands for itself; only the other two cost an exponential.
-    const T low = least(diagonal, up), high = most(diagonal, up);
-    const T first = least(low, left), last = most(high, left), middle = most(low, least(high, left));
+    const T low = min(diagonal, up), high = max(diagonal, up);
+    const T first = min(low, left), last = max(high, left), middle = max(low, min(high, left));
     const T sum = exponential((first - middle) * inverse_gamma) + exponential((first - last) * inverse_gamma);
     return first - gamma * logarithm(T(1) + sum);
   }
@@ -71,7 +69,7 @@ struct KeptWeights<float, PackedWeights> {
   SCAV_DEVICE static void keep(bool entered, float d, float u, float sum, PackedWeights (&word)[1]) {
     const float scale = fast_quotient(kOne, sum);
     const float diagonal = d * scale + kInteger;
-    const float up = least(u * scale + kInteger, kOne + kInteger - (diagonal - kInteger));
+    const float up = min(u * scale + kInteger, kOne + kInteger - (diagonal - kInteger));
     const auto low = std::bit_cast<uint32_t>(diagonal) & 0xffffu, high = std::bit_cast<uint32_t>(up) << 16;
     word[0] = entered ? high | low : kNoPath;
   }
@@ -100,7 +98,7 @@ struct SoftDtwWeights {
   }
 
   SCAV_DEVICE T cell(int k, bool admitted, T cost, T diagonal_r, T up_r, T left_r) {
-    const T first = least(least(diagonal_r, up_r), left_r);
+    const T first = min(min(diagonal_r, up_r), left_r);
     const T d = exponential((first - diagonal_r) * softmin.inverse_gamma);
     const T u = exponential((first - up_r) * softmin.inverse_gamma);
     const T sum = d + u + exponential((first - left_r) * softmin.inverse_gamma);
@@ -149,17 +147,17 @@ Needs soft_dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element) {
   const auto bytes = [=](int64_t pairs, int64_t rows) {
     return SweepShape(sweep, n, m, rows).carried(pairs, m) * element;
   };
-  return {bytes, SweepShape(sweep, n, m, n).slab_unit()};
+  return {bytes, SweepShape(sweep, n, m, n).part_unit()};
 }
 
 Needs soft_dtw_adjoint_needs(Sweep sweep, int64_t n, int64_t m, int64_t element, int64_t kept) {
   const auto bytes = [=](int64_t pairs, int64_t rows) {
     const SweepShape shape(sweep, n, m, rows);
-    // Of slabs, the row above each.
-    const int64_t above = shape.strips < shape.all ? shape.all * m : 0;
+    // If there are several parts, the row above each.
+    const int64_t above = shape.panels < shape.all ? shape.all * m : 0;
     return (2 * shape.carried(pairs, m) + above) * element + shape.columns(pairs) * shape.rows * kept;
   };
-  return {bytes, SweepShape(sweep, n, m, n).slab_unit()};
+  return {bytes, SweepShape(sweep, n, m, n).part_unit()};
 }
 
 template <class T>
@@ -182,7 +180,7 @@ void launch_soft_dtw_backward(const Costs<T>& costs, const SweepShape& shape, do
   const int64_t cells = shape.columns(costs.count) * shape.rows;
   const bool lanes = shape.sweep == Sweep::lanes;
   static_assert(kLaneThreads == 1 << 7 && kWarp == 1 << 5);
-  const int64_t first = costs.begin / shape.strip_rows() * shape.visits * kWarp;
+  const int64_t first = costs.begin / shape.panel_rows() * shape.visits * kWarp;
   const auto weights = [&](auto k) { return SoftDtwWeights<T, k, Word>(gamma, softmin, cells, lanes ? 7 : 5, first); };
   launch_sweep("soft_dtw with weights", costs, shape, band, carry, out, stream, weights);
   const auto adjoint = [&](auto kernel, auto saved) {

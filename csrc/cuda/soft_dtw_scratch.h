@@ -1,5 +1,5 @@
 #pragma once
-// What soft-DTW's sweeps keep of a tile on a GPU, for costs of either origin.
+// Scratch of soft-DTW's sweeps for a tile on a GPU, for costs from products or from the caller.
 
 #include "cuda/op.h"
 #include "cuda/soft_dtw.h"
@@ -22,8 +22,8 @@ class SoftDtwScratch {
         message_(options),
         softmin_(options.dtype(c10::CppTypeToScalarType<Word>::value)) {}
 
-  void forward(const Slabs<T>& slabs, T* out, Stream stream) {
-    slabs.each([&](const Costs<T>& costs) { forward(costs, out, stream); });
+  void forward(const Parts<T>& parts, T* out, Stream stream) {
+    parts.each([&](const Costs<T>& costs) { forward(costs, out, stream); });
   }
 
   // `out` is scratch.
@@ -39,10 +39,10 @@ class SoftDtwScratch {
                                         message_.template of<T>(shape.carried(costs.count, m_)),
                                         softmin_.template of<Word>(kKeptWords<T, Word> * cells), out, to, stream);
     };
-    // The forward pass, for the row of r above each slab.
-    const auto survey = [this, out, stream](const Slabs<T>& slabs) {
+    // The forward pass, for the row of r above each part.
+    const auto survey = [this, out, stream](const Parts<T>& parts) {
       above_ = at::empty({SweepShape(sweep_, n_, m_, n_).all, m_}, options_);
-      slabs.each([&](const Costs<T>& costs) {
+      parts.each([&](const Costs<T>& costs) {
         if (costs.begin > 0) {
           above(costs).copy_(row(carried(costs)));
         }
@@ -56,7 +56,7 @@ class SoftDtwScratch {
   SweepShape shape_of(const Costs<T>& costs) const { return {sweep_, n_, m_, costs.end - costs.begin}; }
   T* carried(const Costs<T>& costs) { return carry_.template of<T>(shape_of(costs).carried(costs.count, m_)); }
   at::Tensor row(T* carry) const { return at::from_blob(carry, {m_}, options_); }
-  at::Tensor above(const Costs<T>& costs) const { return above_.select(0, costs.begin / shape_of(costs).strip_rows()); }
+  at::Tensor above(const Costs<T>& costs) const { return above_.select(0, costs.begin / shape_of(costs).panel_rows()); }
 
   void forward(const Costs<T>& costs, T* out, Stream stream) {
     launch_soft_dtw_forward<T>(costs, shape_of(costs), gamma_, band_, carried(costs), out, stream);
@@ -68,7 +68,7 @@ class SoftDtwScratch {
   int64_t band_;
   at::TensorOptions options_;
   Scratch carry_, message_, softmin_;
-  at::Tensor above_;  // (strips, M)
+  at::Tensor above_;  // (panels, M)
 };
 
 }  // namespace scav::device

@@ -1,18 +1,18 @@
 #pragma once
 // Recursions over an alignment grid on a GPU, r[s, t] = cell(c[s, t], r[s-1, t-1], r[s-1, t], r[s, t-1]), and their
-// adjoints. The grid is cut into strips of rows; a thread sweeps a column of K cells of a strip over t, its state in
-// registers. What crosses strips is one number for each t: r of the row above, or what the adjoint sends up.
+// adjoints. The grid is cut into panels of rows; a thread sweeps a column of K cells of a panel over t, its state in
+// registers. One number for each t crosses from panel to panel: r of the row above, or what the adjoint sends up.
 //
-//   lanes      many pairs: a thread has a pair, strip after strip; neighbours read neighbouring pairs' cells
+//   lanes      many pairs: a thread has a pair, panel after panel; neighbors read neighboring pairs' cells
 //   fused      the same, of products that tensor cores leave in shared memory (cuda/fused.h)
-//   wavefront  few pairs: a block has a pair, a warp a strip of 32 K rows, a lane K of them, each lane one column
-//              behind the lane above it; warps follow each other two chunks of 32 columns apart, through shared memory
+//   wavefront  few pairs: a block has a pair, a warp a panel of 32 K rows, a lane K of them, each lane one column
+//              behind the lane above it; warps follow each other two groups of 32 columns apart, through shared memory
 //
-// A pair too large for the scratch is swept in slabs of whole strips, a launch each. What crosses slabs is what crosses
-// strips: it stays in `carry` from one launch to the next.
+// A pair too large for the scratch is swept in parts of whole panels, a launch each. The numbers that cross panels
+// cross parts too: they stay in `carry` from one launch to the next.
 //
-// What a forward sweep saves of its cells lies in the order in which the same sweep, or the adjoint's, visits them, so
-// that a warp's accesses are adjacent.
+// A forward sweep saves its cells in the order in which the same sweep, or the adjoint's, visits them, so that a warp's
+// accesses are adjacent.
 
 #include "cuda/device_costs.h"
 #include "cuda/sweep_shape.h"
@@ -64,7 +64,7 @@ SCAV_DEVICE void adjoint_step(T (&ahead)[K], T (&diagonal)[K], const T (&up)[K],
   for (int k = K - 1; k >= 0; --k) {
     T e = ahead[k] + below + (k == last ? start : T(0));
     e = diagonal[k] < T(0) ? T(0) : e;
-    ahead[k] = e * most(T(1) - diagonal[k] - up[k], T(0)) + from_diagonal;
+    ahead[k] = e * max(T(1) - diagonal[k] - up[k], T(0)) + from_diagonal;
     below = e * up[k];
     from_diagonal = e * diagonal[k];
     diagonal[k] = e;
@@ -88,29 +88,29 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
   }
   const Pair<T> pair(costs, thread);
   const Band band(radius, pair.n, pair.m);
-  const int strips = ceil_div(pair.n, K);
-  const int64_t all_strips = ceil_div<int64_t>(costs.steps_x, K);
+  const int panels = ceil_div(pair.n, K);
+  const int64_t all_panels = ceil_div<int64_t>(costs.steps_x, K);
   T result = 0;
-  for (int strip = 0; strip < strips; ++strip) {
-    const int s0 = strip * K;
+  for (int panel = 0; panel < panels; ++panel) {
+    const int s0 = panel * K;
     T left[K];
 #pragma unroll
     for (int k = 0; k < K; ++k) {
       left[k] = kUnreachable<T>;
     }
-    T diagonal = strip == 0 ? T(0) : kUnreachable<T>;
+    T diagonal = panel == 0 ? T(0) : kUnreachable<T>;
     for (int t = 0; t < pair.m; ++t) {
       T cost[K];
       pair.template column<K>(s0, t, cost);
-      const T up = strip == 0 ? kUnreachable<T> : carry[t * threads + thread];
+      const T up = panel == 0 ? kUnreachable<T> : carry[t * threads + thread];
       const T bottom = advance<K>(left, cost, diagonal, up, band, t - s0, recorder);
       diagonal = up;
-      if (strip + 1 < strips) {
+      if (panel + 1 < panels) {
         carry[t * threads + thread] = bottom;
       }
-      // Of a block's threads, or of a warp's lanes, the columns at one visit lie side by side.
-      const int64_t group = thread / blockDim.x;
-      recorder.save(((group * all_strips + strip) * costs.steps_y + t) * blockDim.x + threadIdx.x);
+      // The columns of a block's threads at one visit are adjacent.
+      const int64_t block = blockIdx.x;
+      recorder.save(((block * all_panels + panel) * costs.steps_y + t) * blockDim.x + threadIdx.x);
     }
 #pragma unroll
     for (int k = 0; k < K; ++k) {
@@ -119,13 +119,13 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
   }
   out[pair.result] = result_of(result);
   recorder.finish(pair, [&](int s, int t) {
-    const int64_t group = thread / blockDim.x;
-    return ((group * all_strips + s / K) * costs.steps_y + t) * blockDim.x + threadIdx.x;
+    const int64_t block = blockIdx.x;
+    return ((block * all_panels + s / K) * costs.steps_y + t) * blockDim.x + threadIdx.x;
   });
 }
 
 template <int K, class T, class Recorder>
-__global__ void __launch_bounds__(kMostWarps* kWarp, 1)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, 1)
     sweep_wavefront(const __grid_constant__ Costs<T> costs, int64_t radius, Recorder initial, T* carry, T* out) {
   Recorder recorder = initial;
   constexpr int kRows = K * kWarp;
@@ -133,28 +133,28 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
   const Pair<T> pair(costs, blockIdx.x);
   const Band band(radius, pair.n, pair.m);
   T* const rings = shared_memory<T>();
-  const int strips = ceil_div(pair.n, kRows), chunks = ceil_div(pair.m + kWarp - 1, kWarp);
-  // Of the tile's rows; strips that are not in them have been swept, or will be.
-  const int begin = costs.begin / kRows, end = least(strips, ceil_div(costs.end, kRows));
+  const int panels = ceil_div(pair.n, kRows), groups = ceil_div(pair.m + kWarp - 1, kWarp);
+  // Panels of this part of the rows; other launches sweep the rest.
+  const int begin = costs.begin / kRows, end = min(panels, ceil_div(costs.end, kRows));
   T* const edge = carry != nullptr ? carry + int64_t(blockIdx.x) * costs.steps_y : nullptr;
-  const int64_t all_strips = ceil_div<int64_t>(costs.steps_x, kRows), visits = costs.steps_y + kWarp - 1;
+  const int64_t all_panels = ceil_div<int64_t>(costs.steps_x, kRows), visits = costs.steps_y + kWarp - 1;
   for (int first = begin; first < end; first += warps) {
-    const int strip = first + warp, s0 = strip * kRows + lane * K;
+    const int panel = first + warp, s0 = panel * kRows + lane * K;
     T left[K];
 #pragma unroll
     for (int k = 0; k < K; ++k) {
       left[k] = kUnreachable<T>;
     }
     T diagonal = s0 == 0 ? T(0) : kUnreachable<T>, bottom = kUnreachable<T>;
-    for (int stage = 0; stage < chunks + 2 * (warps - 1); ++stage) {
-      const int chunk = stage - 2 * warp;
-      if (strip < end && chunk >= 0 && chunk < chunks) {
+    for (int stage = 0; stage < groups + 2 * (warps - 1); ++stage) {
+      const int group = stage - 2 * warp;
+      if (panel < end && group >= 0 && group < groups) {
         T above = kUnreachable<T>;
-        const int column = chunk * kWarp + lane;
-        if (strip > 0 && column < pair.m) {
+        const int column = group * kWarp + lane;
+        if (panel > 0 && column < pair.m) {
           above = warp > 0 ? rings[(warp - 1) * kRing + column % kRing] : edge[column];
         }
-        for (int visit = chunk * kWarp; visit < (chunk + 1) * kWarp; ++visit) {
+        for (int visit = group * kWarp; visit < (group + 1) * kWarp; ++visit) {
           const int t = visit - lane;
           const T from_lane = __shfl_up_sync(kAllLanes, bottom, 1);
           const T from_warp = __shfl_sync(kAllLanes, above, visit % kWarp);
@@ -166,9 +166,9 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
           pair.template column<K>(s0, t, cost);
           bottom = advance<K>(left, cost, diagonal, up, band, t - s0, recorder);
           diagonal = up;
-          recorder.save(((blockIdx.x * all_strips + strip) * visits + visit) * kWarp + lane);
-          if (lane == kWarp - 1 && strip + 1 < strips) {
-            *(warp + 1 < warps && strip + 1 < end ? rings + warp * kRing + t % kRing : edge + t) = bottom;
+          recorder.save(((blockIdx.x * all_panels + panel) * visits + visit) * kWarp + lane);
+          if (lane == kWarp - 1 && panel + 1 < panels) {
+            *(warp + 1 < warps && panel + 1 < end ? rings + warp * kRing + t % kRing : edge + t) = bottom;
           }
         }
       }
@@ -176,15 +176,15 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
     }
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      if (strip < end && s0 + k == pair.n - 1) {
+      if (panel < end && s0 + k == pair.n - 1) {
         out[pair.result] = result_of(left[k]);
       }
     }
   }
-  if (threadIdx.x == 0 && begin < strips && end == strips) {
+  if (threadIdx.x == 0 && begin < panels && end == panels) {
     recorder.finish(pair, [&](int s, int t) {
-      const int in_strip = s % kRows / K;
-      return ((blockIdx.x * all_strips + s / kRows) * visits + t + in_strip) * kWarp + in_strip;
+      const int in_panel = s % kRows / K;
+      return ((blockIdx.x * all_panels + s / kRows) * visits + t + in_panel) * kWarp + in_panel;
     });
   }
 }
@@ -203,19 +203,19 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
   if (grad == T(0)) {
     return;
   }
-  const int strips = ceil_div(pair.n, K);
-  const int64_t all_strips = ceil_div<int64_t>(costs.steps_x, K), group = thread / blockDim.x;
-  for (int strip = strips - 1; strip >= 0; --strip) {
-    const int s0 = strip * K;
+  const int panels = ceil_div(pair.n, K);
+  const int64_t all_panels = ceil_div<int64_t>(costs.steps_x, K), block = blockIdx.x;
+  for (int panel = panels - 1; panel >= 0; --panel) {
+    const int s0 = panel * K;
     T ahead[K] = {};
     T pending = 0;
     for (int t = pair.m - 1; t >= 0; --t) {
       T diagonal[K], up[K], message;
-      saved.template load<K>(((group * all_strips + strip) * costs.steps_y + t) * blockDim.x + threadIdx.x, diagonal,
+      saved.template load<K>(((block * all_panels + panel) * costs.steps_y + t) * blockDim.x + threadIdx.x, diagonal,
                              up);
-      const T below = strip + 1 < strips ? carry[t * threads + thread] : T(0);
+      const T below = panel + 1 < panels ? carry[t * threads + thread] : T(0);
       adjoint_step<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0), below, message, pending);
-      if (strip > 0) {
+      if (panel > 0) {
         carry[t * threads + thread] = message;
       }
       pair.template put<K>(to, s0, t, diagonal);
@@ -223,9 +223,9 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
   }
 }
 
-// The wavefront of sweep_wavefront backwards: the last lane leads, warp 0 has the last strip.
+// The wavefront of sweep_wavefront backwards: the last lane leads, warp 0 has the last panel.
 template <int K, class T, class Saved>
-__global__ void __launch_bounds__(kMostWarps* kWarp, 1)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, 1)
     adjoint_wavefront(const __grid_constant__ Costs<T> costs, const T* grads, Saved saved, T* carry, Weights<T> to) {
   constexpr int kRows = K * kWarp;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
@@ -235,24 +235,24 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
     return;
   }
   T* const rings = shared_memory<T>();
-  const int strips = ceil_div(pair.n, kRows), chunks = ceil_div(pair.m + kWarp - 1, kWarp);
-  const int begin = costs.begin / kRows, end = least(strips, ceil_div(costs.end, kRows));
+  const int panels = ceil_div(pair.n, kRows), groups = ceil_div(pair.m + kWarp - 1, kWarp);
+  const int begin = costs.begin / kRows, end = min(panels, ceil_div(costs.end, kRows));
   T* const edge = carry != nullptr ? carry + int64_t(blockIdx.x) * costs.steps_y : nullptr;
-  const int64_t all_strips = ceil_div<int64_t>(costs.steps_x, kRows), visits = costs.steps_y + kWarp - 1;
+  const int64_t all_panels = ceil_div<int64_t>(costs.steps_x, kRows), visits = costs.steps_y + kWarp - 1;
   for (int first = end - 1; first >= begin; first -= warps) {
-    const int strip = first - warp, s0 = strip * kRows + lane * K;
+    const int panel = first - warp, s0 = panel * kRows + lane * K;
     T ahead[K] = {};
     T pending = 0, message = 0;
-    for (int stage = 0; stage < chunks + 2 * (warps - 1); ++stage) {
-      const int chunk = stage - 2 * warp;
-      if (strip >= begin && chunk >= 0 && chunk < chunks) {
+    for (int stage = 0; stage < groups + 2 * (warps - 1); ++stage) {
+      const int group = stage - 2 * warp;
+      if (panel >= begin && group >= 0 && group < groups) {
         T under = 0;
         // Columns count from the last step here.
-        const int column = chunk * kWarp + lane;
-        if (strip + 1 < strips && column < pair.m) {
+        const int column = group * kWarp + lane;
+        if (panel + 1 < panels && column < pair.m) {
           under = warp > 0 ? rings[(warp - 1) * kRing + column % kRing] : edge[column];
         }
-        for (int visit = chunk * kWarp; visit < (chunk + 1) * kWarp; ++visit) {
+        for (int visit = group * kWarp; visit < (group + 1) * kWarp; ++visit) {
           const int behind = visit - (kWarp - 1 - lane), t = pair.m - 1 - behind;
           const T from_lane = __shfl_down_sync(kAllLanes, message, 1);
           const T from_warp = __shfl_sync(kAllLanes, under, visit % kWarp);
@@ -260,11 +260,11 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 1)
             continue;
           }
           T diagonal[K], up[K];
-          saved.template load<K>(((blockIdx.x * all_strips + strip) * visits + t + lane) * kWarp + lane, diagonal, up);
+          saved.template load<K>(((blockIdx.x * all_panels + panel) * visits + t + lane) * kWarp + lane, diagonal, up);
           adjoint_step<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0),
                           lane == kWarp - 1 ? from_warp : from_lane, message, pending);
-          if (lane == 0 && strip > 0) {
-            *(warp + 1 < warps && strip > begin ? rings + warp * kRing + behind % kRing : edge + behind) = message;
+          if (lane == 0 && panel > 0) {
+            *(warp + 1 < warps && panel > begin ? rings + warp * kRing + behind % kRing : edge + behind) = message;
           }
           pair.template put<K>(to, s0, t, diagonal);
         }

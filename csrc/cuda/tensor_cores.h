@@ -38,7 +38,7 @@ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 
 #else
 
-// Of `threads` threads of the block, whole warps that wait under this name; __syncthreads() is 0.
+// Waits for `threads` threads of the block, in whole warps, at the barrier `name`; __syncthreads() is 0.
 SCAV_DEVICE void barrier(int name, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }

@@ -30,12 +30,12 @@ void multiply(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
 #endif
 }
 
-// Where a tile lies, and the rows of its slab as the products take them.
+// Place of a tile in the batch, and of the rows of its part.
 template <class T>
 struct Tile {
   Costs<T> costs;
   int64_t x0, x1, y0, y1;
-  int64_t height;             // of a slab; the last may be lower
+  int64_t height;             // of a part; the last may be lower
   at::Tensor x_rows, y_rows;  // (x's height, D), (y's M, D) or (M y's, D); (pairs, height, D), (pairs, M, D) if paired
 
   int64_t high() const { return x1 - x0; }
@@ -55,22 +55,22 @@ Costs<T> describe(const DeviceInputs& inputs) {
   costs.y_lengths = lengths_or_null(inputs.y_lengths);
   costs.x_norms = inputs.x_norms.const_data_ptr<T>();
   costs.y_norms = inputs.y_norms.const_data_ptr<T>();
-  costs.x_poison = inputs.x_poison.const_data_ptr<T>();
-  costs.y_poison = inputs.y_poison.const_data_ptr<T>();
+  costs.x_nonfinite = inputs.x_nonfinite.const_data_ptr<T>();
+  costs.y_nonfinite = inputs.y_nonfinite.const_data_ptr<T>();
   costs.x = rows_of(inputs.x);
   costs.y = rows_of(inputs.y);
   return costs;
 }
 
-// Where row 0 would be, for kernels that count rows from there, of rows that begin `elements` after it.
+// Address of row 0, from which kernels count rows, for rows that begin `elements` after it.
 template <class T>
 T* row_zero(T* rows, int64_t elements) {
   return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(rows) - static_cast<uintptr_t>(elements) * sizeof(T));
 }
 
-// Brings the products of a slab into `cells`.
+// Brings the products of a part into `cells`.
 template <class T>
-void multiply_slab(const DeviceInputs& inputs, Order order, int64_t number, at::Tensor& cells, Tile<T>& tile) {
+void multiply_part(const DeviceInputs& inputs, Order order, int64_t number, at::Tensor& cells, Tile<T>& tile) {
   const int64_t m = inputs.steps_y(), dim = inputs.dim(), high = tile.high(), wide = tile.wide();
   const int64_t begin = number * tile.height, rows = std::min(tile.height, inputs.steps_x() - begin);
   const at::Tensor x = inputs.x.narrow(0, tile.x0, high).narrow(1, begin, rows);
@@ -80,7 +80,7 @@ void multiply_slab(const DeviceInputs& inputs, Order order, int64_t number, at::
     products = cells.narrow(0, 0, high * rows * m).view({high, rows, m});
     multiply(products, x, tile.y_rows.transpose(1, 2));
   } else {
-    // Of one pair only are there slabs.
+    // Only a tile of one pair has parts.
     tile.x_rows = x.view({high * rows, dim});
     products = cells.narrow(0, 0, high * rows * wide * m).view({high * rows, wide * m});
     multiply(products, tile.x_rows, tile.y_rows.t());
@@ -123,17 +123,17 @@ void visit_tiles(const DeviceInputs& inputs, const OnDevice& on, Order order, co
       int64_t there = -1;
       const auto at = [&](int64_t number) -> const Costs<T>& {
         if (number != there) {
-          multiply_slab(inputs, order, number, cells, tile);
+          multiply_part(inputs, order, number, cells, tile);
           there = number;
         }
         return costs;
       };
-      f(tile, Slabs<T>{ceil_div(n, extent.rows), at});
+      f(tile, Parts<T>{ceil_div(n, extent.rows), at});
     }
   }
 }
 
-// What the backward pass collects of one side: - sum w other, and sum w.
+// Sums of the backward pass for one side: - sum w other, and sum w.
 struct Collected {
   at::Tensor rows, along;
 
@@ -148,14 +148,14 @@ struct Collected {
   }
 };
 
-// What an adjoint does with slabs, f(costs) being for each of them, from the last.
+// Runs an adjoint over parts: `survey` first, then f(costs) for each part, from the last.
 template <class T, class F>
-void survey_and_descend(const Adjoint<T>& adjoint, const Slabs<T>& slabs, const F& f) {
-  if (slabs.count > 1 && adjoint.survey) {
-    adjoint.survey(slabs);
+void survey_and_descend(const Adjoint<T>& adjoint, const Parts<T>& parts, const F& f) {
+  if (parts.count > 1 && adjoint.survey) {
+    adjoint.survey(parts);
   }
-  for (int64_t number = slabs.count - 1; number >= 0; --number) {
-    f(slabs.at(number));
+  for (int64_t number = parts.count - 1; number >= 0; --number) {
+    f(parts.at(number));
   }
 }
 
@@ -163,21 +163,21 @@ void survey_and_descend(const Adjoint<T>& adjoint, const Slabs<T>& slabs, const 
 
 template <class T>
 void for_each_tile(const DeviceInputs& inputs, const OnDevice& on, Order order, const Needs& beside,
-                   const std::function<void(const Slabs<T>&)>& f) {
-  visit_tiles<T>(inputs, on, order, beside, [&](const Tile<T>&, const Slabs<T>& slabs) { f(slabs); });
+                   const std::function<void(const Parts<T>&)>& f) {
+  visit_tiles<T>(inputs, on, order, beside, [&](const Tile<T>&, const Parts<T>& parts) { f(parts); });
 }
 
 void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t block_bytes,
                          const std::function<void(const Costs<float>&, int64_t blocks)>& f) {
-  const Extent groups = within(
+  const Extent blocks = within(
       on.scratch_bytes, {ceil_div<int64_t>(inputs.batch_x(), kFusedX), ceil_div<int64_t>(inputs.batch_y(), kFusedY), 1},
       {[&](int64_t blocks, int64_t) { return blocks * block_bytes; }, 1});
   Costs<float> costs = describe<float>(inputs);
   for (costs.first_y = 0; costs.first_y < inputs.batch_y(); costs.first_y += costs.columns) {
-    costs.columns = std::min(groups.y * kFusedY, inputs.batch_y() - costs.first_y);
+    costs.columns = std::min(blocks.y * kFusedY, inputs.batch_y() - costs.first_y);
     int64_t high = 0;
     for (costs.first_x = 0; costs.first_x < inputs.batch_x(); costs.first_x += high) {
-      high = std::min(groups.x * kFusedX, inputs.batch_x() - costs.first_x);
+      high = std::min(blocks.x * kFusedX, inputs.batch_x() - costs.first_x);
       costs.count = high * costs.columns;
       f(costs, FusedShape::blocks(high, costs.columns));
     }
@@ -189,14 +189,14 @@ std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const O
                                              const at::Tensor& grad, bool need_x, bool need_y, const Needs& beside,
                                              const Adjoint<T>& adjoint) {
   const int64_t n = inputs.steps_x(), m = inputs.steps_y(), dim = inputs.dim();
-  const Spoilt spoilt = separate_poison(inputs, grad);
-  const at::Tensor grads = spoilt.grad.contiguous();
+  const NonfiniteGradients nonfinite_gradients = separate_nonfinite(inputs, grad);
+  const at::Tensor grads = nonfinite_gradients.grad.contiguous();
   Collected to_x(need_x, inputs.x, inputs), to_y(need_y, inputs.y, inputs);
   const int64_t bytes = inputs.x.element_size();
-  at::Tensor room;
+  at::Tensor scratch;
   const auto collect = [&](const Tile<T>& tile) {
     const int64_t high = tile.high(), wide = tile.wide(), begin = tile.costs.begin, rows = tile.costs.end - begin;
-    at::Tensor w = room.narrow(0, 0, high * wide * rows * m).zero_();
+    at::Tensor w = scratch.narrow(0, 0, high * wide * rows * m).zero_();
     at::Tensor near_x = at::zeros({high * n}, w.options().dtype(at::kByte));
     at::Tensor near_y = at::zeros({(inputs.paired ? high : wide) * m}, near_x.options());
     const int64_t above = begin * tile.costs.stride.s * w.element_size();
@@ -238,16 +238,18 @@ std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const O
   const auto with_weights = [&](int64_t pairs, int64_t rows) {
     return pairs * rows * m * bytes + beside.bytes(pairs, rows);
   };
-  visit_tiles<T>(inputs, on, order, {with_weights, beside.unit}, [&](const Tile<T>& tile, const Slabs<T>& slabs) {
+  visit_tiles<T>(inputs, on, order, {with_weights, beside.unit}, [&](const Tile<T>& tile, const Parts<T>& parts) {
     // The first tile is the largest.
-    if (!room.defined()) {
-      room = at::empty({tile.high() * tile.wide() * tile.height * m}, inputs.x.options());
+    if (!scratch.defined()) {
+      scratch = at::empty({tile.high() * tile.wide() * tile.height * m}, inputs.x.options());
     }
-    survey_and_descend<T>(adjoint, slabs, [&](const Costs<T>&) { collect(tile); });
+    survey_and_descend<T>(adjoint, parts, [&](const Costs<T>&) { collect(tile); });
   });
   const bool unit = inputs.cost == Cost::cosine;
-  return {finish_gradient(inputs.x_given, inputs.x_lengths_given, unit, to_x.rows, to_x.along, spoilt.x, on.stream),
-          finish_gradient(inputs.y_given, inputs.y_lengths_given, unit, to_y.rows, to_y.along, spoilt.y, on.stream)};
+  return {finish_gradient(inputs.x_given, inputs.x_lengths_given, unit, to_x.rows, to_x.along, nonfinite_gradients.x,
+                          on.stream),
+          finish_gradient(inputs.y_given, inputs.y_lengths_given, unit, to_y.rows, to_y.along, nonfinite_gradients.y,
+                          on.stream)};
 }
 
 template <class T>
@@ -263,13 +265,13 @@ Costs<T> whole(const DeviceCosts& given) {
   costs.end = static_cast<int>(given.steps_x());
   costs.x_lengths = lengths_or_null(given.x_lengths);
   costs.y_lengths = lengths_or_null(given.y_lengths);
-  costs.poison = given.poison.const_data_ptr<T>();
+  costs.nonfinite = given.nonfinite.const_data_ptr<T>();
   return costs;
 }
 
 template <class T>
 void for_each_tile(const DeviceCosts& given, const OnDevice& on, const Needs& needs,
-                   const std::function<void(const Slabs<T>&)>& f) {
+                   const std::function<void(const Parts<T>&)>& f) {
   const int64_t n = given.steps_x();
   const Extent extent = within(on.scratch_bytes, {given.pairs(), 1, n}, needs);
   Costs<T> costs = whole<T>(given);
@@ -281,7 +283,7 @@ void for_each_tile(const DeviceCosts& given, const OnDevice& on, const Needs& ne
       costs.end = static_cast<int>(std::min(begin + extent.rows, n));
       return costs;
     };
-    f(Slabs<T>{ceil_div(n, extent.rows), at});
+    f(Parts<T>{ceil_div(n, extent.rows), at});
   }
 }
 
@@ -290,24 +292,24 @@ at::Tensor gradient(const DeviceCosts& given, const OnDevice& on, const at::Tens
                     const Adjoint<T>& adjoint) {
   const int64_t n = given.steps_x(), m = given.steps_y(), wide = given.cost.size(1);
   at::Tensor result = at::zeros(given.cost.sizes(), given.options());
-  const at::Tensor grads = grad.masked_fill(given.poison != 0, 0).contiguous();
+  const at::Tensor grads = grad.masked_fill(given.nonfinite != 0, 0).contiguous();
   const Weights<T> weights{result.mutable_data_ptr(), false, {wide * n * m, n * m, m, 1}, nullptr, nullptr};
-  for_each_tile<T>(given, on, needs, [&](const Slabs<T>& slabs) {
-    survey_and_descend<T>(adjoint, slabs,
+  for_each_tile<T>(given, on, needs, [&](const Parts<T>& parts) {
+    survey_and_descend<T>(adjoint, parts,
                           [&](const Costs<T>& costs) { adjoint.write(costs, grads.const_data_ptr<T>(), weights); });
   });
-  spoil_costs<T>(whole<T>(given), grad.const_data_ptr<T>(), result.mutable_data_ptr<T>(), on.stream);
+  mark_nonfinite_costs<T>(whole<T>(given), grad.const_data_ptr<T>(), result.mutable_data_ptr<T>(), on.stream);
   return result.to(given.given.scalar_type());
 }
 
 #define SCAV_INSTANTIATE(T)                                                                                         \
   template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const Needs&,                            \
-                              const std::function<void(const Slabs<T>&)>&);                                         \
+                              const std::function<void(const Parts<T>&)>&);                                         \
   template std::tuple<at::Tensor, at::Tensor> gradients(                                                            \
       const DeviceInputs&, const OnDevice&, Order, const at::Tensor&, bool, bool, const Needs&, const Adjoint<T>&); \
   template Costs<T> whole(const DeviceCosts&);                                                                      \
   template void for_each_tile(const DeviceCosts&, const OnDevice&, const Needs&,                                    \
-                              const std::function<void(const Slabs<T>&)>&);                                         \
+                              const std::function<void(const Parts<T>&)>&);                                         \
   template at::Tensor gradient(const DeviceCosts&, const OnDevice&, const at::Tensor&, const Needs&, const Adjoint<T>&)
 SCAV_INSTANTIATE(float);
 SCAV_INSTANTIATE(double);

@@ -128,9 +128,9 @@ void check_band(const char* op, std::optional<int64_t> band) {
 void check_positive(const char* op, const char* name, double value, at::ScalarType dtype) {
   TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, op, ": expected ", name, " > 0 and finite, got ", value);
   AT_DISPATCH_FLOATING_TYPES(dtype, "check_positive", [&] {
-    // Below `most`, what the smoothing adds to a sum along a path stays far from where sums end.
-    constexpr double least = std::numeric_limits<scalar_t>::min(), most = std::numeric_limits<scalar_t>::max() / 1e8;
-    TORCH_CHECK_VALUE(value >= least && value <= most, op, ": expected ", name, " between ", least, " and ", most,
+    // Below `max`, the smoothing keeps sums along a path far from kUnreachable.
+    constexpr double min = std::numeric_limits<scalar_t>::min(), max = std::numeric_limits<scalar_t>::max() / 1e8;
+    TORCH_CHECK_VALUE(value >= min && value <= max, op, ": expected ", name, " between ", min, " and ", max,
                       ", the range of ", dtype, ", got ", value);
   });
 }

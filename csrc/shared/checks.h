@@ -1,6 +1,6 @@
 #pragma once
-// Checks that every op shares. They throw ValueError, TypeError or RuntimeError, saying what was expected, what came
-// and how to fix it.
+// Checks that every op shares. They throw ValueError, TypeError or RuntimeError, which say what was expected,
+// what was received and how to fix it.
 
 #include <ATen/ATen.h>
 

@@ -1,5 +1,12 @@
 #pragma once
-// Constants on which the kernels of every device agree.
+// Constants and words on which the kernels of every device agree.
+//
+// Kernels divide their work in four ways:
+//   lane   one element of a SIMD vector, or one thread of a warp: usually one pair of sequences
+//   panel  neighboring columns, or rows on a GPU, that one tile of registers covers
+//   group  sequences, pairs or columns that are computed together because they share data or fit in cache
+//   part   a range of a loop: one thread's, or as much as the scratch holds at a time
+// Block, warp, grid and tile are those of CUDA; a tile of registers is the same on a CPU.
 
 #include <limits>
 
@@ -12,8 +19,8 @@ inline constexpr T kUnreachable = std::numeric_limits<T>::max() / 16;
 template <class T>
 inline constexpr T kReached = kUnreachable<T> / 2;
 
-// |x|^2 + |y|^2 - 2 <x, y> keeps few digits where it is smaller than this share of |x|^2 + |y|^2. Such cells are rare.
-// The kernels compute them again from the difference of the rows, forward and backward.
+// |x|^2 + |y|^2 - 2 <x, y> keeps few digits where it is smaller than this fraction of |x|^2 + |y|^2. Such cells are
+// rare. The kernels compute them again from the difference of the rows, forward and backward.
 template <class T>
 inline constexpr T kNear = T(1) / 256;
 

@@ -15,7 +15,7 @@ constexpr auto kInterval = std::chrono::milliseconds(50);
 
 std::atomic<InterruptCheck> interrupt_check{nullptr};
 
-// Of the thread: operations since it last looked up, when it last checked, and the parallel loop that it is in.
+// State of the thread: operations since it last read the clock, time of its last check, and its parallel loop.
 thread_local int64_t operations_done = 0;
 thread_local Clock::time_point last_check;
 thread_local const PartsInParallel* loop = nullptr;

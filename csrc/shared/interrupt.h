@@ -1,6 +1,6 @@
 #pragma once
-// How an op that runs for long is ended from outside, as by Ctrl-C. Knows nothing of Python or torch: whoever loads the
-// kernels sets the check.
+// Ends a long op from outside, as by Ctrl-C. Depends on neither Python nor torch: the module that loads the kernels
+// sets the check.
 
 #include <atomic>
 #include <condition_variable>
@@ -27,7 +27,7 @@ class PartsInParallel {
 
   // Runs parts [begin, end) on this thread. On the calling thread, then waits for the others, and checks meanwhile.
   void run(int64_t begin, int64_t end, bool calling_thread, const std::function<void(int64_t)>& part);
-  // Once all have run: throws what one of them threw.
+  // Throws what a part threw; call it once all have run.
   void rethrow() const;
 
   bool ended() const { return ended_.load(std::memory_order_relaxed); }
@@ -38,7 +38,7 @@ class PartsInParallel {
 
   std::atomic<bool> ended_{false};
   std::atomic<int64_t> unfinished_;
-  std::mutex mutex_;  // of all that follows
+  std::mutex mutex_;  // guards the two members below
   std::condition_variable finished_;
   std::exception_ptr error_;
 };

@@ -20,8 +20,8 @@ struct SinkhornOptions {
   double tolerance;  // L1 error of a pair's marginals below which it stops; 0 runs all iterations
 };
 
-// How the iterations of each pair ended, by result; both null where nobody asks. For a pair that holds inf or NaN:
-// none, and NaN.
+// Iterations and marginal error of each pair, by result; both null unless asked for. A pair that holds inf or NaN has 0
+// iterations and an error of NaN.
 template <class T>
 struct SinkhornReport {
   int64_t* iterations;  // completed

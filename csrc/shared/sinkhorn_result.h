@@ -1,5 +1,5 @@
 #pragma once
-// What sinkhorn and sinkhorn_from_cost return, on every device.
+// Results of sinkhorn and sinkhorn_from_cost on every device.
 
 #include <ATen/ATen.h>
 

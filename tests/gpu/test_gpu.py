@@ -191,7 +191,7 @@ def test_one_long_pair_as_on_the_cpu(case: Case) -> None:
 
 
 def test_a_long_pair_in_a_cuda_graph() -> None:
-    """Forward and backward, with slabs and, of Sinkhorn, iterations that the host launches."""
+    """Forward and backward, with parts and, of Sinkhorn, iterations that the host launches."""
     for metric in ("dtw", "soft_dtw", "sinkhorn"):
         x, y = (torch.randn(1, 7400, 8, device="cuda", dtype=torch.float64, requires_grad=True) for _ in range(2))
 
@@ -250,7 +250,7 @@ for b in (3, 200):
     x, y = torch.randn(b, 40, 8, device="cuda", requires_grad=True), torch.randn(b, 35, 8, device="cuda")
     for metric in ("dtw", "soft_dtw", "sinkhorn"):
         scav_kernels.cdist(x, y, metric=metric).sum().backward()
-# Pairs that are cut into slabs.
+# Pairs that are cut into parts.
 x = torch.randn(1, 5200, 1, device="cuda", dtype=torch.float64, requires_grad=True)
 scav_kernels.soft_dtw(x, x[:, :3000].detach()).sum().backward()
 scav_kernels.sinkhorn(x, x.detach(), max_iterations=2).sum().backward()

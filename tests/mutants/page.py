@@ -21,7 +21,7 @@ three tests that fail, in the order in which they run.
 GPU_TITLE = """
 ## CUDA sources
 
-Mutants of the GPU kernels (`tests/mutants/gpu_table.py`): the fused sweep, pairs that are cut into slabs, and the
+Mutants of the GPU kernels (`tests/mutants/gpu_table.py`): the fused sweep, pairs that are cut into parts, and the
 packed weights of soft-DTW. [A shim](kernels.md#how-they-are-tested-without-a-gpu) runs their CUDA sources on a CPU.
 
 | part | mutant | fault | caught by |

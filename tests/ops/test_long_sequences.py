@@ -1,5 +1,5 @@
-"""Sequences so long that a pair's cells are not held at once: those of a path or an alignment come in stretches of
-steps, those of a plan in blocks of rows."""
+"""Sequences so long that a pair's cells are not held at once: those of a path or an alignment come in ranges of
+steps, those of a plan in parts of the rows."""
 
 from typing import Any
 

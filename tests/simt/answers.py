@@ -8,7 +8,7 @@ from tests.ops.cases import CORE
 from tests.ops.inputs import Shape, answer, sequences
 from tests.simt.plugin import settings
 
-# Several strips, warps and chunks, past the end of a ring; several tiles where the scratch is small.
+# Several panels, warps and groups, past the end of a ring; several tiles where the scratch is small.
 SHAPES = [Shape(b1=3, b2=4, n=70, m=40, d=5), Shape(b1=2, b2=2, n=300, m=150, d=3)]
 # As numbered, backwards, shuffled.
 ORDERS = (0, 1, 2)

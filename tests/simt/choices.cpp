@@ -38,9 +38,9 @@ std::string kernel_place(int64_t n, int64_t m, int64_t element, int64_t cell_byt
       scav::device::choose_kernel_place(n, m, element, cell_bytes, scav::device::kScratchBytes))];
 }
 
-// Rows of a slab of one pair, and bytes of the scratch that it takes: numbers of `element` bytes, costs and weights of
+// Rows of a part of one pair, and bytes of the scratch that it takes: numbers of `element` bytes, costs and weights of
 // `cell_bytes` together.
-std::tuple<int64_t, int64_t> slab(std::string pass, int64_t n, int64_t m, int64_t element, int64_t cell_bytes) {
+std::tuple<int64_t, int64_t> part(std::string pass, int64_t n, int64_t m, int64_t element, int64_t cell_bytes) {
   const auto place = scav::device::choose_kernel_place(n, m, element, cell_bytes, scav::device::kScratchBytes);
   const auto adjoint = [&](int64_t kept) {
     return scav::device::soft_dtw_adjoint_needs(Sweep::wavefront, n, m, element, kept);
@@ -67,5 +67,5 @@ TORCH_LIBRARY(scav_simt, m) {
       "int shared_bytes) -> str",
       &sweep);
   m.def("kernel_place(int n, int m, int element, int cell_bytes) -> str", &kernel_place);
-  m.def("slab(str pass_, int n, int m, int element, int cell_bytes) -> (int, int)", &slab);
+  m.def("part(str pass_, int n, int m, int element, int cell_bytes) -> (int, int)", &part);
 }

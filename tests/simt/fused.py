@@ -26,7 +26,7 @@ METRICS = [
     ("soft_dtw", {"gamma": 0.1}),
     ("soft_dtw", {"cost": "euclidean", "band": 1}),
 ]
-# Around a strip's 16 rows, a block's 8 x's and 128 y's, and the ring's four slots of 32 features.
+# Around a panel's 16 rows, a block's 8 x's and 128 y's, and the ring's four slots of 32 features.
 SHAPES = [
     Shape(b1=1, b2=1, n=1, m=1, d=1, ragged=False),
     Shape(b1=3, b2=5, n=16, m=7, d=33),

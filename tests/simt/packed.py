@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.ops.cases import Case
 from tests.ops.inputs import Answer, Sequences, Shape, answer, sequences
+from tests.simt.parts import measured, steps
 from tests.simt.plugin import settings
-from tests.simt.slabs import measured, steps
 
 # Of a whole gradient, in its norm: what rounding it, and of bfloat16 its cells' factors before, leaves.
 ALLOWED = {torch.bfloat16: 4e-3, torch.float16: 4e-4}
@@ -23,7 +23,7 @@ BAND, EUCLIDEAN, COSINE = (
     {"gamma": 0.1, "cost": "euclidean"},
     {"gamma": 0.1, "cost": "cosine"},
 )
-# Of few rows a lane, up to 64 steps, and of many; more than a warp's, or a thread's, strip.
+# Of few rows a lane, up to 64 steps, and of many; more than a warp's, or a thread's, panel.
 PROBLEMS: list[tuple[Shape, list[dict[str, Any]]]] = [
     (Shape(b1=1, b2=1, n=1, m=1), [{}]),
     (Shape(b1=3, b2=4, n=6, m=5), [{}, {"gamma": 0.05}, {"gamma": 50.0}, BAND, EUCLIDEAN, COSINE]),
@@ -67,23 +67,23 @@ def check_problems(dtype: torch.dtype) -> None:
     check("paired", answer(soft_dtw({}).kernel, given, paired=True), expected, dtype)
 
 
-def check_slabs(dtype: torch.dtype) -> None:
-    """Of one strip of 256 rows, and of two. A strip keeps a word of each cell that its lanes visit, of 8 rows each."""
+def check_parts(dtype: torch.dtype) -> None:
+    """Of one panel of 256 rows, and of two. A panel keeps a word of each cell that its lanes visit, of 8 rows each."""
     n, m = 1100, 12
     given = steps(n, m, dtype, False).map(lambda side: side[:1])._replace(x_lengths=torch.tensor([n - 23]))
     weight = 2 if dtype == torch.bfloat16 else 4
-    strip = 256 * m * (4 + weight) + 32 * (m + 31) * 8 * 4
+    panel = 256 * m * (4 + weight) + 32 * (m + 31) * 8 * 4
     for options in ({}, {"cost": "euclidean", "gamma": 0.1, "band": 20}):
         case = soft_dtw(options)
         expected = answer(case.reference, given.map(Tensor.double))
         held = []
-        for budget in (1, 5 * strip // 2, 1 << 30):
+        for budget in (1, 5 * panel // 2, 1 << 30):
             found, most = measured(budget, partial(answer, case.kernel, given))
             check(f"{budget} bytes {case}", found, expected, dtype)
             held.append(most)
         # Beside the scratch, a product's operands in float32, and a share of the gradient.
         more = held[1] - held[0]
-        assert strip <= more <= 4 * strip // 3, f"{case}: {more} bytes more, a strip has {strip}"
+        assert panel <= more <= 4 * panel // 3, f"{case}: {more} bytes more, a panel has {panel}"
 
 
 def alignment(n: int, m: int, dtype: torch.dtype, **options: Any) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ def alignment(n: int, m: int, dtype: torch.dtype, **options: Any) -> tuple[Tenso
 
 
 def check_paths_that_are_known(dtype: torch.dtype) -> None:
-    """However long a path, and whatever its weights were rounded to, it begins and ends with all there is; a strip at a
+    """However long a path, and whatever its weights were rounded to, it begins and ends with all there is; a panel at a
     time, too."""
     for way in (LANES, WAVEFRONT, {**WAVEFRONT, "SCRATCH_BYTES": 1}):
         with settings(**way):
@@ -128,7 +128,7 @@ def check_pairs_out_of_reach() -> None:
 def main() -> None:
     for dtype in ALLOWED:
         check_problems(dtype)
-        check_slabs(dtype)
+        check_parts(dtype)
         check_paths_that_are_known(dtype)
     check_pairs_out_of_reach()
 

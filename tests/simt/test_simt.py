@@ -124,7 +124,7 @@ def test_the_order_of_threads_changes_nothing(library: Path, settings: dict[str,
     run("tests.simt.answers", **settings)
 
 
-@pytest.mark.parametrize("module", ["fused", "slabs", "packed"])
+@pytest.mark.parametrize("module", ["fused", "parts", "packed"])
 def test_against_the_reference(library: Path, module: str) -> None:
     run(f"tests.simt.{module}")
 
@@ -200,12 +200,12 @@ def test_no_pair_takes_more_than_the_scratch(library: Path) -> None:
     code = f"""
 import torch
 torch.ops.load_library({str(library)!r})
-print([torch.ops.scav_simt.slab(*shape) for shape in {shapes}])
+print([torch.ops.scav_simt.part(*shape) for shape in {shapes}])
 """
-    slabs = ast.literal_eval(run_python("-W", "ignore", "-c", code).splitlines()[-1])
-    for shape, (rows, held) in zip(shapes, slabs, strict=True):
+    parts = ast.literal_eval(run_python("-W", "ignore", "-c", code).splitlines()[-1])
+    for shape, (rows, held) in zip(shapes, parts, strict=True):
         _, n, m, _, cell = shape
         assert held <= budget, shape
         assert rows >= n or n * m * cell > budget // 3, shape
-    cut = {shape[0] for shape, (rows, _) in zip(shapes, slabs, strict=True) if rows < shape[1]}
-    assert cut == {kind for kind, _, _ in cells}, "of everything, some pairs of 8192 x 8192 steps take slabs"
+    cut = {shape[0] for shape, (rows, _) in zip(shapes, parts, strict=True) if rows < shape[1]}
+    assert cut == {kind for kind, _, _ in cells}, "of everything, some pairs of 8192 x 8192 steps take parts"

@@ -20,7 +20,7 @@ at::Tensor mean_l1(const at::Tensor& x, const at::Tensor& y, const std::optional
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), op, [&] {
     SCAV_AT_LEVEL(mean_l1_forward<scalar_t>)(inputs, weight, out.mutable_data_ptr<scalar_t>());
   });
-  spread_poison(inputs, out);
+  spread_nonfinite(inputs, out);
   return out;
 }
 
@@ -30,14 +30,14 @@ std::tuple<at::Tensor, at::Tensor> mean_l1_backward(const at::Tensor& grad, cons
                                                     bool paired, bool need_x, bool need_y) {
   constexpr const char* op = "mean_l1_backward";
   const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired);
-  const Spoilt spoilt =
-      separate_poison(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
+  const NonfiniteGradients nonfinite_gradients =
+      separate_nonfinite(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
   at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
   at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
   if (!inputs.empty()) {
     AT_DISPATCH_FLOATING_TYPES(inputs.x.scalar_type(), op, [&] {
       const Sequences<scalar_t> xs = inputs.sequences_x<scalar_t>(), ys = inputs.sequences_y<scalar_t>();
-      const scalar_t* outer = spoilt.grad.const_data_ptr<scalar_t>();
+      const scalar_t* outer = nonfinite_gradients.grad.const_data_ptr<scalar_t>();
       const auto backward = SCAV_AT_LEVEL(mean_l1_backward<scalar_t>);
       if (need_x) {
         backward(inputs, xs, ys, weight, outer, ys.batch, 1, dx.mutable_data_ptr<scalar_t>());
@@ -47,7 +47,7 @@ std::tuple<at::Tensor, at::Tensor> mean_l1_backward(const at::Tensor& grad, cons
       }
     });
   }
-  return finish_gradients(inputs, dx, dy, spoilt);
+  return finish_gradients(inputs, dx, dy, nonfinite_gradients);
 }
 
 }  // namespace

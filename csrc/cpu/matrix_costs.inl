@@ -1,18 +1,18 @@
-// Costs that the caller gave, as pairs for a recursion: in place of the products of tile.inl.
+// Pairs of a recursion whose costs are matrices from the caller, in place of the products of group_costs.inl.
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
 
-// Where the gradient of one pair's costs goes.
+// Destination of the gradient of one pair's costs.
 template <class T>
-struct GivenAdjoint {
+struct MatrixAdjoint {
   T* cells;
   int64_t stride;  // between rows
 };
 
 // The costs of one pair. An infinite one forbids its cell.
 template <class T>
-struct GivenTile {
+struct MatrixCosts {
   static constexpr bool kForbids = true;
   const T* cells;
   int64_t stride;  // between rows
@@ -23,9 +23,9 @@ struct GivenTile {
   int64_t steps() const { return m; }
   int64_t panels() const { return (m + kNarrowPanel - 1) / kNarrowPanel; }
   int64_t columns() const { return panels() * kNarrowPanel; }
-  bool poisoned() const { return bad; }
+  bool is_nonfinite() const { return bad; }
 
-  // As Tile::costs, with zeros for what is past the last step, or poisoned.
+  // As GroupCosts::costs, with zeros for what is past the last step, or nonfinite.
   void costs(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, T* out, int64_t out_stride) const {
     const int64_t step0 = panel0 * kNarrowPanel, end = panel1 * kNarrowPanel, step1 = bad ? step0 : std::min(m, end);
     poll((end - step0) * (row1 - row0));
@@ -39,7 +39,7 @@ struct GivenTile {
   }
 
   void adjoint(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, const T*, const T* weights,
-               int64_t weights_stride, const GivenAdjoint<T>& to) const {
+               int64_t weights_stride, const MatrixAdjoint<T>& to) const {
     const int64_t step0 = panel0 * kNarrowPanel, step1 = std::min(m, panel1 * kNarrowPanel);
     for (int64_t s = row0; s < row1; ++s) {
       std::copy_n(weights + s * weights_stride, step1 - step0, to.cells + s * to.stride + step0);
@@ -49,12 +49,12 @@ struct GivenTile {
 
 // Every pair of the caller's costs, those of about equal size in the same recursion.
 template <class T>
-struct GivenBatch {
-  const GivenCosts& costs;
+struct MatrixBatch {
+  const CostInputs& costs;
   int64_t lanes;
   std::vector<int64_t> order;
 
-  GivenBatch(const GivenCosts& given, LaneCount count)
+  MatrixBatch(const CostInputs& given, LaneCount count)
       : costs(given), lanes(count.width), order(static_cast<size_t>(given.pairs())) {
     std::iota(order.begin(), order.end(), 0);
     const auto size = [&](int64_t pair) { return std::pair(costs.length_y(pair), costs.length_x(pair)); };
@@ -63,12 +63,12 @@ struct GivenBatch {
 
   int64_t groups() const { return (costs.pairs() + lanes - 1) / lanes; }
 
-  OwnX<T, GivenTile<T>> own(const std::vector<int64_t>& results) const {
-    OwnX<T, GivenTile<T>> pairs{{}, lanes};
+  SeparatePairs<T, MatrixCosts<T>> separate(const std::vector<int64_t>& results) const {
+    SeparatePairs<T, MatrixCosts<T>> pairs{{}, lanes};
     for (int64_t pair : results) {
       if (pair >= 0) {
-        pairs.tiles.push_back({costs.rows<T>(pair), costs.cost.stride(2), costs.length_x(pair), costs.length_y(pair),
-                               costs.poison.const_data_ptr<T>()[pair] != 0});
+        pairs.sources.push_back({costs.rows<T>(pair), costs.cost.stride(2), costs.length_x(pair), costs.length_y(pair),
+                                 costs.nonfinite.const_data_ptr<T>()[pair] != 0});
       }
     }
     return pairs;
@@ -82,9 +82,9 @@ struct GivenBatch {
     return results;
   }
 
-  // Where each lane's gradient goes in d_cost (B1, B2, N, M).
-  std::vector<GivenAdjoint<T>> adjoints(const std::vector<int64_t>& results, T* d_cost) const {
-    std::vector<GivenAdjoint<T>> to;
+  // Destination of each lane's gradient in d_cost (B1, B2, N, M).
+  std::vector<MatrixAdjoint<T>> adjoints(const std::vector<int64_t>& results, T* d_cost) const {
+    std::vector<MatrixAdjoint<T>> to;
     for (int64_t pair : results) {
       to.push_back({d_cost + std::max<int64_t>(pair, 0) * costs.steps_x() * costs.steps_y(), costs.steps_y()});
     }
@@ -92,19 +92,19 @@ struct GivenBatch {
   }
 };
 
-inline GridSizes grid_sizes(const GivenCosts& costs) {
+inline GridSizes grid_sizes(const CostInputs& costs) {
   return {1, costs.pairs(), false, costs.steps_x(), costs.steps_y()};
 }
 
-// f(pairs, results) for every set of pairs that share a recursion.
+// Calls f(pairs, results) for every set of pairs that share a recursion.
 template <class T, class F>
-void for_each_pairs(const GivenBatch<T>& batch, const F& f) {
+void for_each_pairs(const MatrixBatch<T>& batch, const F& f) {
   const int64_t parts = std::min(thread_count(), batch.groups());
   run_parts(parts, [&](int64_t part) {
     // In turn, as groups are sorted by size.
     for (int64_t group = part; group < batch.groups(); group += parts) {
       const std::vector<int64_t> results = batch.results_of(group);
-      f(batch.own(results), results);
+      f(batch.separate(results), results);
     }
   });
 }

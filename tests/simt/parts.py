@@ -1,4 +1,4 @@
-"""Pairs that are cut into slabs of rows, against the reference and against themselves uncut; run by test_simt.py in the
+"""Pairs that are cut into parts of rows, against the reference and against themselves uncut; run by test_simt.py in the
 shim.
 """
 
@@ -30,13 +30,13 @@ CASES = [
 class Problem(NamedTuple):
     given: Sequences
     paired: bool
-    # Of the scratch. Soft-DTW's gradient takes 16 bytes a cell, 10 of bfloat16, and a slab of it has 256 rows at least.
+    # Of the scratch. Soft-DTW's gradient takes 16 bytes a cell, 10 of bfloat16, and a part of it has 256 rows at least.
     budgets: dict[str, int]
     with_oracle: bool = True
 
 
 def steps(n: int, m: int, dtype: torch.dtype, paired: bool) -> Sequences:
-    """An x ends with a strip of 256 rows, another within one. Both drift, so that paths advance in every slab; steps of
+    """An x ends with a panel of 256 rows, another within one. Both drift, so that paths advance in every part; steps of
     y are near some of x's, all along."""
     given = sequences(Shape(b1=3, b2=3 if paired else 1, n=n, m=m, d=3, ragged=False), torch.float64)
     drift = torch.linspace(-4, 4, n, dtype=torch.float64)[:, None]
@@ -54,7 +54,7 @@ def problems() -> list[Problem]:
         Problem(steps(1100, 12, torch.float32, False), False, small),
         Problem(steps(600, 12, torch.float64, True), True, small),
         Problem(steps(600, 12, torch.bfloat16, False), False, {**small, "soft_dtw": 100 * KIB}),
-        # More strips to a slab than a block has warps, and not a multiple of them.
+        # More panels to a part than a block has warps, and not a multiple of them.
         Problem(steps(4864, 19, torch.float32, False), False, {"dtw": 270 * KIB, "soft_dtw": 1536 * KIB}),
         Problem(one, False, {"dtw": 300 * KIB, "soft_dtw": 900 * KIB, "sinkhorn": 300 * KIB}, with_oracle=False),
     ]
@@ -86,7 +86,7 @@ def check(case: Case, cut: Answer, expected: Answer) -> None:
 
 
 def check_convergence(problem: Problem, budget: int) -> None:
-    """Iterations and marginal errors: of slabs, of K in memory or in registers, and of the reference."""
+    """Iterations and marginal errors: of parts, of K in memory or in registers, and of the reference."""
     sequences = problem.given.map(Tensor.double)
     for options in ({**SMOOTH, "max_iterations": 3}, {"epsilon": 2.0, "tolerance": 0.05}):
         ask = partial(scav_kernels.cdist, metric="sinkhorn", return_convergence=True, **options)

@@ -1,8 +1,8 @@
-// Sinkhorn on a GPU for pairs whose costs and K do not fit the scratch: iterations in logarithms over slabs of rows, by
+// Sinkhorn on a GPU for pairs whose costs and K do not fit the scratch: iterations in logarithms over parts of rows, by
 // the whole device, a launch for each half of an iteration. In units of epsilon, as in sinkhorn_kernels.cu:
 //     F[i] = -log sum_j b exp(G[j] - S[i, j]),    G[j] = -log sum_i a exp(F[i] - S[i, j]).
-// A slab's rows of F are known once it has been read, and its share of the columns' sums with them: one visit of each
-// slab makes an iteration.
+// A part's rows of F are known once it has been read, and its share of the columns' sums with them: one visit of each
+// part makes an iteration.
 
 #include "cuda/sinkhorn.h"
 
@@ -18,7 +18,7 @@ struct LogSum {
   T peak = kMasked<T>, sum = 0;
 
   SCAV_DEVICE void add(T other_peak, T other_sum) {
-    const T top = most(peak, other_peak);
+    const T top = max(peak, other_peak);
     sum = sum * exponential(peak - top) + other_sum * exponential(other_peak - top);
     peak = top;
   }
@@ -26,7 +26,7 @@ struct LogSum {
 
 template <class T>
 SCAV_DEVICE T scaled_cost(const Pair<T>& pair, T scale, int i, int j) {
-  return scale * least(pair.cost(i, j), kUnreachable<T>);
+  return scale * min(pair.cost(i, j), kUnreachable<T>);
 }
 
 // A block has a pair.
@@ -42,14 +42,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   // A pair that holds inf or NaN gets its value elsewhere.
   if (threadIdx.x == 0) {
-    state.done[blockIdx.x] = pair.poisoned() ? T(1) : T(0);
-    if (pair.poisoned()) {
+    state.done[blockIdx.x] = pair.is_nonfinite() ? T(1) : T(0);
+    if (pair.is_nonfinite()) {
       put(report, pair.result, 0, std::numeric_limits<T>::quiet_NaN());
     }
   }
 }
 
-// A warp has a row of a pair's slab.
+// A warp has a row of a pair's part.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
     sinkhorn_rows(const __grid_constant__ Costs<T> costs, T scale, SinkhornState<T> state) {
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Pair<T> pair(costs, p);
   const int lane = threadIdx.x % kWarp;
   const int i = costs.begin + static_cast<int>(blockIdx.x % blocks) * kWarps + threadIdx.x / kWarp;
-  if (state.done[p] != T(0) || i >= least(pair.n, costs.end)) {
+  if (state.done[p] != T(0) || i >= min(pair.n, costs.end)) {
     return;
   }
   const T* const g = state.g + p * costs.steps_y;
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int j = lane; j < pair.m; j += kWarp) {
     own.add(g[j] - scaled_cost(pair, scale, i, j), T(1));
   }
-  const T peak = warp_most(own.peak), sum = warp_sum(own.sum * exponential(own.peak - peak));
+  const T peak = warp_max(own.peak), sum = warp_sum(own.sum * exponential(own.peak - peak));
   if (lane == 0) {
     const int64_t at = p * costs.steps_x + i;
     const T next = logarithm(T(pair.m)) - peak - logarithm(sum), ratio = exponential(state.f[at] - next) - T(1);
@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// A block has 32 columns of a pair, its warps every eighth row of the slab: peak, sum (pairs, M) become those of
-// `f` - S, f (pairs, N), over the rows down to the slab's end. Pairs that are `done` (pairs,) or null are left.
+// A block has 32 columns of a pair, its warps every eighth row of the part: peak, sum (pairs, M) become those of
+// `f` - S, f (pairs, N), over the rows down to the part's end. Pairs that are `done` (pairs,) or null are left.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
     sinkhorn_columns(const __grid_constant__ Costs<T> costs, T scale, const T* f, const T* done, T* peak, T* sum) {
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   const Pair<T> pair(costs, p);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int j = static_cast<int>(blockIdx.x % blocks) * kWarp + lane, end = least(pair.n, costs.end);
+  const int j = static_cast<int>(blockIdx.x % blocks) * kWarp + lane, end = min(pair.n, costs.end);
   LogSum<T> own;
   for (int i = costs.begin + warp; i < end && j < pair.m; i += kWarps) {
     own.add(f[p * costs.steps_x + i] - scaled_cost(pair, scale, i, j), T(1));
@@ -101,8 +101,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (costs.begin > 0) {
       all.add(peak[at], sum[at]);
     }
-    for (int part = 0; part < kWarps; ++part) {
-      all.add(peaks[part * kWarp + lane], sums[part * kWarp + lane]);
+    for (int other = 0; other < kWarps; ++other) {
+      all.add(peaks[other * kWarp + lane], sums[other * kWarp + lane]);
     }
     peak[at] = all.peak;
     sum[at] = all.sum;
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                        const T* sum, Weights<T> to) {
   const int64_t blocks = gridDim.x / costs.count, p = blockIdx.x / blocks;
   const Pair<T> pair(costs, p);
-  const int j = static_cast<int>(blockIdx.x % blocks) * kWarp + threadIdx.x % kWarp, end = least(pair.n, costs.end);
+  const int j = static_cast<int>(blockIdx.x % blocks) * kWarp + threadIdx.x % kWarp, end = min(pair.n, costs.end);
   const T grad = grads[pair.result];
   if (grad == T(0) || j >= pair.m) {
     return;
@@ -199,7 +199,7 @@ void launch_sinkhorn_start(const Costs<T>& costs, const SinkhornState<T>& state,
 }
 
 template <class T>
-void launch_sinkhorn_slab(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, Stream stream) {
+void launch_sinkhorn_part(const Costs<T>& costs, double epsilon, const SinkhornState<T>& state, Stream stream) {
   const auto scale = static_cast<T>(1 / epsilon);
   launch("sinkhorn rows", sinkhorn_rows<T>, costs.count * ceil_div<int64_t>(costs.end - costs.begin, kWarps), kThreads,
          0, stream, costs, scale, state);
@@ -236,7 +236,7 @@ void launch_sinkhorn_plan_rows(const Costs<T>& costs, double epsilon, const T* g
 
 #define SCAV_INSTANTIATE(T)                                                                                        \
   template void launch_sinkhorn_start(const Costs<T>&, const SinkhornState<T>&, const SinkhornReport<T>&, Stream); \
-  template void launch_sinkhorn_slab(const Costs<T>&, double, const SinkhornState<T>&, Stream);                    \
+  template void launch_sinkhorn_part(const Costs<T>&, double, const SinkhornState<T>&, Stream);                    \
   template void launch_sinkhorn_columns(const Costs<T>&, double, const T*, const T*, T*, T*, Stream);              \
   template void launch_sinkhorn_settle(const Costs<T>&, double, int64_t, bool, const SinkhornState<T>&,            \
                                        const SinkhornReport<T>&, Stream);                                          \

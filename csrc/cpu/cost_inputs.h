@@ -1,5 +1,5 @@
 #pragma once
-// Costs that the caller brings instead of sequences, checked once and brought into the form that the kernels read.
+// Costs that the caller passes instead of sequences, checked once, in the form that the kernels read.
 
 #include <ATen/ATen.h>
 
@@ -10,11 +10,11 @@
 
 namespace scav {
 
-struct GivenCosts {
+struct CostInputs {
   at::Tensor cost;                  // (B1, B2, N, M) float32 or float64, steps of y adjacent
   at::Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
-  // (B1, B2) NaN or -inf where a valid cell holds it: that is what the pair's distance becomes. Else 0.
-  at::Tensor poison;
+  // (B1, B2) 0, or the NaN or -inf in a valid cell, which the pair's distance becomes.
+  at::Tensor nonfinite;
   at::Tensor given;  // as the caller passed them
 
   int64_t batch_x() const { return cost.size(0); }
@@ -37,20 +37,20 @@ struct GivenCosts {
   }
 };
 
-GivenCosts check_costs(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
+CostInputs check_costs(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
                        const std::optional<at::Tensor>& y_lengths);
 
-// Also poisons, with inf, the pairs in which a step has no finite cost: no plan moves its mass.
-void poison_blocked_steps(GivenCosts& costs);
+// Also marks, with inf, the pairs in which a step has no finite cost: no plan moves its mass.
+void mark_blocked_steps(CostInputs& costs);
 
-// Distances of poisoned pairs become what poisons them.
-void spread_poison(const GivenCosts& costs, at::Tensor& result);
+// Distances of nonfinite pairs become the NaN or infinity that is in `nonfinite`.
+void spread_nonfinite(const CostInputs& costs, at::Tensor& result);
 
-// `grad` with zeros for poisoned pairs.
-at::Tensor without_poisoned(const GivenCosts& costs, const at::Tensor& grad);
+// `grad` with zeros for nonfinite pairs.
+at::Tensor without_nonfinite(const CostInputs& costs, const at::Tensor& grad);
 
-// `gradient` (B1, B2, N, M) in the caller's dtype, with NaN in the valid cells of pairs that NaN or -inf poisons and
+// `gradient` (B1, B2, N, M) in the caller's dtype, with NaN in the valid cells of pairs that hold NaN or -inf and
 // whose `grad` is not zero.
-at::Tensor finish_gradient(const GivenCosts& costs, const at::Tensor& grad, at::Tensor gradient);
+at::Tensor finish_gradient(const CostInputs& costs, const at::Tensor& grad, at::Tensor gradient);
 
 }  // namespace scav

@@ -1,11 +1,11 @@
-// The ground costs of one x against one group of y's, and their adjoint: the seam between products and reducers.
+// Ground costs of one x against one group of y's, and their adjoint, which connect products to reducers.
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
 
 // Costs of the steps of x number `b` (rows) against the columns of a group.
 template <class T>
-struct Tile {
+struct GroupCosts {
   const Sequences<T>& x;
   const Packed<T>& packed;
   const Group& group;
@@ -13,15 +13,15 @@ struct Tile {
   int64_t b;
   const uint32_t* x_words;  // (batch, steps, words_of(D)), or null where the products are of T
 
-  // Whether a cost may be infinite, in place of a cell that no path enters.
+  // True if a cost may be infinite, which forbids paths through its cell.
   static constexpr bool kForbids = false;
 
   int64_t rows() const { return x.lengths[b]; }
   int64_t steps() const { return group.steps; }
   int64_t panels() const { return group.panels(); }
   int64_t columns() const { return group.columns; }
-  // Whether inf or NaN is in x or in the group's first y.
-  bool poisoned() const { return x.poison[b] + packed.y->poison[packed.index(group, 0)] != 0; }
+  // True if x or the group's first y holds inf or NaN.
+  bool is_nonfinite() const { return x.nonfinite[b] + packed.y->nonfinite[packed.index(group, 0)] != 0; }
 
   // Costs of rows [row0, row1) against panels [panel0, panel1): row s goes to out + s * stride.
   void costs(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, T* out, int64_t stride) const {
@@ -42,12 +42,13 @@ struct Tile {
     }
   }
 
-  // Adds what d out / d cost = `weights` (rows [row0, row1), panels [panel0, panel1)) means for x and the y's.
+  // Adds the gradients of x and the y's from `weights` = d out / d cost, of rows [row0, row1) and panels [panel0,
+  // panel1).
   // `costs` are those of the forward; `weights` is overwritten.
   void adjoint(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
                const Adjoint<T>& to) const {
     const int64_t width = group.panel, dim = x.dim, count = row1 - row0;
-    Buffer<T> turned(to.dy ? width * count : 0);
+    Buffer<T> transposed(to.dy ? width * count : 0);
     for (int64_t panel = panel0; panel < panel1; ++panel) {
       const int64_t at = (panel - panel0) * width, column = group.column + panel * width;
       poll(2 * width * count * (dim + 1));
@@ -57,10 +58,10 @@ struct Tile {
       if (to.dy != nullptr) {
         transpose<T>(
             count, width, [&](int64_t s) { return weights + (row0 + s) * stride + at; },
-            [&](int64_t j) { return turned.data() + j * count; });
-        gemm<T>(width, dim, count, count, dim, dim, true, turned.data(), x.row(b, row0), to.dy + column * dim);
+            [&](int64_t j) { return transposed.data() + j * count; });
+        gemm<T>(width, dim, count, count, dim, dim, true, transposed.data(), x.row(b, row0), to.dy + column * dim);
       }
-      // A panel at a time: the product has no blocks for cache of its own.
+      // A panel at a time: gemm() expects operands that fit in cache.
       if (to.dx != nullptr) {
         gemm<T>(count, dim, width, stride, dim, dim, true, weights + row0 * stride + at,
                 packed.rows.data() + column * dim, to.dx + row0 * dim);
@@ -163,10 +164,10 @@ struct Tile {
     const T* y_norms = packed.norms.data() + column;
     Vec<T, w> slack{};
     for (int64_t j = 0; j < group.panel; j += w) {
-      const Vec<T, w> c = load<T, w>(costs + j), given = load<T, w>(weights + j);
+      const Vec<T, w> c = load<T, w>(costs + j), weight = load<T, w>(weights + j);
       const Vec<T, w> sum = load<T, w>(y_norms + j) + x_norm;
       slack = vmin(slack, (root ? c * c : c) - kNear<T> * sum);
-      store<T, w>(weights + j, root ? (c > T(0) ? given / c : Vec<T, w>{}) : T(2) * given);
+      store<T, w>(weights + j, root ? (c > T(0) ? weight / c : Vec<T, w>{}) : T(2) * weight);
     }
     if (any_negative<T, w>(slack)) {
       adjoint_near(s, column, costs, weights, to);

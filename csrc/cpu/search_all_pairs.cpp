@@ -2,7 +2,7 @@
 
 #include "cpu/stored_inputs.h"
 
-#define SCAV_KERNELS "cpu/search_crowd.inl"
+#define SCAV_KERNELS "cpu/search_all_pairs.inl"
 #include "cpu/foreach_level.h"
 
 namespace scav {
@@ -26,9 +26,9 @@ at::Tensor crowd_interpolated_euclidean(const at::Tensor& x, const at::Tensor& y
   }
   AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), op, [&] {
     const StoredRows<scalar_t> rows_x = stored_x.rows<scalar_t>(), rows_y = stored_y.rows<scalar_t>();
-    const Chosen<scalar_t> from_x{rows_x, first.const_data_ptr<int64_t>(), first.numel()};
-    const Chosen<scalar_t> from_y{rows_y, second.const_data_ptr<int64_t>(), second.numel()};
-    SCAV_AT_LEVEL(crowd_distances<scalar_t>)(from_x, from_y, target, squared, out.mutable_data_ptr<scalar_t>());
+    const Selection<scalar_t> from_x{rows_x, first.const_data_ptr<int64_t>(), first.numel()};
+    const Selection<scalar_t> from_y{rows_y, second.const_data_ptr<int64_t>(), second.numel()};
+    SCAV_AT_LEVEL(all_pairs_distances<scalar_t>)(from_x, from_y, target, squared, out.mutable_data_ptr<scalar_t>());
   });
   return out;
 }

@@ -1,4 +1,4 @@
-#include "cpu/given_costs.h"
+#include "cpu/cost_inputs.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -14,7 +14,7 @@ namespace {
 
 // f(pair), over the threads.
 template <class F>
-void for_each_pair(const GivenCosts& costs, const F& f) {
+void for_each_pair(const CostInputs& costs, const F& f) {
   at::parallel_for(0, costs.pairs(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t pair = begin; pair < end; ++pair) {
       f(pair);
@@ -24,27 +24,27 @@ void for_each_pair(const GivenCosts& costs, const F& f) {
 
 // NaN or -inf if a valid cell holds it, NaN before -inf; else 0.
 template <class T>
-T find_poison(const GivenCosts& costs, int64_t pair) {
+T find_nonfinite(const CostInputs& costs, int64_t pair) {
   constexpr T lowest = std::numeric_limits<T>::lowest();
   const T* row = costs.rows<T>(pair);
   const int64_t n = costs.length_x(pair), m = costs.length_y(pair);
-  T poison = 0;
+  T nonfinite = 0;
   for (int64_t s = 0; s < n; ++s, row += costs.cost.stride(2)) {
     bool bad = false;
     for (int64_t t = 0; t < m; ++t) {
       bad |= !(row[t] >= lowest);
     }
     for (int64_t t = 0; bad && t < m; ++t) {
-      if (!(row[t] >= lowest) && !std::isnan(poison)) {
-        poison = row[t];
+      if (!(row[t] >= lowest) && !std::isnan(nonfinite)) {
+        nonfinite = row[t];
       }
     }
   }
-  return poison;
+  return nonfinite;
 }
 
 template <class T>
-bool has_blocked_step(const GivenCosts& costs, int64_t pair) {
+bool has_blocked_step(const CostInputs& costs, int64_t pair) {
   const T* row = costs.rows<T>(pair);
   const int64_t n = costs.length_x(pair), m = costs.length_y(pair);
   std::vector<char> reached(static_cast<size_t>(m));
@@ -69,12 +69,12 @@ bool has_blocked_step(const GivenCosts& costs, int64_t pair) {
 
 }  // namespace
 
-GivenCosts check_costs(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
+CostInputs check_costs(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
                        const std::optional<at::Tensor>& y_lengths) {
   leave_threads_behind_after_fork();
   check_grid(op, cost, x_lengths, y_lengths);
   check_cpu(op, "cost", cost);
-  GivenCosts costs;
+  CostInputs costs;
   costs.given = cost;
   costs.x_lengths = check_lengths(op, "x_lengths", x_lengths, cost.size(0), cost.size(2));
   costs.y_lengths = check_lengths(op, "y_lengths", y_lengths, cost.size(1), cost.size(3));
@@ -82,40 +82,40 @@ GivenCosts check_costs(const char* op, const at::Tensor& cost, const std::option
   if (costs.cost.stride(3) != 1) {
     costs.cost = costs.cost.contiguous();
   }
-  costs.poison = costs.new_result();
+  costs.nonfinite = costs.new_result();
   AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "check_costs", [&] {
-    scalar_t* poison = costs.poison.mutable_data_ptr<scalar_t>();
-    for_each_pair(costs, [&](int64_t pair) { poison[pair] = find_poison<scalar_t>(costs, pair); });
+    scalar_t* nonfinite = costs.nonfinite.mutable_data_ptr<scalar_t>();
+    for_each_pair(costs, [&](int64_t pair) { nonfinite[pair] = find_nonfinite<scalar_t>(costs, pair); });
   });
   return costs;
 }
 
-void poison_blocked_steps(GivenCosts& costs) {
-  AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "poison_blocked_steps", [&] {
-    scalar_t* poison = costs.poison.mutable_data_ptr<scalar_t>();
+void mark_blocked_steps(CostInputs& costs) {
+  AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "mark_blocked_steps", [&] {
+    scalar_t* nonfinite = costs.nonfinite.mutable_data_ptr<scalar_t>();
     for_each_pair(costs, [&](int64_t pair) {
-      if (poison[pair] == 0 && has_blocked_step<scalar_t>(costs, pair)) {
-        poison[pair] = std::numeric_limits<scalar_t>::infinity();
+      if (nonfinite[pair] == 0 && has_blocked_step<scalar_t>(costs, pair)) {
+        nonfinite[pair] = std::numeric_limits<scalar_t>::infinity();
       }
     });
   });
 }
 
-void spread_poison(const GivenCosts& costs, at::Tensor& result) {
-  result = at::where(costs.poison == 0, result, costs.poison);
+void spread_nonfinite(const CostInputs& costs, at::Tensor& result) {
+  result = at::where(costs.nonfinite == 0, result, costs.nonfinite);
 }
 
-at::Tensor without_poisoned(const GivenCosts& costs, const at::Tensor& grad) {
-  return grad.masked_fill(costs.poison != 0, 0);
+at::Tensor without_nonfinite(const CostInputs& costs, const at::Tensor& grad) {
+  return grad.masked_fill(costs.nonfinite != 0, 0);
 }
 
-at::Tensor finish_gradient(const GivenCosts& costs, const at::Tensor& grad, at::Tensor gradient) {
+at::Tensor finish_gradient(const CostInputs& costs, const at::Tensor& grad, at::Tensor gradient) {
   AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "finish_gradient", [&] {
-    const scalar_t* poison = costs.poison.const_data_ptr<scalar_t>();
+    const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
     const scalar_t* outer = grad.const_data_ptr<scalar_t>();
     scalar_t* cells = gradient.mutable_data_ptr<scalar_t>();
     for_each_pair(costs, [&](int64_t pair) {
-      if (poison[pair] == 0 || poison[pair] == std::numeric_limits<scalar_t>::infinity() || outer[pair] == 0) {
+      if (nonfinite[pair] == 0 || nonfinite[pair] == std::numeric_limits<scalar_t>::infinity() || outer[pair] == 0) {
         return;
       }
       for (int64_t s = 0; s < costs.length_x(pair); ++s) {
