@@ -23,7 +23,7 @@ def file_of(op: str) -> str:
 
 
 class Workshop:
-    """Builds in the folder `scratch`; nothing of what it builds is optimised, as tests compute little."""
+    """Builds in the folder `scratch`; nothing of what it builds is optimized, as tests compute little."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
