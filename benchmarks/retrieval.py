@@ -33,9 +33,9 @@ from scav_model.data import open_features
 from scav_model.distances import Distance, Sequences, retrieval_distance
 from scav_model.experiments.probes.efficiency import run_efficiency, share_found
 from scav_model.experiments.probes.experiment import Experiment
-from scav_model.gallery import GalleryItems, InMemory
-from scav_model.means import mean_steps
-from scav_model.nearest import Found, nearest
+from scav_model.retrieval.gallery import GalleryItems, InMemory
+from scav_model.retrieval.means import mean_steps
+from scav_model.retrieval.nearest import Found, nearest
 
 SYSTEMS = {"interpolated_euclidean": "scav_euclidean", "dtw": "scav_dtw", "sinkhorn": "scav_wasserstein"}
 FEATURES = 512

@@ -9,8 +9,8 @@ from benchmarks import retrieval_page
 from benchmarks.retrieval import RECALL, fewest_by_bounds, fewest_candidates
 from scav_model.distances import Distance, Sequences
 from scav_model.experiments.probes.efficiency import share_found
-from scav_model.gallery import GalleryItems, InMemory
-from scav_model.nearest import nearest
+from scav_model.retrieval.gallery import GalleryItems, InMemory
+from scav_model.retrieval.nearest import nearest
 
 FIGURES = {
     "machine": {

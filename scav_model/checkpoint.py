@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from scav_model.checkpoint_file import FORMAT, load, save
 from scav_model.config import Config
 from scav_model.model import AudioVisualModel
 from scav_model.pretrained import load_pretrained
+from scav_model.storage.checkpoint_file import FORMAT, load, save
 
 __all__ = ["FORMAT", "load", "load_model", "save"]
 

@@ -26,8 +26,8 @@ from scav_model.distances import Distance, Sequences, pooled, retrieval_distance
 from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
 from scav_model.encoders.weights import weights_sha256
 from scav_model.extras import needed_by
-from scav_model.gallery import GalleryItems, InMemory
-from scav_model.nearest import nearest
+from scav_model.retrieval.gallery import GalleryItems, InMemory
+from scav_model.retrieval.nearest import nearest
 
 with needed_by("scav_model.mteb", "mteb"):
     from datasets import Audio, Dataset, Video

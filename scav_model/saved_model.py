@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scav_model.checkpoint_file import load
 from scav_model.config import Config, from_dict, to_dict
 from scav_model.encoders.weights import weights_sha256
 from scav_model.extras import needed_by
-from scav_model.files import make_folder, replacing, write_text
+from scav_model.storage.checkpoint_file import load
+from scav_model.storage.files import make_folder, replacing, write_text
 
 with needed_by("reading models"):
     from safetensors import safe_open

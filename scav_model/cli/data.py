@@ -108,7 +108,7 @@ def _clips(source: Path) -> tuple[list["Clip"], int]:
     """Return the clips of a manifest, a folder or a media file, and how many lines of a manifest give none."""
     from scav_model.data.datasets import folder, is_media, media_clip
     from scav_model.data.manifest import read_manifest_lenient
-    from scav_model.text import say
+    from scav_model.storage.text import say
 
     if source.is_dir():
         listing = folder(source)
@@ -132,7 +132,7 @@ def features_info(store: Path) -> None:
     from scav_model.data.ids import ids_sha256
     from scav_model.data.store import FeatureStore
     from scav_model.data.store.reader import read_skipped
-    from scav_model.text import printable
+    from scav_model.storage.text import printable
 
     opened = FeatureStore.open(store)
     header = opened.header
@@ -170,7 +170,7 @@ def features_verify(store: Path) -> None:
         store: Folder of the feature store; a problem makes the exit code 1, a warning does not.
     """
     from scav_model.data.store.verify import verify
-    from scav_model.text import printable
+    from scav_model.storage.text import printable
 
     report = verify(store)
     for line in report.problems:
@@ -289,8 +289,8 @@ def manifest_folder(media: Path, *, out: Path, split: str = "test") -> None:
 def _write(listing: "Listing", out: Path) -> None:
     from scav_model.data.ids import ids_sha256, write_ids
     from scav_model.data.manifest import write_manifest
-    from scav_model.files import make_folder, write_whole
-    from scav_model.text import say
+    from scav_model.storage.files import make_folder, write_whole
+    from scav_model.storage.text import say
 
     ids = [clip.id for clip in listing.clips]
     missing = out.with_name(f"{out.stem}.missing.txt")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from scav_model import config_files
 from scav_model.config import Config, Option
-from scav_model.files import write_text
+from scav_model.storage.files import write_text
 
 
 def demo(

@@ -24,7 +24,7 @@ from scav_model.cli.words import arranged, command_of, options, positional, take
 from scav_model.config import Config
 from scav_model.extras import explain
 from scav_model.fields import nearest
-from scav_model.text import printable
+from scav_model.storage.text import printable
 
 USAGE = 2
 load_yaml = get_loader("yaml")

@@ -13,7 +13,7 @@ from types import FrameType
 
 from scav_model.cli.exits import FAILURE, INTERRUPTED, PROGRAM, TERMINATED, UNREAD, Terminated, interrupted
 from scav_model.extras import explain
-from scav_model.text import json_escapes
+from scav_model.storage.text import json_escapes
 
 # Name of the error handler of the outputs.
 ESCAPES = "scav_escapes"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scav_model.config import Option
-from scav_model.text import printable
+from scav_model.storage.text import printable
 
 if TYPE_CHECKING:
     from scav_model.model import AudioVisualModel
@@ -268,12 +268,12 @@ def search(
     """
     from scav_model.cluster.search import search_workers
     from scav_model.devices import to_device
-    from scav_model.files import make_folder, write_text
     from scav_model.search import SearchIndex
     from scav_model.search import search as find
     from scav_model.search.align import alignments
     from scav_model.search.page import as_html
     from scav_model.search.report import as_json, as_table
+    from scav_model.storage.files import make_folder, write_text
 
     to_device(device)
     written = format_of(output, format)

@@ -17,8 +17,8 @@ from tqdm import tqdm
 import scav_kernels
 from scav_model.cluster.connection import ClusterError, check_resources, connect, import_ray, room
 from scav_model.cluster.shard import Limits, ShardWorker
-from scav_model.means import largest
-from scav_model.nearest import smallest
+from scav_model.retrieval.means import largest
+from scav_model.retrieval.nearest import smallest
 from scav_model.search.header import SearchIndexError
 from scav_model.search.index import SearchIndex
 from scav_model.search.queries import Queries

@@ -14,8 +14,8 @@ from torch import Tensor
 import scav_kernels
 from scav_model.cluster.connection import import_ray
 from scav_model.distances import Sequences
-from scav_model.means import mean_scores
-from scav_model.nearest import Found, nearest
+from scav_model.retrieval.means import mean_scores
+from scav_model.retrieval.nearest import Found, nearest
 from scav_model.search.header import Header, read_deleted
 from scav_model.search.index import SearchIndex
 from scav_model.search.parts import StoredItems

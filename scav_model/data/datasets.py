@@ -15,8 +15,8 @@ from scav_model.data.ids import label_problem, name_problem
 from scav_model.data.manifest import Clip, ManifestError
 from scav_model.data.tables import read_table
 from scav_model.data.text_files import line_problem, read_text
-from scav_model.strict_json import parse_json
-from scav_model.text import printable, shown
+from scav_model.storage.strict_json import parse_json
+from scav_model.storage.text import printable, shown
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 VGGSOUND_SECONDS = 10.0

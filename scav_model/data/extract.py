@@ -23,7 +23,7 @@ from scav_model.data.pictures import Picture
 from scav_model.data.store.header import Entry, Skipped, StoreHeader
 from scav_model.data.store.writer import SHARD_BYTES, StoreWriter
 from scav_model.data.workers import WorkerDied, WorkerError, ordered_map
-from scav_model.text import printable, say
+from scav_model.storage.text import printable, say
 
 LIBRARIES = ("scav-kernels", "torch", "torchaudio", "av")
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from scav_model.files import make_folder, replacing
-from scav_model.text import shown
+from scav_model.storage.files import make_folder, replacing
+from scav_model.storage.text import shown
 
 
 class FeatureSet:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scav_model.data.text_files import ManifestError
-from scav_model.text import printable
+from scav_model.storage.text import printable
 
 # Suffixes of files that hold video and can hold sound, and that FFmpeg reads.
 # fmt: off

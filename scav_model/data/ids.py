@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from scav_model.files import write_whole
-from scav_model.text import shown
+from scav_model.storage.files import write_whole
+from scav_model.storage.text import shown
 
 
 def name_problem(key: str, value: object) -> str | None:

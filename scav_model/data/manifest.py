@@ -18,9 +18,9 @@ from typing import Any
 
 from scav_model.data.ids import label_problem, name_problem
 from scav_model.data.text_files import ManifestError, line_problem, read_text
-from scav_model.files import write_whole
-from scav_model.strict_json import parse_json
-from scav_model.text import shown
+from scav_model.storage.files import write_whole
+from scav_model.storage.strict_json import parse_json
+from scav_model.storage.text import shown
 
 __all__ = ["BadLine", "Clip", "ManifestError", "read_manifest", "read_manifest_lenient", "write_manifest"]
 

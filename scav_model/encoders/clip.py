@@ -20,7 +20,7 @@ from scav_model.devices import to_device
 from scav_model.encoders.encoder import EncoderError, choose_precision, unchanged
 from scav_model.encoders.weights import looks_untrained, read_checkpoint, weights_sha256
 from scav_model.extras import needed_by
-from scav_model.files import file_sha256
+from scav_model.storage.files import file_sha256
 
 FEATURES = ("pooled", "cls+patches")
 PICKLED = (".pt", ".pth", ".bin")

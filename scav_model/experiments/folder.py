@@ -16,7 +16,7 @@ from scav_model import parallel
 from scav_model.config import Config
 from scav_model.data import Features
 from scav_model.experiments.tables import read_json, read_object, write_json
-from scav_model.files import LOCK
+from scav_model.storage.files import LOCK
 from scav_model.training import CHECKPOINT, TrainResult, train
 
 Settings = Mapping[str, Any]

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from scav_model.files import write_text
+from scav_model.storage.files import write_text
 
 Row = dict[str, Any]
 

@@ -18,7 +18,7 @@ from scav_model.model import AudioVisualModel
 from scav_model.search.header import SIDES, Header, SearchIndexError
 from scav_model.search.shard import Encoded
 from scav_model.search.writer import IndexWriter
-from scav_model.strict_json import is_writable
+from scav_model.storage.strict_json import is_writable
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from scav_model.committed_folder import FolderFormat
 from scav_model.config import Option
 from scav_model.data.store.header import DTYPES
-from scav_model.files import write_whole
-from scav_model.strict_json import Fields
-from scav_model.tensors import load_expected
-from scav_model.text import shown
+from scav_model.storage.committed_folder import FolderFormat
+from scav_model.storage.files import write_whole
+from scav_model.storage.strict_json import Fields
+from scav_model.storage.tensors import load_expected
+from scav_model.storage.text import shown
 
 FORMAT = 3
 # Format 2 keeps the means in other files. Both formats are read; a change makes an index one of format 3.

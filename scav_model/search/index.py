@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scav_model.committed_folder import MappedFiles
 from scav_model.distances import Distance
 from scav_model.search.bounds import Prepared
 from scav_model.search.header import (
@@ -24,6 +23,7 @@ from scav_model.search.header import (
     read_deleted,
 )
 from scav_model.search.shard import ShardReader
+from scav_model.storage.committed_folder import MappedFiles
 
 
 class SearchIndex:

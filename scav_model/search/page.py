@@ -13,7 +13,7 @@ from scav_model.search.align import Alignment, alignments
 from scav_model.search.index import SearchIndex
 from scav_model.search.search import Answer, Hit
 from scav_model.search.thumbnails import thumbnails
-from scav_model.text import printable
+from scav_model.storage.text import printable
 
 WIDTH, HEIGHT, BARS, MARGIN = 640, 90, 48, 34  # px of a drawing
 SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")

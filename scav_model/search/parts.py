@@ -1,4 +1,4 @@
-"""One side of an index as items that `scav_model.nearest.nearest` searches, part by part."""
+"""One side of an index as items that `scav_model.retrieval.nearest.nearest` searches, part by part."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 import scav_kernels
 from scav_model.data.store.header import DTYPES
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
-from scav_model.means import BLOCK as MEANS
-from scav_model.means import Block
-from scav_model.nearest import Part
+from scav_model.retrieval.means import BLOCK as MEANS
+from scav_model.retrieval.means import Block
+from scav_model.retrieval.nearest import Part
 from scav_model.search import bounds
 from scav_model.search.bounds import has_bounds
 from scav_model.search.header import AGAIN, DamagedIndexError
@@ -121,7 +121,7 @@ class Group:
 
 
 class StoredItems:
-    """The clips of one side of an index that can be found, as `scav_model.nearest.Items`."""
+    """The clips of one side of an index that can be found, as `scav_model.retrieval.nearest.Items`."""
 
     ascending = True
 

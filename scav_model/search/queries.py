@@ -14,7 +14,7 @@ from torch import Tensor
 from scav_model.distances import Sequences
 from scav_model.search.header import SIDES, SearchIndexError
 from scav_model.search.index import SearchIndex
-from scav_model.text import shown
+from scav_model.storage.text import shown
 
 # Ids that are compared with one that is not there.
 COMPARED = 50_000

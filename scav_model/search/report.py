@@ -9,7 +9,7 @@ from typing import Any
 
 from scav_model.search.align import Alignment
 from scav_model.search.search import Answer
-from scav_model.text import printable, printable_json
+from scav_model.storage.text import printable, printable_json
 
 
 def as_json(answer: Answer, aligned: list[list[Alignment]] | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scav_model.nearest import METHODS, nearest
+from scav_model.retrieval.nearest import METHODS, nearest
 from scav_model.search.bounds import has_bounds
 from scav_model.search.header import SearchIndexError
 from scav_model.search.index import SearchIndex

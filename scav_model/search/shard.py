@@ -20,7 +20,6 @@ from safetensors.numpy import load as load_arrays
 from safetensors.torch import save
 from torch import Tensor
 
-from scav_model.committed_folder import MappedFiles, as_rows
 from scav_model.data.ids import are_names
 from scav_model.data.store.header import DTYPES
 from scav_model.search.header import (
@@ -33,8 +32,9 @@ from scav_model.search.header import (
     load_tensors,
     write_file,
 )
-from scav_model.tensors import read_head
-from scav_model.text import shown
+from scav_model.storage.committed_folder import MappedFiles, as_rows
+from scav_model.storage.tensors import read_head
+from scav_model.storage.text import shown
 
 
 @dataclass(frozen=True)

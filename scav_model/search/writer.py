@@ -18,10 +18,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from scav_model.committed_folder import FolderWriter
 from scav_model.data.ids import name_problem
 from scav_model.data.store.header import DTYPES
-from scav_model.files import LOCK, is_partial, make_folder
 from scav_model.search.bounds import has_bounds, make_bounds, principal_directions
 from scav_model.search.header import (
     FOLDER,
@@ -34,6 +32,8 @@ from scav_model.search.header import (
 )
 from scav_model.search.index import SearchIndex
 from scav_model.search.shard import Encoded, check_media, write_shard
+from scav_model.storage.committed_folder import FolderWriter
+from scav_model.storage.files import LOCK, is_partial, make_folder
 
 
 class IndexWriter(FolderWriter):

@@ -9,8 +9,8 @@ from typing import Any
 
 from scav_model import checkpoint
 from scav_model.config import CheckpointConfig
-from scav_model.files import PARTIAL, writing
 from scav_model.saved_model import CHECKPOINT
+from scav_model.storage.files import PARTIAL, writing
 
 __all__ = ["BEST", "CHECKPOINT", "CONFIG", "Checkpoints"]
 

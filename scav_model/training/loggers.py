@@ -9,7 +9,7 @@ from typing import Protocol
 
 from scav_model.config import Config, to_dict
 from scav_model.extras import needed_by
-from scav_model.files import writing
+from scav_model.storage.files import writing
 
 
 class Logger(Protocol):

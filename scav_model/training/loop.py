@@ -16,9 +16,9 @@ from scav_model import checkpoint, parallel
 from scav_model.config import Config, to_dict
 from scav_model.data import Features
 from scav_model.distances import retrieval_distance
-from scav_model.files import FolderInUseError, working_in, write_text
 from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
+from scav_model.storage.files import FolderInUseError, working_in, write_text
 from scav_model.training.checkpoints import CONFIG, Checkpoints
 from scav_model.training.launch import launch, numerics
 from scav_model.training.loggers import open_loggers

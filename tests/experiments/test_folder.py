@@ -7,7 +7,7 @@ import pytest
 from scav_model.config import Config, ModelConfig, OptimConfig, RetrievalConfig
 from scav_model.experiments import folder as module
 from scav_model.experiments.folder import prepare_folder, train_once
-from scav_model.files import LOCK
+from scav_model.storage.files import LOCK
 from scav_model.train import CHECKPOINT
 
 STAMP = "run.json"

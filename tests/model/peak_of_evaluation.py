@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
-from scav_model import ranking
 from scav_model.distances import Distance
-from scav_model.gallery import OnDisk
-from scav_model.retrieval import evaluate
+from scav_model.retrieval import evaluate, ranking
+from scav_model.retrieval.gallery import OnDisk
 
 STEPS, DIM, BATCH = 128, 64, 50
 

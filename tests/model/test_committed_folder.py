@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from scav_model.committed_folder import FolderFormat, FolderWriter, MappedFiles, as_rows, read_ahead
+from scav_model.storage.committed_folder import FolderFormat, FolderWriter, MappedFiles, as_rows, read_ahead
 
 
 class WrongError(ValueError):

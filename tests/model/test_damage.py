@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scav_model import checkpoint, checkpoint_file
+from scav_model import checkpoint
 from scav_model.checkpoint import load_model
 from scav_model.cli import main
 from scav_model.model import AudioVisualModel
+from scav_model.storage import checkpoint_file
 from scav_model.training import CHECKPOINT, train
 from scav_model.training.run import PARTS, Run
 

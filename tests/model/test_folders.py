@@ -15,8 +15,8 @@ from processes import ENVIRONMENT, torchrun
 from scav_model import checkpoint
 from scav_model.cli import main
 from scav_model.config import Config, ModelConfig, OptimConfig, RetrievalConfig, to_dict
-from scav_model.files import LOCK, FolderInUseError, working_in
 from scav_model.model import AudioVisualModel
+from scav_model.storage.files import LOCK, FolderInUseError, working_in
 from scav_model.training import CHECKPOINT, train
 
 pytestmark = pytest.mark.slow

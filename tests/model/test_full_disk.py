@@ -12,8 +12,8 @@ import torch
 from processes import ENVIRONMENT
 
 from scav_model import checkpoint
-from scav_model.files import replacing, write_text, writing
 from scav_model.model import AudioVisualModel
+from scav_model.storage.files import replacing, write_text, writing
 
 # The command, with a limit on the size of a file, as `ulimit -f` sets it.
 PROGRAM = """
@@ -118,7 +118,7 @@ def test_every_kind_of_file_names_itself_on_a_full_disk(small_disk: Path, train_
     from scav_model.experiments.demo.render import render
     from scav_model.experiments.demo.scene import SceneConfig, make_scene
     from scav_model.experiments.style import Figure
-    from scav_model.files import write_figure
+    from scav_model.storage.files import write_figure
 
     (small_disk / "filling").write_bytes(bytes(252 << 10))
     for name, write in {

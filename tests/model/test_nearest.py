@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from scav_model import gallery
-from scav_model import nearest as engine
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
-from scav_model.gallery import GalleryItems, InMemory, OnDisk
-from scav_model.nearest import has_bounds, nearest
+from scav_model.retrieval import gallery
+from scav_model.retrieval import nearest as engine
+from scav_model.retrieval.gallery import GalleryItems, InMemory, OnDisk
+from scav_model.retrieval.nearest import has_bounds, nearest
 
 
 def clips(count: int, steps: int, seed: int) -> Sequences:

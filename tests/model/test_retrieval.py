@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from scav_model import ranking
 from scav_model.config import ModelConfig
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
-from scav_model.gallery import InMemory, OnDisk
 from scav_model.model import AudioVisualModel
-from scav_model.ranking import Comparison, cosine, ranks
-from scav_model.retrieval import encode, encode_to_disk, evaluate, recalls
+from scav_model.retrieval import encode, encode_to_disk, evaluate, ranking, recalls
+from scav_model.retrieval.gallery import InMemory, OnDisk
+from scav_model.retrieval.ranking import Comparison, cosine, ranks
 
 
 def clips(count: int, steps: int, seed: int) -> Sequences:
@@ -101,7 +100,7 @@ def test_hybrid_reorders_the_nearest_k_only(direction, block, monkeypatch):
     means = compared.means()
     counts = means.count(cosine, "mean")[direction]
     assert compared.hybrid(distance, means, counts, k, direction).tolist() == expected
-    monkeypatch.setattr("scav_model.nearest.FLOATS", 3 * 6 * 4)
+    monkeypatch.setattr("scav_model.retrieval.nearest.FLOATS", 3 * 6 * 4)
     assert compared.hybrid(distance, means, counts, k, direction).tolist() == expected
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from scav_model.nearest import nearest
+from scav_model.retrieval.nearest import nearest
 from scav_model.search import IndexWriter, SearchIndex, SearchIndexError, make_queries, queries_by_id, search
 from scav_model.search.parts import StoredItems
 from scav_model.search.search import find

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 
 import scav_kernels
 from scav_kernels import cdist
-from scav_model.means import largest_products
-from scav_model.nearest import nearest
+from scav_model.retrieval.means import largest_products
+from scav_model.retrieval.nearest import nearest
 from scav_model.search import (
     Encoded,
     IndexWriter,
@@ -235,7 +235,7 @@ def test_mean_search_is_a_stable_sort_of_cosines_however_it_is_cut(make_index, m
     answers = []
     for rows, block, floats in ((1024, 4096, 1 << 22), (1, 4096, 1), (2, 5, 24), (1024, 1, 1 << 22)):
         for name, value in (("ROWS", rows), ("BLOCK", block), ("FLOATS", floats)):
-            monkeypatch.setattr(f"scav_model.means.{name}", value)
+            monkeypatch.setattr(f"scav_model.retrieval.means.{name}", value)
         found = search(index, queries, 30, mode="mean").hits
         answers.append([[(hit.number, hit.distance) for hit in row] for row in found])
     for row, hits in enumerate(answers[0]):
@@ -263,7 +263,7 @@ def test_rounding_of_a_matrix_product_leaves_out_none_that_is_as_near(monkeypatc
         found = linear(vectors, queries)
         return found + 1e-6 * torch.arange(len(vectors))[:, None] / len(vectors)
 
-    monkeypatch.setattr("scav_model.means.F.linear", rounded)
+    monkeypatch.setattr("scav_model.retrieval.means.F.linear", rounded)
     row = F.normalize(torch.ones(1, 24), dim=1)
     found = largest_products(row, [(torch.arange(40), row.expand(40, -1).contiguous())], 5)
     assert found[1].tolist() == [[0, 1, 2, 3, 4]]

@@ -18,7 +18,7 @@ from scav_model.data.folders import passed_over_line, walk
 from scav_model.data.ids import label_problem, name_problem
 from scav_model.data.store.header import StoreError
 from scav_model.data.store.writer import SHARD_BYTES
-from scav_model.text import printable, shown
+from scav_model.storage.text import printable, shown
 
 MAX_TEXT_BYTES = 1 << 20  # of a label or split
 

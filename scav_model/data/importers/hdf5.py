@@ -24,7 +24,7 @@ from scav_model.data.importers.clip import (
     text_of,
 )
 from scav_model.extras import needed_by
-from scav_model.text import printable
+from scav_model.storage.text import printable
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
 MAX_SOFT_LINKS = 16  # one after the other

@@ -20,7 +20,7 @@ from scav_model.data.importers.npz import read_npz
 from scav_model.data.importers.tars import read_tars
 from scav_model.data.store.header import Entry, Skipped, StoreError, StoreHeader
 from scav_model.data.store.writer import StoreWriter
-from scav_model.text import printable, say
+from scav_model.storage.text import printable, say
 
 READERS: dict[str, Reader] = {"npz": read_npz, "hdf5": read_hdf5, "webdataset": read_tars}
 FIRST_CLIPS = 8  # clips that decide how many features the steps of a new store have

@@ -32,8 +32,8 @@ from scav_model.data.importers.clip import (
     text_of,
 )
 from scav_model.data.importers.npy import open_npy
-from scav_model.strict_json import parse_json
-from scav_model.text import printable
+from scav_model.storage.strict_json import parse_json
+from scav_model.storage.text import printable
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}

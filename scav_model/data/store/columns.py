@@ -15,10 +15,10 @@ from safetensors.numpy import load, save
 
 from scav_model.data.ids import are_names, name_problem
 from scav_model.data.store.header import ITEM_BYTES, StoreError, StoreHeader
-from scav_model.files import sha256_of_bytes
-from scav_model.strict_json import read_json
-from scav_model.tensors import load_expected, read_head
-from scav_model.text import shown
+from scav_model.storage.files import sha256_of_bytes
+from scav_model.storage.strict_json import read_json
+from scav_model.storage.tensors import load_expected, read_head
+from scav_model.storage.text import shown
 
 Ints = NDArray[np.int64]
 # No clip has more steps.

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from scav_model.committed_folder import FolderFormat
-from scav_model.files import sha256_of_bytes
-from scav_model.strict_json import MAX_BYTES, Fields
-from scav_model.text import shown
+from scav_model.storage.committed_folder import FolderFormat
+from scav_model.storage.files import sha256_of_bytes
+from scav_model.storage.strict_json import MAX_BYTES, Fields
+from scav_model.storage.text import shown
 
 FORMAT = 3
 # Stores of format 2 have checksums of their shards alone.

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scav_model.committed_folder import MappedFiles, as_rows, read_ahead
 from scav_model.data.feature_set import FeatureSet
 from scav_model.data.source import Features
 from scav_model.data.store.columns import Columns
@@ -28,9 +27,10 @@ from scav_model.data.store.header import (
     StoreHeader,
     ValidLines,
 )
-from scav_model.files import open_inside, sha256_of_bytes
-from scav_model.tensors import read_head
-from scav_model.text import shown
+from scav_model.storage.committed_folder import MappedFiles, as_rows, read_ahead
+from scav_model.storage.files import open_inside, sha256_of_bytes
+from scav_model.storage.tensors import read_head
+from scav_model.storage.text import shown
 
 # As safetensors names them.
 TYPE_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

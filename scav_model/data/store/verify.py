@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from scav_model.data.store.header import INDEX, MANIFEST, StoreError, StoreHeader
 from scav_model.data.store.reader import FeatureStore, manifest_columns, read_list, read_skipped
-from scav_model.files import open_inside, sha256_of
+from scav_model.storage.files import open_inside, sha256_of
 
 # Steps that a length may differ from duration × rate: encoders drop a last partial step, and at least one is kept. An
 # encoder that puts out several patches a step says so, and drops as many.

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from scav_model.committed_folder import FolderWriter
 from scav_model.data.ids import name_problem
 from scav_model.data.store.header import (
     DTYPES,
@@ -31,8 +30,17 @@ from scav_model.data.store.header import (
     shard_name,
 )
 from scav_model.data.store.reader import manifest_columns, read_columns, read_list, read_skipped
-from scav_model.files import LOCK, is_partial, make_folder, remove_partial, sha256_of_bytes, write_whole, writing
-from scav_model.strict_json import is_writable
+from scav_model.storage.committed_folder import FolderWriter
+from scav_model.storage.files import (
+    LOCK,
+    is_partial,
+    make_folder,
+    remove_partial,
+    sha256_of_bytes,
+    write_whole,
+    writing,
+)
+from scav_model.storage.strict_json import is_writable
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash

@@ -22,11 +22,11 @@ from scav_model.experiments.demo.run import FRAME_RATE
 from scav_model.experiments.demo.systems import FULL, SYSTEMS
 from scav_model.experiments.folder import as_stored, check_settings, train_once
 from scav_model.experiments.tables import Row, markdown, write_json
-from scav_model.files import working_in, write_text
 from scav_model.model import AudioVisualModel
 from scav_model.objective_config import SOURCES, NegativesConfig, TasksConfig
 from scav_model.objectives import Encode
 from scav_model.retrieval import encode, evaluate
+from scav_model.storage.files import working_in, write_text
 from scav_model.training import TrainResult
 
 RESULT = "result.json"

@@ -13,7 +13,7 @@ from torch import Tensor
 import scav_kernels
 from scav_model.experiments.style import RECALL, bar_place, draw_chance, new_figure, shades
 from scav_model.experiments.tables import Row, mean_of_directions
-from scav_model.files import write_figure
+from scav_model.storage.files import write_figure
 
 RETRIEVALS = ("mean", "sequence", "hybrid")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scav_model.experiments.demo.scene import Scene, SceneObject
-from scav_model.files import PARTIAL, writing
+from scav_model.storage.files import PARTIAL, writing
 
 Floats = NDArray[np.floating]
 

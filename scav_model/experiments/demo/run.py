@@ -44,8 +44,8 @@ from scav_model.experiments.demo.scene import SceneConfig, make_scene
 from scav_model.experiments.demo.systems import FULL, QUICK, SYSTEMS, DemoSize, System
 from scav_model.experiments.folder import prepare_folder, train_once
 from scav_model.experiments.tables import Row, write_json
-from scav_model.files import remove_partial, working_in
 from scav_model.retrieval import encode, evaluate
+from scav_model.storage.files import remove_partial, working_in
 from scav_model.training import CHECKPOINT, TrainResult
 
 STAMP = "demo.json"

@@ -23,7 +23,7 @@ from scav_model.experiments.probes.experiment import Experiment, distances, sear
 from scav_model.experiments.probes.plots import plot_ablation
 from scav_model.experiments.probes.results import Results
 from scav_model.experiments.tables import Row, markdown, mean_of_directions
-from scav_model.files import working_in, write_text
+from scav_model.storage.files import working_in, write_text
 
 INTERPOLATED = "interpolated_euclidean"
 KEYS = ("where", "length", "factor", "metric", "resample")

@@ -10,7 +10,7 @@ from scav_model.experiments.probes.plots import plot_disturbances
 from scav_model.experiments.probes.results import load
 from scav_model.experiments.probes.temporal import KEYS
 from scav_model.experiments.tables import mean_of_directions
-from scav_model.files import writing
+from scav_model.storage.files import writing
 
 # What must be alike for recalls to be of one experiment.
 SHARED = ("features", "gallery", "side", "where", "seed")

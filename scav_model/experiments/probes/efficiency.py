@@ -21,10 +21,10 @@ from scav_model.experiments.probes.experiment import Experiment
 from scav_model.experiments.probes.plots import plot_efficiency
 from scav_model.experiments.probes.results import FORMAT, RESULTS
 from scav_model.experiments.tables import Row, markdown
-from scav_model.files import working_in, write_text
-from scav_model.gallery import GalleryItems, InMemory
-from scav_model.nearest import Found, has_bounds, nearest
-from scav_model.ranking import DIRECTIONS
+from scav_model.retrieval.gallery import GalleryItems, InMemory
+from scav_model.retrieval.nearest import Found, has_bounds, nearest
+from scav_model.retrieval.ranking import DIRECTIONS
+from scav_model.storage.files import working_in, write_text
 
 # Items that count as found, of the true match and of exact search's nearest.
 K = 10

@@ -17,8 +17,8 @@ from scav_model.data import Features, open_features
 from scav_model.distances import POOLED_COSINE, Distance, Sequences, retrieval_distance
 from scav_model.experiments.tables import Row
 from scav_model.model import AudioVisualModel
-from scav_model.ranking import DIRECTIONS
 from scav_model.retrieval import encode, evaluate
+from scav_model.retrieval.ranking import DIRECTIONS
 
 MEASURES = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 

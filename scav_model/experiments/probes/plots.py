@@ -9,7 +9,7 @@ from pathlib import Path
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
 from scav_model.experiments.style import COLORS, MARKERS, draw_chance, frame_recall, legend_below, new_figure
 from scav_model.experiments.tables import Row, mean_of_directions
-from scav_model.files import write_figure
+from scav_model.storage.files import write_figure
 
 # A metric keeps its color and marker in all plots.
 METRICS = (

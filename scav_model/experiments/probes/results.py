@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from scav_model.experiments.folder import as_stored, check_earlier_run
 from scav_model.experiments.tables import Row, read_json
-from scav_model.files import write_text
+from scav_model.storage.files import write_text
 
 RESULTS = "results.json"
 FORMAT = 1

@@ -23,7 +23,7 @@ from scav_model.experiments.probes.plots import plot_temporal
 from scav_model.experiments.probes.results import Results
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
 from scav_model.experiments.tables import Row, markdown, mean_of_directions
-from scav_model.files import working_in, write_text
+from scav_model.storage.files import working_in, write_text
 
 KEYS = ("transformation", "strength", "metric")
 

@@ -12,7 +12,7 @@ import numpy as np
 from scav_model.experiments.reproduce.published import DATASETS, LABELS
 from scav_model.experiments.style import RECALL, Figure, bar_place, new_figure, shades
 from scav_model.experiments.tables import Row, markdown, write_json
-from scav_model.files import write_figure, write_text
+from scav_model.storage.files import write_figure, write_text
 
 HEADS = (
     *("", "search", "published R@1", "measured R@1"),

@@ -25,8 +25,8 @@ from scav_model.experiments.folder import prepare_folder, train_once
 from scav_model.experiments.reproduce.published import LABELS, published
 from scav_model.experiments.reproduce.report import write_report
 from scav_model.experiments.tables import Row
-from scav_model.files import FolderInUseError, working_in, write_text
 from scav_model.retrieval import encode, evaluate
+from scav_model.storage.files import FolderInUseError, working_in, write_text
 from scav_model.training import TrainResult
 from scav_model.training.launch import launch
 from scav_model.training.run import fingerprint

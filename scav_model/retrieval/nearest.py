@@ -10,7 +10,7 @@ from torch import Tensor
 
 import scav_kernels
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
-from scav_model.means import Block, mean_scores
+from scav_model.retrieval.means import Block, mean_scores
 
 METHODS = ("exact", "hybrid", "mean", "bounds")
 # Queries that are compared with a block of clips in one call.

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import scav_kernels
 from scav_model.distances import POOLED_COSINE, Distance, Sequences, has_stored_bounds
-from scav_model.means import BLOCK, Block, mean_steps
-from scav_model.nearest import FLOATS, Part
+from scav_model.retrieval.means import BLOCK, Block, mean_steps
+from scav_model.retrieval.nearest import FLOATS, Part
 
 # Clips of one length from which on they are searched apart from others.
 MANY = 64
@@ -148,7 +148,7 @@ class OnDisk:
 
 
 class GalleryItems:
-    """A gallery as `scav_model.nearest.Items`. The databases of exact search are made once and kept.
+    """A gallery as `scav_model.retrieval.nearest.Items`. The databases of exact search are made once and kept.
 
     Args:
         gallery: of one side.

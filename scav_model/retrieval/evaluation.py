@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from scav_model.data import Features, collate
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
-from scav_model.gallery import Gallery, InMemory, OnDisk
 from scav_model.model import AudioVisualModel
-from scav_model.ranking import DIRECTIONS, Comparison, by_sequence, cosine
+from scav_model.retrieval.gallery import Gallery, InMemory, OnDisk
+from scav_model.retrieval.ranking import DIRECTIONS, Comparison, by_sequence, cosine
 
 MODES = ("mean", "sequence", "hybrid")
 

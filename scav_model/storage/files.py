@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from scav_model.text import shown
+from scav_model.storage.text import shown
 
 # Locked by the process that writes to a folder.
 LOCK = ".lock"

@@ -7,8 +7,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from scav_model.strict_json import read_json
-from scav_model.text import shown
+from scav_model.storage.strict_json import read_json
+from scav_model.storage.text import shown
 
 # More than what names, types and shapes of a file's tensors take.
 MAX_HEAD = 1 << 24

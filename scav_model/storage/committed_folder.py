@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scav_model.files import LOCK, lock, open_inside, remove_unlisted, write_whole
-from scav_model.strict_json import read_json_file
-from scav_model.text import shown
+from scav_model.storage.files import LOCK, lock, open_inside, remove_unlisted, write_whole
+from scav_model.storage.strict_json import read_json_file
+from scav_model.storage.text import shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from scav_kernels.search.nearest import no_nan
 from scav_model.distances import Distance, Sequences
-from scav_model.gallery import Gallery, GalleryItems, OnDisk
-from scav_model.means import mean_steps
-from scav_model.nearest import nearest
+from scav_model.retrieval.gallery import Gallery, GalleryItems, OnDisk
+from scav_model.retrieval.means import mean_steps
+from scav_model.retrieval.nearest import nearest
 
 DIRECTIONS = ("v2a", "a2v")
 # Videos whose distances to a block of audios are computed in one call.

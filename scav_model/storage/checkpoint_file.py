@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 
 from scav_model.devices import to_device
-from scav_model.files import replacing
+from scav_model.storage.files import replacing
 
 FORMAT = 4
 # Version 0.5.0 wrote format 3: without the SHA-256, and otherwise the same.

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection
 from typing import Any, BinaryIO, NoReturn
 
-from scav_model.text import shown
+from scav_model.storage.text import shown
 
 MAX_DEPTH = 32
 # A file of zeros takes no space on the disk, and all of it in memory.
