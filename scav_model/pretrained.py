@@ -19,7 +19,7 @@ from scav_model.extras import needed_by
 from scav_model.saved_model import find, one_line, write_folder
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class Pretrained(nn.Module):

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from scav_model.cli import data, models, probe, search
 from scav_model.cli.combinations import combinations
+from scav_model.cli.doctor import doctor
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ COMMANDS: Commands = {
         },
     ),
     "search": search.search,
+    "doctor": doctor,
 }
 # Commands that, given once more, go on where they were stopped.
 CONTINUED: frozenset[Command] = frozenset({data.extract, data.features_import, search.index_build, search.index_add})

@@ -31,7 +31,7 @@ from scav_model.storage.strict_json import read_json_file
 from scav_model.storage.text import shown
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 T = TypeVar("T")
 # Python's own mmap holds a descriptor for each file, of which systems often allow a process 1024.
