@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -type f)
 
+# Warnings of the C++ and CUDA compilers are errors in every build from here.
+export SCAV_WERROR := 1
+
 .PHONY: demo test check bench gpu sanitize mutants lint lock build
 .DEFAULT_GOAL := test
 

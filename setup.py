@@ -1,48 +1,99 @@
-"""Builds `scav_kernels._C`: CPU kernels always, CUDA kernels where torch and a toolkit can."""
+"""Build `scav_kernels._C`: CPU kernels always, CUDA kernels where torch and a toolkit can."""
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 # torch takes the toolkit's root from where nvcc is found, which is wrong where that is a wrapper script.
 if "CUDA_HOME" not in os.environ and Path("/usr/local/cuda/lib64/libcudart.so").exists():
     os.environ["CUDA_HOME"] = "/usr/local/cuda"
 
-import pybind11
-import torch
 from setuptools import Extension, setup
-from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension, include_paths
+
+try:
+    import ninja
+    import pybind11
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension, include_paths
+except ImportError as error:
+    raise SystemExit(
+        f"building scav_kernels needs {error.name}: pip install torch pybind11 ninja numpy, then build again"
+    ) from None
+
+# torch looks for the program on the PATH, where an environment that is not activated does not have it.
+os.environ["PATH"] = os.pathsep.join((ninja.BIN_DIR, os.environ.get("PATH", os.defpath)))
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 
 
-def cuda_wanted() -> bool:
-    """Whether to build for CUDA. SCAV_BUILD_CUDA=1 insists, =0 declines; unset takes it where it can be had."""
-    setting = os.environ.get("SCAV_BUILD_CUDA", "auto")
+def toolkit_version(home: str | None) -> str | None:
+    """Return the version of the CUDA toolkit in `home`, such as "13.0"; "" if unknown, None if there is no toolkit."""
+    if home is None or not (Path(home) / "lib64" / "libcudart.so").exists():
+        return None
+    header = Path(home) / "include" / "cuda.h"
+    found = re.search(r"#define CUDA_VERSION (\d+)", header.read_text(errors="replace")) if header.exists() else None
+    return f"{int(found[1]) // 1000}.{int(found[1]) % 1000 // 10}" if found else ""
+
+
+def reason_without_cuda(setting: str, torch_cuda: str | None, home: str | None) -> str | None:
+    """Return why CUDA kernels are not built; None if they are.
+
+    Args:
+        setting: SCAV_BUILD_CUDA: 0 declines, 1 insists, auto builds them if torch and the toolkit allow it.
+        torch_cuda: version of CUDA that torch was built with; None: it was built without.
+        home: root of the CUDA toolkit; None: there is none.
+
+    Raises:
+        SystemExit: `setting` is 1 and they cannot be built, or it is none of the three.
+    """
     if setting not in ("0", "1", "auto"):
         raise SystemExit(f"SCAV_BUILD_CUDA must be 0, 1 or auto, got {setting!r}")
-    reasons = []
-    if torch.version.cuda is None:
-        reasons.append("this torch was built without CUDA; install a CUDA build of torch")
-    if CUDA_HOME is None or not (Path(CUDA_HOME) / "lib64" / "libcudart.so").exists():
-        reasons.append(f"no CUDA toolkit (CUDA_HOME={CUDA_HOME}); set CUDA_HOME to a root with lib64/libcudart.so")
-    if setting == "1" and reasons:
-        raise SystemExit("SCAV_BUILD_CUDA=1, but " + "; ".join(reasons))
-    return setting != "0" and not reasons
+    toolkit = toolkit_version(home)
+    reason = None
+    if torch_cuda is None:
+        reason = "this torch was built without CUDA; install a CUDA build of torch"
+    elif toolkit is None:
+        reason = f"there is no CUDA toolkit (CUDA_HOME={home}); set CUDA_HOME to a root with lib64/libcudart.so"
+    elif toolkit and toolkit.partition(".")[0] != torch_cuda.partition(".")[0]:
+        reason = f"torch has CUDA {torch_cuda} and the toolkit in {home} is {toolkit}; set CUDA_HOME to one of torch's"
+    if setting == "1" and reason:
+        raise SystemExit(f"SCAV_BUILD_CUDA=1, but {reason}")
+    return "SCAV_BUILD_CUDA=0" if setting == "0" else reason
+
+
+WITHOUT_CUDA = reason_without_cuda(os.environ.get("SCAV_BUILD_CUDA", "auto"), torch.version.cuda, CUDA_HOME)
+
+
+class Build(BuildExtension):
+    """Says what is built and why, or in one line what the build lacks."""
+
+    def run(self) -> None:
+        compiler = os.environ.get("CXX", "c++").split()[0]
+        if shutil.which(compiler) is None:
+            raise SystemExit(
+                f"building scav_kernels needs a C++20 compiler, and there is no {compiler}: apt install g++"
+            )
+        what = f"without CUDA kernels ({WITHOUT_CUDA})" if WITHOUT_CUDA else f"with CUDA kernels for {architectures()}"
+        print(f"scav_kernels: building {what}, for torch {torch.__version__}; SCAV_BUILD_CUDA=0 or 1 changes that")
+        super().run()
 
 
 def get_extension() -> Extension:
     sources = sorted(str(path.relative_to(ROOT)) for kind in ("*.cpp", "*.cu") for path in CSRC.rglob(kind))
     cuda_sources = [source for source in sources if Path(source).is_relative_to("csrc/cuda")]
-    with_cuda = cuda_wanted()
+    with_cuda = WITHOUT_CUDA is None
     cxx = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
-    cxx += ["-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas"]
+    # Another compiler may have other warnings, so that they are errors in the Makefile's builds alone.
+    warnings = ["-Werror"] if os.environ.get("SCAV_WERROR") == "1" else []
+    cxx += ["-Wall", "-Wextra", *warnings, "-Wno-psabi", "-Wno-unknown-pragmas"]
     cxx += os.environ.get("SCAV_CXXFLAGS", "").split()
     # As system headers, other people's warnings stay theirs.
     cxx += [f"-isystem{path}" for path in (pybind11.get_include(), *include_paths())]
     if with_cuda:
         cxx += [f"-DSCAV_WITH_CUDA={torch.version.cuda}", f"-DSCAV_CUDA_ARCHITECTURES={architectures()}"]
-    nvcc = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", "-Werror", "all-warnings"]
+    nvcc = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", *(["-Werror", "all-warnings"] if warnings else [])]
     nvcc += ["-Xcompiler", "-fvisibility=hidden"]
     extension = CUDAExtension if with_cuda else CppExtension
     return extension(
@@ -64,4 +115,4 @@ def architectures() -> str:
 
 
 if __name__ == "__main__":
-    setup(ext_modules=[get_extension()], cmdclass={"build_ext": BuildExtension})
+    setup(ext_modules=[get_extension()], cmdclass={"build_ext": Build})
