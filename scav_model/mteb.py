@@ -45,7 +45,7 @@ class MeanEncoder:
     Args:
         checkpoint: a run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
         visual: front end of the training's features, as `scav extract` takes it.
-        audio: likewise.
+        audio: front end of the sound, in the same way.
         options: of both front ends.
         frame_rate: frames per second given to the visual front end; as in the training's features.
         device: that the model runs on.

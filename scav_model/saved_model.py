@@ -40,7 +40,7 @@ class SavedModel:
     weights: Mapping[str, Tensor]
     source: str  # file of the weights, for errors
     settings: str  # where the config is, for errors
-    damage: str | None = None  # why the config is not the one that was saved with the weights
+    damage: str | None = None  # how the config differs from that saved with the weights
 
     def fill(self, model: nn.Module) -> None:
         """Sets the weights of a model that was made from the config."""

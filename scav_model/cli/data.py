@@ -39,7 +39,7 @@ def extract(
     Args:
         source: Manifest (JSON Lines) of clips, a folder of media files ([SPLIT/][LABEL/]NAME.mp4), or one media file.
             A line of the manifest that gives no clip is named and counts as a clip that could not be used.
-        out: Folder of the feature store; one that was begun with the same options is gone on with.
+        out: Folder of the feature store; an unfinished store with the same options is resumed.
         visual: patches (no download); clip:MODEL:WEIGHTS, where WEIGHTS is a file or a tag of open_clip, for example
             clip:ViT-L-14-quickgelu:openai; clip:FOLDER with open_clip_config.json; or clip:hf-hub:ORGANISATION/NAME.
         audio: log_mel (no download) or beats:FILE, an official checkpoint (.pt) or one converted to safetensors.

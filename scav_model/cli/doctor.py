@@ -6,7 +6,7 @@ def doctor(visual: str | None = None, audio: str | None = None, json: bool = Fal
 
     Args:
         visual: Front end to load, as scav extract takes it, so that its weights are checked; null loads none.
-        audio: Front end to load, likewise.
+        audio: Front end of the sound to load, in the same way.
         json: Print the findings as JSON, to attach to a report.
     """
     from scav_model.doctor import report

@@ -46,7 +46,7 @@ def train(
     Args:
         train_features: Features of the clips to train on: a feature file (safetensors), a feature store, or one split
             of it, STORE:SPLIT.
-        eval_features: Features of held-out clips to search during training, likewise; null leaves that out.
+        eval_features: Features of held-out clips to search during training, in the same forms; null leaves that out.
         out: Folder for checkpoint.pt (written after every epoch, and more often as checkpoints.every says),
             config.yaml and tensorboard/.
         resume: Continue the run in that folder from its last checkpoint, to the same losses.

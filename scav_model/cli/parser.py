@@ -58,7 +58,7 @@ class Parser(ArgumentParser):
                 for parameter in re.findall(rf"{prefix}(\w+)", message):
                     command = " ".join((PROGRAM, *words))
                     message = re.sub(rf"{prefix}{parameter}\b", as_written(parameter, function), message)
-        # Likewise a group of commands, after which none was named.
+        # A group of commands without a command after it is named in the same way.
         if group := re.match(r'expected "([\w.]+)\.command"', message):
             command = " ".join((PROGRAM, *group[1].split(".")))
             message = message.replace(f"{group[1]}.command", "command")
@@ -119,7 +119,7 @@ def add_options(command: Parser, function: Callable[..., None]) -> None:
 
 
 def make_parser(words: tuple[str, ...]) -> Parser:
-    """Return a parser of all commands, of which the one of these words has its options."""
+    """Return a parser of all commands; only the command of these words has its options."""
     parser = Parser(
         prog=PROGRAM,
         allow_abbrev=False,

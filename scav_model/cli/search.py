@@ -41,7 +41,7 @@ def index_build(
         sides: Encoded sides to hold; audio alone is searched by videos, video alone by audios, in half the room.
         dtype: Numbers of the encoded steps on disk; exact search is exact for what is stored.
         video_rate_hz: Video steps per second, for features that do not say it; null leaves times in steps.
-        audio_rate_hz: Audio steps per second, likewise.
+        audio_rate_hz: Audio steps per second, in the same way.
     """
     from scav_model.checkpoint import load_model
     from scav_model.data import open_features
@@ -259,7 +259,7 @@ def search(
         checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
         metric: The index's metric, to be refused where it has another; null takes the index's.
         visual: Front end of query videos, as scav extract takes it, where the index cannot tell; null asks the index.
-        audio: Front end of query sounds, likewise.
+        audio: Front end of query sounds, in the same way.
         alignment: Add to JSON, for each hit, which second matches which and what that contributes.
         ray: Address of a Ray cluster whose workers search a part of the index each, to the same answer: local starts
             one on this machine for this search, auto or HOST:PORT joins one that runs; null searches in this process.

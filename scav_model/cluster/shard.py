@@ -85,8 +85,8 @@ class Shared:
 
 
 class ShardWorker:
-    """The actor of one part. The part is opened by the first question, so that what is wrong with it is told as an
-    answer, and once more after the actor was restarted."""
+    """The actor of one part. The first question opens the part, also after a restart of the actor, so that an error of
+    opening it is returned as an answer."""
 
     def __init__(self, folder: Path, header: Header, shards: range, part: int, device: str) -> None:
         self._place, self._part, self._device = (folder, header, shards), part, device

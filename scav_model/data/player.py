@@ -31,7 +31,7 @@ class Player:
         manifest: Where the clips' media files are.
         read: Decodes a clip; a DecodeError says why it cannot.
         see: Frames (N, S, S, 3) to the steps (N, Dv) that they have among the stored features.
-        hear: Samples to steps (M, Da), likewise.
+        hear: Samples to steps (M, Da), in the same way.
         threads: Clips at a time; None is one per core, eight at most.
     """
 

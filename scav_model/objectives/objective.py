@@ -26,7 +26,7 @@ SOURCES: dict[str, Callable[[NegativesConfig, AudioVisualModel], Source]] = {
 
 
 class Objective(nn.Module):
-    """The losses of a batch, each a named scalar of which the trainer minimizes the sum.
+    """The losses of a batch, each a named scalar; the trainer minimizes their sum.
 
     A distance (`loss`), a source of negatives and positives (`negatives`) and auxiliary tasks (`tasks`), each chosen by
     its section of the config. Its parameters are trained beside the model's, and its state, dictionaries and momentum

@@ -25,7 +25,7 @@ class Alignment:
 
     Attributes:
         query: (L,) seconds, the middle of the step, or steps counted from 0 where the index knows no rates.
-        clip: (L,) likewise.
+        clip: (L,) for the clip, in the same way.
         weight: (L,) how much of the match counts, 1 the most.
         contribution: (L,) what the match adds to the distance, in its unit.
         rest: what no listed match adds: regularisation, and matches too small to be listed.

@@ -107,7 +107,7 @@ def _is_file(path: Any) -> TypeGuard[str]:
 
 
 def _span(media: dict[str, Any]) -> tuple[float, float | None]:
-    """Return start and length of a clip in seconds, of which None reaches to the end of the file."""
+    """Return start and length of a clip in seconds; a length of None reaches to the end of the file."""
     start, seconds = (
         value if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else None
         for value in (media.get("start"), media.get("seconds"))

@@ -1,4 +1,4 @@
-"""Batches, of which the next is read while this one is trained on."""
+"""Batches: the next is read during a step on the current one."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class Run:
         return [clips[start : start + self.batch_size] for start in range(0, len(clips), self.batch_size)]
 
     def take_step(self, clips: list[int]) -> dict[str, Tensor]:
-        """One step of the optimizer on these clips, of which this process encodes its share; the losses' means."""
+        """Take one optimizer step on these clips, of which this process encodes a share; return the mean losses."""
         found: dict[str, Tensor] = {}
         batches = self.batches(clips)
         self.optimizer.zero_grad(set_to_none=True)

@@ -8,7 +8,7 @@
     index.safetensors       the manifest once more, in columns, so that a large store opens at once
 
 `header.json` is replaced whole, after all else is on the disk, so it alone decides what is part of the store: a process
-that is killed at any moment leaves a store that opens and can be gone on with.
+that is killed at any moment leaves a store that opens and can be resumed.
 """
 
 from scav_model.data.store.header import Entry, Skipped, StoreError, StoreHeader

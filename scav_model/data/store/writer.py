@@ -49,7 +49,7 @@ SHARD_BYTES = 256 << 20
 
 
 class StoreWriter(FolderWriter):
-    """Add clips to a new store, or to one that was begun with the same settings.
+    """Add clips to a new store, or to an unfinished store with the same settings.
 
     Args:
         folder: folder of the store; made if need be.

@@ -5,7 +5,7 @@
     <row>/                         checkpoint.pt, config.yaml, tensorboard/, rows.json
     results.json, results.md, results.png, hybrid.png
 
-A row that has its rows.json is finished; one that has a checkpoint goes on from it: so a run is resumed.
+A run is resumed row by row: a row with its rows.json is finished, and a row with a checkpoint continues from it.
 """
 
 from __future__ import annotations
