@@ -10,7 +10,7 @@ import json
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -58,8 +58,9 @@ def examine(visual: str | None = None, audio: str | None = None) -> Iterator[Fin
     yield _checked("GPU", _gpu, "install a CUDA toolkit of torch's version and build anew with SCAV_BUILD_CUDA=1")
     if kernels.state == "ok":
         yield from _ops()
+    distributions = metadata.packages_distributions()
     for extra in dict.fromkeys(EXTRAS.values()):
-        yield _extra(extra)
+        yield _extra(extra, distributions)
     for side, spec in (("visual", visual), ("audio", audio)):
         if spec is not None:
             yield _checked(side, partial(_encoder, side, spec), "see docs/extraction.md")
@@ -150,13 +151,13 @@ def _error(distance: Callable[..., Any], reference: Callable[..., Any], device: 
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*results, strict=True))
 
 
-def _extra(extra: str) -> Finding:
+def _extra(extra: str, distributions: Mapping[str, list[str]]) -> Finding:
+    """Check the packages of an extra; `distributions` are those that provide each importable package."""
     packages = [package for package, of in EXTRAS.items() if of == extra]
     missing = [package for package in packages if find_spec(package) is None]
     name = f"[{extra}]"
     if missing:
         return Finding(name, "missing", ", ".join(missing), f"pip install 'scav-kernels[{extra}]'")
-    distributions = metadata.packages_distributions()
     versions = (f"{package} {metadata.version(distributions.get(package, [package])[0])}" for package in packages)
     return Finding(name, "ok", ", ".join(versions))
 

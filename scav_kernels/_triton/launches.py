@@ -194,7 +194,7 @@ def add_near(
     slots: int,
     of_targets: bool,
 ) -> None:
-    """Add what near cells add to the gradients of one side, of `slots` times its rows, from differences."""
+    """Add the gradients of near cells of one side, of `slots` times its rows, from differences."""
     tile, groups, given = packed.tile, packed.groups, packed.given
     at_once = min(16, tile.targets if of_targets else tile.sources)
     packing.launch(

@@ -102,10 +102,10 @@ def nearest(
         items: of the other side.
         side: of the queries, video or audio. Videos are the distance's x in both directions.
         k: items for each query, at most as many as there are.
-        method: `exact` compares the sequences of all items, except those that a lower bound shows to be beyond the
-            k-th; `mean` compares mean steps by 1 − cosine; `hybrid` compares the sequences of `candidates`, those with
-            the nearest means; `bounds` compares, of each part of the items, the sequences of the `candidates` whose
-            lower bounds are smallest.
+        method: one of four. `exact` compares sequences, and leaves out items that a lower bound shows to be beyond the
+            k-th. `mean` compares mean steps by 1 − cosine. `hybrid` compares the sequences of the `candidates` with the
+            nearest means. `bounds` compares the sequences of the `candidates` with the smallest lower bounds in each
+            part.
         candidates: how many, for `hybrid` and `bounds`; for `hybrid` also their numbers (Q, C) themselves, chosen
             elsewhere, where −1 stands for none.
         prune: "auto" or "none", as `scav_kernels.topk` takes it.

@@ -82,9 +82,9 @@ def search(
         index: its other side than the queries' is searched.
         queries: Q, encoded by the index's model.
         k: clips to return; all, with a note, where there are fewer.
-        mode: `exact` compares whole sequences with every clip; `hybrid` with the `candidates` whose means are nearest;
-            `mean` ranks by the means alone; `bounds` compares whole sequences with the `candidates`, of every group of
-            up to 100,000 clips, whose lower bounds are least, by interpolated Euclidean.
+        mode: one of four. `exact` compares whole sequences with every clip. `hybrid` compares them with the
+            `candidates` whose means are nearest. `mean` ranks by the means alone. `bounds` compares whole sequences by
+            interpolated Euclidean with the `candidates` of least lower bounds in every group of up to 100,000 clips.
         candidates: k′ of `hybrid` and `bounds`, the dial between their recall and their time (`scav index tune`
             measures both); at least k.
         workers: who compares, such as `scav_model.cluster.SearchWorkers`; None: this process. Not in mode bounds.
