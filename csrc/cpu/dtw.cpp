@@ -1,6 +1,7 @@
 // scav::dtw and scav::dtw_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
 #include "cpu/op.h"
+#include "cpu/pipeline.h"
 #include "shared/dtw.h"
 
 #define SCAV_KERNELS "cpu/dtw.inl"

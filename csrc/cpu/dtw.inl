@@ -8,52 +8,13 @@
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
 #include "cpu/matrix_costs.inl"
+#include "cpu/wavefront.inl"
+#include "cpu/wavefront_costs.inl"
+#include "cpu/wavefront_pairs.inl"
+#include "cpu/dtw_path.inl"
+#include "cpu/wavefront_dtw.inl"
 
 namespace scav::SCAV_LEVEL {
-
-template <class V>
-SCAV_INLINE V dtw_cell(V cost, V diagonal, V up, V left) {
-  return cost + vmin(vmin(diagonal, up), left);
-}
-
-// The code of the step (shared/dtw.h), lane by lane.
-template <class T, int W>
-SCAV_INLINE Vec<IntOf<T>, W> dtw_step(Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) {
-  using I = Vec<IntOf<T>, W>;
-  const I straight = (diagonal <= up) & (diagonal <= left);
-  const I side = up <= left ? I{} + IntOf<T>(kUp) : I{} + IntOf<T>(kLeft);
-  return straight ? I{} + IntOf<T>(kDiagonal) : side;
-}
-
-// Walks optimal paths backwards, lane by lane, from checkpoint to checkpoint.
-struct PathWalker {
-  struct Position {
-    int64_t s = -1, t = -1;
-    uint8_t* next = nullptr;
-  };
-  std::vector<Position> lanes;
-
-  // `codes`: the step into cell (s, t) of a lane at ((t - step0) * rows + s) * lanes + lane.
-  void walk(int64_t step0, int64_t rows, const uint8_t* codes) {
-    const auto width = static_cast<int64_t>(lanes.size());
-    for (int64_t lane = 0; lane < width; ++lane) {
-      Position& at = lanes[static_cast<size_t>(lane)];
-      while (at.next != nullptr && at.t >= step0) {
-        if (at.s == 0 && at.t == 0) {
-          *at.next = kPathEnd;
-          at.next = nullptr;
-          break;
-        }
-        uint8_t step = codes[((at.t - step0) * rows + at.s) * width + lane];
-        // Not left to the codes, which mean nothing where a cost is inf or NaN.
-        step = at.s == 0 ? kLeft : (at.t == 0 ? kUp : step);
-        *at.next++ = step;
-        at.s -= step != kLeft;
-        at.t -= step != kUp;
-      }
-    }
-  }
-};
 
 template <class T, int W, int V, bool banded, class Pairs>
 void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int64_t>& results, T* out, uint8_t* paths,
@@ -136,12 +97,20 @@ void dtw_batch(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t*
 
 template <class T>
 void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  if (suits_wavefront<T>(grid_sizes(inputs))) {
+    wavefront_dtw<T>(inputs, band, out, paths);
+    return;
+  }
   const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, paths ? 1 : 0), false);
   dtw_batch<T>(batch, band, out, paths, inputs.steps_x() + inputs.steps_y());
 }
 
 template <class T>
 void dtw_from_cost_forward(const CostInputs& costs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  if (suits_wavefront<T>(grid_sizes(costs))) {
+    wavefront_dtw<T>(costs, band, out, paths);
+    return;
+  }
   const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, paths ? 1 : 0));
   dtw_batch<T>(batch, band, out, paths, costs.steps_x() + costs.steps_y());
 }
