@@ -29,6 +29,7 @@ class Workload:
     devices: tuple[str, ...] = ("cpu", "cuda")
     # Of as many as fit into a second, unless said.
     rounds: int | None = None
+    ops: tuple[str, ...] = ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn")
 
     def tiny(self) -> "Workload":
         """The same kind of thing, in no time."""
@@ -47,6 +48,8 @@ WORKLOADS = [
     # As many cells as `ragged` has valid ones, within a few per cent.
     Workload("even", 128, 128, 36, 36),
     Workload("long", 8, 8, 2048, 2048, d=64),
+    Workload("pair", 1, 1, 2000, 2000, d=1, devices=CPU, ops=("dtw", "soft_dtw")),
+    Workload("pair-64", 1, 1, 2000, 2000, d=64, devices=CPU, ops=("dtw", "soft_dtw")),
     Workload("gallery", 100, 10_000, 50, 62, directions=DIRECTIONS[:1], devices=CPU, rounds=1),
     Workload(
         "gallery-15000",
@@ -60,7 +63,7 @@ WORKLOADS = [
         rounds=3,
     ),
 ]
-SQUARE, LONG = (next(work for work in WORKLOADS if work.name == name) for name in ("square", "long"))
+SQUARE, LONG, PAIR = (next(work for work in WORKLOADS if work.name == name) for name in ("square", "long", "pair"))
 
 # The options that fix the work: Sinkhorn never stops early.
 OPS: dict[str, dict[str, Any]] = {
@@ -86,7 +89,7 @@ class Case(NamedTuple):
 CASES = [
     Case(op, work, direction, dtype, device)
     for work in WORKLOADS
-    for op in OPS
+    for op in work.ops
     for direction in work.directions
     for dtype in work.dtypes
     for device in work.devices

@@ -1,6 +1,7 @@
 // scav::soft_dtw and scav::soft_dtw_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
 #include "cpu/op.h"
+#include "cpu/pipeline.h"
 
 #define SCAV_KERNELS "cpu/soft_dtw.inl"
 #include "cpu/foreach_level.h"

@@ -65,7 +65,7 @@ struct BoundaryRow {
   static int64_t size(int64_t m) { return m + 2 * kBefore; }
   static BoundaryRow in(T* memory, int64_t m) { return {memory + m + kBefore}; }
   T& operator[](int64_t t) const { return origin[-t]; }
-  void clear(int64_t m) const { std::fill(origin - m - kBefore, origin + kBefore, kUnreachable<T>); }
+  void fill(int64_t m, T value) const { std::fill(origin - m - kBefore, origin + kBefore, value); }
 };
 
 // Lane l of the result is lane l - 1 of `row`, lane 0 the last of `before`.
@@ -74,6 +74,31 @@ SCAV_INLINE V shift_in(V before, V row, std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(before, row, (static_cast<int>(sizeof...(Lane)) - 1 + Lane)...);
 }
 
+// Lane l of the result is lane l + 1 of `row`, the last lane the first of `after`.
+template <class V, int... Lane>
+SCAV_INLINE V shift_out(V row, V after, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(row, after, (Lane + 1)...);
+}
+
+// Ticks between which a row of a strip is in the grid's steps and in the band.
+template <class T>
+struct WavefrontBounds {
+  static constexpr int W = kWidth<T>;
+  Vec<T, W> first[kStripVectors], last[kStripVectors];
+
+  WavefrontBounds(const WavefrontGrid<T>& grid, int64_t strip) {
+    for (int64_t i = 0; i < kStripRows<T>; ++i) {
+      const int64_t s = strip * kStripRows<T> + i;
+      first[i / W][i % W] = static_cast<T>(std::max<int64_t>(0, s + grid.low) + i);
+      last[i / W][i % W] = static_cast<T>(s < grid.n ? std::min(grid.m - 1, s + grid.high) + i : -1);
+    }
+  }
+  SCAV_INLINE auto inside(int v, int64_t tick) const {
+    const T now = static_cast<T>(tick);
+    return (first[v] <= now) & (last[v] >= now);
+  }
+};
+
 // The recursion in one strip, tick by tick.
 template <class T>
 struct Wavefront {
@@ -81,21 +106,12 @@ struct Wavefront {
   static constexpr int64_t kRows = kStripRows<T>;
   using V = Vec<T, W>;
 
+  const WavefrontBounds<T> bounds;
   V row[kStripVectors], diagonal[kStripVectors];
-  V first[kStripVectors], last[kStripVectors];  // ticks between which a row is in the grid's steps and in the band
 
-  Wavefront(const WavefrontGrid<T>& grid, int64_t strip, const BoundaryRow<T>& above) {
-    T from[kRows], to[kRows];
-    for (int64_t i = 0; i < kRows; ++i) {
-      const int64_t s = strip * kRows + i;
-      from[i] = static_cast<T>(std::max<int64_t>(0, s + grid.low) + i);
-      to[i] = static_cast<T>(std::min(grid.m - 1, s + grid.high) + i);
-    }
-    for (int v = 0; v < kStripVectors; ++v) {
-      row[v] = diagonal[v] = splat<T, W>(kUnreachable<T>);
-      first[v] = load<T, W>(from + v * W);
-      last[v] = load<T, W>(to + v * W);
-    }
+  Wavefront(const WavefrontGrid<T>& grid, int64_t strip, const BoundaryRow<T>& above) : bounds(grid, strip) {
+    std::fill_n(row, kStripVectors, splat<T, W>(kUnreachable<T>));
+    std::fill_n(diagonal, kStripVectors, splat<T, W>(kUnreachable<T>));
     diagonal[0][0] = above[grid.first_tick(strip) - 1];
   }
 
@@ -113,8 +129,7 @@ struct Wavefront {
         const V up = shift_in(v > 0 ? r[v > 0 ? v - 1 : 0] : splat<T, W>(above[tick]), r[v], lanes);
         V value = cell(tick, v, load<T, W>(costs + v * W), d[v], up, r[v]);
         if constexpr (edges) {
-          const T now = static_cast<T>(tick);
-          value = (first[v] <= now) & (last[v] >= now) ? value : splat<T, W>(kUnreachable<T>);
+          value = bounds.inside(v, tick) ? value : splat<T, W>(kUnreachable<T>);
         }
         d[v] = up;
         r[v] = value;
@@ -132,6 +147,39 @@ struct StripRange {
   int64_t first, end;
 };
 
+// Where the cells of a range of strips lie, (ticks, kStripRows) of each strip.
+template <class T>
+struct StripCells {
+  int64_t first;
+  std::vector<int64_t> offsets;
+  int64_t size = 0;
+
+  StripCells(const WavefrontGrid<T>& grid, const StripRange& range) : first(range.first) {
+    for (int64_t strip = range.first; strip < range.end; ++strip) {
+      const int64_t first_tick = grid.first_tick(strip);
+      offsets.push_back(size - first_tick * kStripRows<T>);
+      size += std::max<int64_t>(grid.end_tick(strip) - first_tick, 0) * kStripRows<T>;
+    }
+  }
+  // Of tick 0.
+  int64_t offset(int64_t strip) const { return offsets[static_cast<size_t>(strip - first)]; }
+};
+
+// A row between each two strips in work. Those before a strip in work are in work or finished, so that no more are in
+// work than there are threads.
+template <class T>
+class PassingRows {
+ public:
+  explicit PassingRows(int64_t m) : m_(m), count_(thread_count() + 1), rows_(count_ * BoundaryRow<T>::size(m)) {}
+  BoundaryRow<T> of(int64_t index) const {
+    return BoundaryRow<T>::in(rows_.data() + index % count_ * BoundaryRow<T>::size(m_), m_);
+  }
+
+ private:
+  int64_t m_, count_;
+  Buffer<T> rows_;
+};
+
 // The last rows of strips. Those above the first strip of a range are kept: a recursion starts from them a second time.
 template <class T>
 class StripRows {
@@ -141,11 +189,10 @@ class StripRows {
       : m_(grid.m),
         strips_(grid.strips()),
         range_strips_(std::min(range_strips, strips_)),
-        // A strip is in work only if those before it are in work or finished: as many as there are threads, at most.
-        passing_(thread_count() + 1),
-        rows_((ranges() + passing_) * BoundaryRow<T>::size(m_)) {
+        kept_(ranges() * BoundaryRow<T>::size(m_)),
+        passing_(m_) {
     const BoundaryRow<T> top = below(-1);
-    top.clear(m_);
+    top.fill(m_, kUnreachable<T>);
     top[-1] = 0;  // the grid is entered at (0, 0), as if diagonally from a cell of cost 0
   }
 
@@ -156,15 +203,17 @@ class StripRows {
   // The last row of `strip`; the row above the grid for -1.
   BoundaryRow<T> below(int64_t strip) const {
     const int64_t next = strip + 1;
-    const bool kept = next % range_strips_ == 0 && next < strips_;
-    const int64_t index = kept ? next / range_strips_ : ranges() + next % passing_;
-    return BoundaryRow<T>::in(rows_.data() + index * BoundaryRow<T>::size(m_), m_);
+    if (next % range_strips_ == 0 && next < strips_) {
+      return BoundaryRow<T>::in(kept_.data() + next / range_strips_ * BoundaryRow<T>::size(m_), m_);
+    }
+    return passing_.of(next);
   }
-  void clear(int64_t strip) const { below(strip).clear(m_); }
+  void clear(int64_t strip) const { below(strip).fill(m_, kUnreachable<T>); }
 
  private:
-  int64_t m_, strips_, range_strips_, passing_;
-  Buffer<T> rows_;
+  int64_t m_, strips_, range_strips_;
+  Buffer<T> kept_;
+  PassingRows<T> passing_;
 };
 
 // Runs a range of strips; cell_of(strip) gives the cell of a strip's recursion. Returns r in the last row of the range,

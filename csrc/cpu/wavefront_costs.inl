@@ -3,6 +3,11 @@
 
 namespace scav::SCAV_LEVEL {
 
+struct PairIndex {
+  int64_t x, y, result;
+  int64_t n, m;  // steps
+};
+
 // Features up to which costs from differences are faster than those from products.
 inline constexpr int64_t kMaxDifferenceFeatures = 16;
 
@@ -15,29 +20,30 @@ struct DifferenceCosts {
   using V = Vec<T, W>;
 
   Cost kind;
-  int64_t dim, m;
+  WavefrontGrid<T> grid;
+  int64_t dim;
   Buffer<T> x;  // (strips, D, kRows), 0 past the last row
   Buffer<T> y;  // (D, m + 2 * kMargin): later steps first, 0 past the first and the last
 
-  DifferenceCosts(Cost cost, int64_t features, const T* x_rows, int64_t n, const T* y_rows, int64_t steps)
-      : kind(cost), dim(features), m(steps), x((n + kRows - 1) / kRows * dim * kRows), y(dim * y_stride()) {
-    const int64_t rows = (n + kRows - 1) / kRows * kRows;
-    for (int64_t s = 0; s < rows; ++s) {
+  DifferenceCosts(Cost cost, const Sequences<T>& xs, const Sequences<T>& ys, const PairIndex& pair,
+                  std::optional<int64_t> band)
+      : kind(cost), grid(pair.n, pair.m, band), dim(xs.dim), x(grid.strips() * dim * kRows), y(dim * y_stride()) {
+    for (int64_t s = 0; s < grid.strips() * kRows; ++s) {
       for (int64_t k = 0; k < dim; ++k) {
-        x[(s / kRows * dim + k) * kRows + s % kRows] = s < n ? x_rows[s * dim + k] : T(0);
+        x[(s / kRows * dim + k) * kRows + s % kRows] = s < grid.n ? xs.row(pair.x, s)[k] : T(0);
       }
     }
     for (int64_t k = 0; k < dim; ++k) {
       T* const feature = y.data() + k * y_stride();
       std::fill_n(feature, kMargin, T(0));
-      for (int64_t t = 0; t < m; ++t) {
-        feature[kMargin + m - 1 - t] = y_rows[t * dim + k];
+      for (int64_t t = 0; t < grid.m; ++t) {
+        feature[kMargin + grid.m - 1 - t] = ys.row(pair.y, t)[k];
       }
-      std::fill_n(feature + kMargin + m, kMargin, T(0));
+      std::fill_n(feature + kMargin + grid.m, kMargin, T(0));
     }
   }
 
-  int64_t y_stride() const { return m + 2 * kMargin; }
+  int64_t y_stride() const { return grid.m + 2 * kMargin; }
 
   struct Scratch {
     explicit Scratch(const DifferenceCosts&) {}
@@ -64,7 +70,7 @@ struct DifferenceCosts {
     const T* const rows = x.data() + strip * dim * kRows;
     for (int64_t tick = tick0; tick < tick1; tick += kTicks, out += kTicks * kRows) {
       for (int v = 0; v < kStripVectors; ++v) {
-        const T* steps = y.data() + kMargin + m - 1 - tick + v * W;
+        const T* steps = y.data() + kMargin + grid.m - 1 - tick + v * W;
         V sum[kTicks] = {};
         const int64_t features = one_feature ? 1 : dim;
         for (int64_t k = 0; k < features; ++k, steps += y_stride()) {
@@ -101,8 +107,8 @@ struct TileCosts {
   static constexpr int64_t kRows = kStripRows<T>;
   static constexpr int64_t kStride = 2 * kChunkTicks + 16;
 
-  const Source& source;
-  const WavefrontGrid<T>& grid;
+  Source source;
+  WavefrontGrid<T> grid;
 
   // (kRows, kStride): two tiles side by side, of the steps before and after the first tick.
   struct Scratch {

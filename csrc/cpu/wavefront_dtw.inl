@@ -8,22 +8,12 @@ template <class T>
 struct WavefrontCodes {
   static constexpr int W = kWidth<T>;
   static constexpr int64_t kRows = kStripRows<T>;
-  WavefrontGrid<T> grid;
-  int64_t first;                 // strip
-  std::vector<int64_t> offsets;  // of each strip's ticks, less its first
-  Buffer<uint8_t> codes;         // (ticks, kRows) of each strip
+  const StripCells<T> cells;
+  Buffer<uint8_t> codes;
 
-  WavefrontCodes(const WavefrontGrid<T>& cells, const StripRange& range) : grid(cells), first(range.first) {
-    int64_t size = 0;
-    for (int64_t strip = range.first; strip < range.end; ++strip) {
-      const int64_t first_tick = grid.first_tick(strip), end_tick = grid.end_tick(strip);
-      offsets.push_back(size - first_tick * kRows);
-      size += std::max<int64_t>(end_tick - first_tick, 0) * kRows;
-    }
-    codes = Buffer<uint8_t>(size);
-  }
+  WavefrontCodes(const WavefrontGrid<T>& grid, const StripRange& range) : cells(grid, range), codes(cells.size) {}
 
-  uint8_t* of(int64_t strip) const { return codes.data() + offsets[static_cast<size_t>(strip - first)]; }
+  uint8_t* of(int64_t strip) const { return codes.data() + cells.offset(strip); }
 
   auto recorder(int64_t strip) const {
     return [to = of(strip)](int64_t tick, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
@@ -37,7 +27,7 @@ struct WavefrontCodes {
 
   // Walks from `at` to the first cell of the range, or to (0, 0).
   void walk(PathWalker::Position& at) const {
-    while (at.next != nullptr && at.s >= first * kRows) {
+    while (at.next != nullptr && at.s >= cells.first * kRows) {
       const int64_t row = at.s % kRows;
       at.step(of(at.s / kRows)[(at.t + row) * kRows + row]);
     }
@@ -46,7 +36,8 @@ struct WavefrontCodes {
 
 // The distance of one pair. `path`, unless null, becomes the steps from the path's end to its start.
 template <class T, class Source>
-T wavefront_dtw_pair(const Source& source, const WavefrontGrid<T>& grid, uint8_t* path) {
+T wavefront_dtw_pair(const Source& source, uint8_t* path) {
+  const WavefrontGrid<T>& grid = source.grid;
   using V = Vec<T, kWidth<T>>;
   const int64_t strips = grid.strips();
   const StripRows<T> rows(grid, path != nullptr ? grid.strips_of_bytes(1) : strips);
@@ -84,8 +75,8 @@ T wavefront_dtw_pair(const Source& source, const WavefrontGrid<T>& grid, uint8_t
 template <class T, class Batch>
 void wavefront_dtw(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t* paths) {
   const int64_t path_stride = batch.steps_x() + batch.steps_y();
-  for_each_wavefront_pair<T>(batch, band, [&](const auto& source, const WavefrontGrid<T>& grid, const PairIndex& pair) {
-    out[pair.result] = wavefront_dtw_pair(source, grid, paths ? paths + pair.result * path_stride : nullptr);
+  for_each_wavefront_pair<T>(batch, band, [&](const auto& source, const PairIndex& pair) {
+    out[pair.result] = wavefront_dtw_pair<T>(source, paths ? paths + pair.result * path_stride : nullptr);
   });
 }
 

@@ -3,11 +3,6 @@
 
 namespace scav::SCAV_LEVEL {
 
-struct PairIndex {
-  int64_t x, y, result;
-  int64_t n, m;  // steps
-};
-
 template <class T>
 std::vector<PairIndex> all_pairs(const Sequences<T>& x, const Sequences<T>& y, bool paired) {
   std::vector<PairIndex> pairs;
@@ -70,23 +65,19 @@ struct ProductPairs {
   }
 };
 
-// Calls f(source of costs, grid, pair) for every pair.
+// Calls f(source of costs, pair) for every pair.
 template <class T, class F>
 void for_each_wavefront_pair(const Inputs& inputs, std::optional<int64_t> band, const F& f) {
   const Sequences<T> x = inputs.sequences_x<T>(), y = inputs.sequences_y<T>();
   const std::vector<PairIndex> pairs = all_pairs(x, y, inputs.paired);
   if (x.dim <= kMaxDifferenceFeatures) {
-    for_each_pair_index<T>(pairs, [&](const PairIndex& pair) {
-      const WavefrontGrid<T> grid(pair.n, pair.m, band);
-      f(DifferenceCosts<T>(inputs.cost, x.dim, x.row(pair.x, 0), pair.n, y.row(pair.y, 0), pair.m), grid, pair);
-    });
+    for_each_pair_index<T>(pairs,
+                           [&](const PairIndex& pair) { f(DifferenceCosts<T>(inputs.cost, x, y, pair, band), pair); });
     return;
   }
   const ProductPairs<T> products(inputs, false);
   for_each_pair_index<T>(pairs, [&](const PairIndex& pair) {
-    const WavefrontGrid<T> grid(pair.n, pair.m, band);
-    const GroupCosts<T> costs = products.source(pair);
-    f(TileCosts<T, GroupCosts<T>>{costs, grid}, grid, pair);
+    f(TileCosts<T, GroupCosts<T>>{products.source(pair), {pair.n, pair.m, band}}, pair);
   });
 }
 
@@ -97,9 +88,7 @@ void for_each_wavefront_pair(const CostInputs& costs, std::optional<int64_t> ban
     pairs.push_back({pair / costs.batch_y(), pair % costs.batch_y(), pair, costs.length_x(pair), costs.length_y(pair)});
   }
   for_each_pair_index<T>(pairs, [&](const PairIndex& pair) {
-    const WavefrontGrid<T> grid(pair.n, pair.m, band);
-    const MatrixCosts<T> cells = matrix_costs<T>(costs, pair.result);
-    f(TileCosts<T, MatrixCosts<T>>{cells, grid}, grid, pair);
+    f(TileCosts<T, MatrixCosts<T>>{matrix_costs<T>(costs, pair.result), {pair.n, pair.m, band}}, pair);
   });
 }
 

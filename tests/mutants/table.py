@@ -141,7 +141,7 @@ MUTANTS = [
     Mutant(
         "path-tie-of-sides",
         "dtw",
-        "cpu/dtw.inl",
+        "cpu/dtw_path.inl",
         "a path that may come from s - 1 or from t - 1 comes from t - 1",
         "up <= left ?",
         "up < left ?",
@@ -189,7 +189,7 @@ MUTANTS = [
     Mutant(
         "softmin-gamma",
         "soft_dtw",
-        "cpu/soft_dtw.inl",
+        "cpu/soft_dtw_cell.inl",
         "the logarithm of the softmin is not multiplied by gamma",
         "gamma * vlog<T, W>(T(1) + sum)",
         "vlog<T, W>(T(1) + sum)",

@@ -49,7 +49,7 @@ def check(name: str, given: Sequences, **options: Any) -> None:
         assert_within(f"gradient of {side}", gradient, getattr(expected, side).grad, 100 * allowed, dtype)
 
 
-@pytest.mark.parametrize("name", ["dtw"])
+@pytest.mark.parametrize("name", ["dtw", "soft_dtw"])
 @pytest.mark.parametrize("d", FEATURES)
 def test_sizes(name: str, d: int) -> None:
     for index, (n, m) in enumerate(itertools.product(STEPS, STEPS)):
@@ -58,7 +58,7 @@ def test_sizes(name: str, d: int) -> None:
         check(name, given, cost=COSTS[index % (3 if d > 1 else 2)])
 
 
-@pytest.mark.parametrize("name", ["dtw"])
+@pytest.mark.parametrize("name", ["dtw", "soft_dtw"])
 @pytest.mark.parametrize("d", [1, 40])
 @pytest.mark.parametrize("band", [0, 1, 20, 70])
 def test_bands(name: str, d: int, band: int) -> None:
@@ -66,7 +66,7 @@ def test_bands(name: str, d: int, band: int) -> None:
         check(name, sequences(Shape(b1=1, b2=1, n=n, m=m, d=d, ragged=False)), band=band)
 
 
-@pytest.mark.parametrize("name", ["dtw"])
+@pytest.mark.parametrize("name", ["dtw", "soft_dtw"])
 @pytest.mark.parametrize("d", [2, 40])
 @pytest.mark.parametrize("band", [None, 9])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -96,7 +96,7 @@ def test_costs_of_the_caller(shape: tuple[int, int], band: int | None) -> None:
     generator = torch.Generator().manual_seed(3)
     cost = torch.randn(2, 2, *shape, generator=generator)
     cost[:, :, 3::7, 5::11] = torch.inf
-    for name in ("dtw",):
+    for name in ("dtw", "soft_dtw"):
         given, expected = cost.clone().requires_grad_(), cost.double().requires_grad_()
         value = getattr(scav_kernels, f"{name}_from_cost")(given, band=band)
         wanted = getattr(reference, f"{name}_from_cost")(expected, band=band)
@@ -135,7 +135,7 @@ def test_path_of_long_sequences() -> None:
     assert_within("lanes", alone.expand(1, 16), lanes, floor(torch.float32, 900), torch.float32)
 
 
-@pytest.mark.parametrize("name", ["dtw"])
+@pytest.mark.parametrize("name", ["dtw", "soft_dtw"])
 @pytest.mark.parametrize("d", [1, 40])
 def test_threads_change_nothing(name: str, d: int) -> None:
     given = sequences(Shape(b1=1, b2=2, n=1100, m=700, d=d), seed=4)
