@@ -24,7 +24,6 @@ EXTRAS = {
     "speechbrain": "encoders",
     "torchvision": "encoders",
     "h5py": "importers",
-    "webdataset": "importers",
     "datasets": "model,mteb",
     "mteb": "model,mteb",
     "ray": "ray",
