@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <torch/headeronly/version.h>
 
 #include <string>
 #include <vector>
@@ -11,9 +12,6 @@
 #include "shared/interrupt.h"
 #include "cpu/level.h"
 #include "cpu/library_gemm.h"
-
-#define SCAV_TEXT_OF(...) #__VA_ARGS__
-#define SCAV_TEXT(...) SCAV_TEXT_OF(__VA_ARGS__)
 
 namespace {
 
@@ -32,13 +30,7 @@ pybind11::dict build_info() {
   info["simd_level"] = scav::level_name(scav::current_level());
   info["matmul"] = scav::has_library_gemm() ? "onednn" : "scav";
   info["bfloat16_matmul"] = scav::has_bfloat16_gemm() ? pybind11::object(pybind11::str("onednn")) : pybind11::none();
-#if defined(SCAV_WITH_CUDA)
-  info["cuda_version"] = SCAV_TEXT(SCAV_WITH_CUDA);
-  info["cuda_architectures"] = SCAV_TEXT(SCAV_CUDA_ARCHITECTURES);
-#else
-  info["cuda_version"] = pybind11::none();
-  info["cuda_architectures"] = pybind11::none();
-#endif
+  info["torch_version"] = TORCH_VERSION;
   return info;
 }
 
@@ -71,5 +63,5 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of scav_kernels; see scav_kernels for the functions.";
   m.def("build_info", &build_info,
         "Compiler, SIMD levels that this CPU has and the one in use, where float32 matrix products come from, and "
-        "bfloat16 ones or None, CUDA version and architectures or None.");
+        "bfloat16 ones or None, version of torch that it was built with.");
 }

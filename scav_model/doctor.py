@@ -89,7 +89,8 @@ def _kernels() -> str:
     kernels = f"CUDA {cuda} for {built['cuda_architectures']}" if cuda else "no CUDA kernels"
     return (
         f"{scav_kernels.__version__}, {built['simd_level']} of {', '.join(built['simd_levels'])}; products by "
-        f"{built['matmul']}, of bfloat16 by {built['bfloat16_matmul']}; {kernels}; {built['compiler']}"
+        f"{built['matmul']}, of bfloat16 by {built['bfloat16_matmul']}; {kernels}; built with torch "
+        f"{built['torch_version']} and {built['compiler']}"
     )
 
 
