@@ -1,7 +1,6 @@
 """Loads the compiled kernels, which register themselves with torch's dispatcher."""
 
 import importlib
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -9,8 +8,8 @@ import torch
 from scav_kernels import _C
 
 
-def _load_cuda() -> tuple[ModuleType | None, str]:
-    """Return the CUDA kernels; or None and why there are none."""
+def _load_cuda() -> tuple[Any, str]:
+    """Return the module of the CUDA kernels; or None and why there is none."""
     if torch.version.cuda is None:
         return None, f"torch {torch.__version__} was built without CUDA; install a CUDA build of torch"
     try:
