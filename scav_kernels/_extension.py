@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from scav_kernels import _C
+from scav_kernels._C import build_info as _cpu_build_info
 
 
 def _load_cuda() -> tuple[Any, str]:
@@ -35,4 +35,4 @@ def build_info() -> dict[str, Any]:
         cuda_version, cuda_architectures: what the CUDA kernels were built for; None where there are none.
     """
     cuda = {"cuda_version": None, "cuda_architectures": None} if _cuda is None else _cuda.build_info()
-    return {**_C.build_info(), **cuda}
+    return {**_cpu_build_info(), **cuda}
