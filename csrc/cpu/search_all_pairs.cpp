@@ -1,4 +1,4 @@
-// scav::crowd_interpolated_euclidean on the CPU; schema in scav_kernels/search/kernels.py.
+// scav::selected_interpolated_euclidean on the CPU; schema in scav_kernels/search/kernels.py.
 
 #include "cpu/stored_inputs.h"
 
@@ -8,11 +8,11 @@
 namespace scav {
 namespace {
 
-at::Tensor crowd_interpolated_euclidean(const at::Tensor& x, const at::Tensor& y,
-                                        const std::optional<at::Tensor>& x_lengths,
-                                        const std::optional<at::Tensor>& y_lengths, const at::Tensor& chosen_x,
-                                        const at::Tensor& chosen_y, int64_t target, bool squared) {
-  constexpr const char* op = "crowd_interpolated_euclidean";
+at::Tensor selected_interpolated_euclidean(const at::Tensor& x, const at::Tensor& y,
+                                           const std::optional<at::Tensor>& x_lengths,
+                                           const std::optional<at::Tensor>& y_lengths, const at::Tensor& chosen_x,
+                                           const at::Tensor& chosen_y, int64_t target, bool squared) {
+  constexpr const char* op = "selected_interpolated_euclidean";
   leave_threads_behind_after_fork();
   check_pairs(op, x, y, x_lengths, y_lengths, false);
   check_cpu(op, "x", x);
@@ -35,6 +35,6 @@ at::Tensor crowd_interpolated_euclidean(const at::Tensor& x, const at::Tensor& y
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(scav, CPU, m) { m.impl("crowd_interpolated_euclidean", &crowd_interpolated_euclidean); }
+TORCH_LIBRARY_IMPL(scav, CPU, m) { m.impl("selected_interpolated_euclidean", &selected_interpolated_euclidean); }
 
 }  // namespace scav
