@@ -17,6 +17,10 @@ _REDUCTIONS = ("mean", "sum", "none")
 _DEBIASED: dict[str, MetricName] = {"soft_dtw": "soft_dtw_divergence", "sinkhorn": "sinkhorn_divergence"}
 
 
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+
 class _Metric(nn.Module):
     """A metric and its options, which its `repr` shows and which are tried once, before any data comes."""
 
@@ -28,7 +32,7 @@ class _Metric(nn.Module):
         pairwise_distance(one, one, metric=metric, **self.options)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._shown().items())
+        return _listed(self._shown())
 
     def _shown(self) -> dict[str, Any]:
         return self.options
@@ -131,7 +135,37 @@ class SinkhornLoss(_PairwiseLoss):
         super().__init__("sinkhorn", options, debias, reduction)
 
 
-class SequenceContrastiveLoss(_Metric):
+def symmetric_cross_entropy(logits: Tensor) -> Tensor:
+    """Return the mean cross-entropy over rows and columns of logits (B, B), in nats; the diagonal is the truth."""
+    truth = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits.T, truth)) / 2
+
+
+class LearnedScale(nn.Module):
+    """Factor from distance to logit, exp(log_scale), learned within bounds."""
+
+    def __init__(self, scale: float, learn_scale: bool, min_scale: float, max_scale: float) -> None:
+        if not 0 < min_scale <= scale <= max_scale < math.inf:
+            raise ValueError(
+                f"expected 0 < min_scale <= scale <= max_scale, all finite, got {min_scale}, {scale} and {max_scale}"
+            )
+        super().__init__()
+        self.bounds = (math.log(min_scale), math.log(max_scale))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
+
+    @property
+    def scale(self) -> Tensor:
+        """The factor from distance to logit, a scalar within its bounds."""
+        # The parameter itself is moved back into the bounds: behind a clamped output it would get no gradient.
+        with torch.no_grad():
+            self.log_scale.clamp_(*self.bounds)
+        return self.log_scale.exp()
+
+    def logits(self, distance: Tensor) -> Tensor:
+        return -self.scale * distance
+
+
+class SequenceContrastiveLoss(LearnedScale):
     """Contrastive loss between sequences: x (B, N, D), y (B, M, D) -> (), in nats.
 
     x[i] belongs to y[i]. The loss is the mean of two cross-entropies: of finding y[i] among all y, given x[i], and of
@@ -162,22 +196,10 @@ class SequenceContrastiveLoss(_Metric):
         per_step: bool | None = None,
         **options: Unpack[MetricOptions],
     ) -> None:
-        if not 0 < min_scale <= scale <= max_scale < math.inf:
-            raise ValueError(
-                f"expected 0 < min_scale <= scale <= max_scale, all finite, got {min_scale}, {scale} and {max_scale}"
-            )
-        super().__init__(metric, options)
+        super().__init__(scale, learn_scale, min_scale, max_scale)
+        distance = SequenceDistance(metric, **options)
+        self.metric, self.options = metric, distance.options
         self.per_step = find_metric(metric, options).sums_along_path if per_step is None else per_step
-        self.bounds = (math.log(min_scale), math.log(max_scale))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
-
-    @property
-    def scale(self) -> Tensor:
-        """The factor from distance to logit, a scalar within its bounds."""
-        # The parameter itself is moved back into the bounds: behind a clamped output it would get no gradient.
-        with torch.no_grad():
-            self.log_scale.clamp_(*self.bounds)
-        return self.log_scale.exp()
 
     def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
         if len(x) != len(y) or len(x) == 0:
@@ -187,9 +209,7 @@ class SequenceContrastiveLoss(_Metric):
             n = x.shape[1] if x_lengths is None else x_lengths[:, None]
             m = y.shape[1] if y_lengths is None else y_lengths
             distance = distance / (n + m)
-        logits = -self.scale * distance
-        truth = torch.arange(len(x), device=x.device)
-        return (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits.T, truth)) / 2
+        return symmetric_cross_entropy(self.logits(distance))
 
-    def _shown(self) -> dict[str, Any]:
-        return {"metric": self.metric, "per_step": self.per_step, **self.options}
+    def extra_repr(self) -> str:
+        return _listed({"metric": self.metric, "per_step": self.per_step, **self.options})

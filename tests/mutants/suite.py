@@ -41,7 +41,7 @@ CHOSEN = {
     "soft_dtw_from_cost": "(from_cost or blocked_ways) and soft_dtw",
     "sinkhorn_from_cost": "(from_cost or blocked_ways) and (sinkhorn or transport)",
     "search": "aligned_bounds or nearest_by_a_bound or listed or rounding_is_allowed or survivors",
-    "search_all_pairs": "crowd",
+    "search_all_pairs": "selected_pairs",
     "search_summaries": "segment_means or largest_norms",
 }
 ENOUGH = 3
