@@ -53,7 +53,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
     for folder in ("scav_kernels", "tests/ops"):
         shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
-    for library in (ROOT / "scav_kernels").glob("_C*.so"):
+    for library in (ROOT / "scav_kernels").glob("*.so"):
         (root / "scav_kernels" / library.name).symlink_to(library)
     for file in ("pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / file, root / file)
