@@ -109,20 +109,13 @@ def sources_in(folder: str, *kinds: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for kind in kinds for path in (CSRC / folder).glob(kind))
 
 
-# Libraries that the stable ABI does not need are named by torch's helpers, and left out.
-LINK = ["-Wl,--as-needed"]
-
-
 def cpu_extension() -> Extension:
     """Return `_C`: the module, the CPU kernels and what all of them share."""
     sources = ["csrc/module.cpp", *sources_in("cpu", "*.cpp"), *sources_in("shared", "*.cpp")]
-    return CppExtension(
-        "scav_kernels._C",
-        sources,
-        include_dirs=[str(CSRC)],
-        extra_compile_args=compiler_flags(),
-        extra_link_args=LINK,
-    )
+    extension = CppExtension("scav_kernels._C", sources, include_dirs=[str(CSRC)], extra_compile_args=compiler_flags())
+    # Where the stable ABI is; torch's helper names libraries that other torches may not have.
+    extension.libraries = ["torch_cpu"]
+    return extension
 
 
 def cuda_extension() -> Extension:
@@ -130,13 +123,14 @@ def cuda_extension() -> Extension:
     flags = compiler_flags()
     flags["cxx"] += ["-DUSE_CUDA", f"-DSCAV_CUDA_VERSION={torch.version.cuda}"]
     flags["cxx"] += [f"-DSCAV_CUDA_ARCHITECTURES={architectures()}"]
-    return CUDAExtension(
+    extension = CUDAExtension(
         "scav_kernels._cuda",
         [*sources_in("cuda", "*.cpp", "*.cu"), *SHARED],
         include_dirs=[str(CSRC)],
         extra_compile_args=flags,
-        extra_link_args=LINK,
     )
+    extension.libraries = ["torch_cpu", "torch_cuda", "cudart"]
+    return extension
 
 
 # Ampere's and Hopper's own code, and what later ones compile when they first load it.

@@ -9,7 +9,7 @@ template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t size) : storage_(scratch(size * static_cast<int64_t>(sizeof(T)))) {
+  explicit Buffer(int64_t size) : storage_(new_scratch({size}, kTypeOf<T>)) {
     data_ = static_cast<T*>(storage_->mutable_data_ptr());
   }
   T* data() const { return data_; }

@@ -79,7 +79,7 @@ CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<T
   if (costs.cost.stride(3) != 1) {
     costs.cost = to_contiguous(costs.cost);
   }
-  costs.nonfinite = costs.new_result();
+  costs.nonfinite = new_scratch(costs.result_shape(), costs.cost.scalar_type());
   SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
     scalar_t* nonfinite = costs.nonfinite.mutable_data_ptr<scalar_t>();
     for_each_pair(costs, [&](int64_t pair) { nonfinite[pair] = find_nonfinite<scalar_t>(costs, pair); });

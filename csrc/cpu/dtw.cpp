@@ -15,8 +15,8 @@ std::tuple<Tensor, Tensor> dtw(const Tensor& x, const Tensor& y, const std::opti
   const Inputs inputs = check_inputs("dtw", x, y, x_lengths, y_lengths, cost, paired);
   check_band("dtw", band);
   Tensor out = inputs.new_result();
-  Tensor path = new_full(save_path ? inputs.result_shape({inputs.steps_x() + inputs.steps_y()}) : std::vector<int64_t>{0},
-                     kPathEnd, kByte);
+  const Shape path_shape = inputs.result_shape({inputs.steps_x() + inputs.steps_y()});
+  Tensor path = save_path ? new_full(path_shape, kPathEnd, kByte) : new_scratch({0}, kByte);
   if (inputs.empty()) {
     return {out, path};
   }
@@ -56,8 +56,8 @@ std::tuple<Tensor, Tensor> dtw_from_cost(const Tensor& cost, const std::optional
   const CostInputs costs = check_costs("dtw_from_cost", cost, x_lengths, y_lengths);
   check_band("dtw_from_cost", band);
   Tensor out = costs.new_result();
-  Tensor path = new_full(save_path ? costs.result_shape(costs.steps_x() + costs.steps_y()) : std::vector<int64_t>{0},
-                     kPathEnd, kByte);
+  const Shape path_shape = costs.result_shape(costs.steps_x() + costs.steps_y());
+  Tensor path = save_path ? new_full(path_shape, kPathEnd, kByte) : new_scratch({0}, kByte);
   if (costs.empty()) {
     return {out, path};
   }

@@ -15,12 +15,13 @@ namespace {
 template <class T>
 void measure(const Tensor& data, const Tensor& lengths, Tensor& norms, Tensor& nonfinite) {
   const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);
-  norms = new_empty({batch, steps}, data.scalar_type());
-  nonfinite = new_zeros({batch}, data.scalar_type());
+  norms = new_scratch({batch, steps}, data.scalar_type());
+  nonfinite = new_scratch({batch}, data.scalar_type());
   const T* from = data.const_data_ptr<T>();
   const int64_t* valid = lengths.const_data_ptr<int64_t>();
   T* norm = norms.mutable_data_ptr<T>();
   T* bad = nonfinite.mutable_data_ptr<T>();
+  std::fill_n(bad, batch, T(0));
   run_ranges(batch, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       for (int64_t s = 0; s < valid[b]; ++s) {
@@ -139,7 +140,7 @@ void for_each_pair(const Inputs& inputs, const F& f) {
 Tensor finish_gradient(const Tensor& given, const Tensor& lengths, const Tensor& nonfinite, Cost cost, Tensor grad,
                        const std::vector<char>& nonfinite_gradients) {
   if (!grad.defined()) {
-    return new_empty({0}, given.scalar_type());
+    return new_scratch({0}, given.scalar_type());
   }
   if (cost == Cost::cosine) {
     const Tensor raw = to_contiguous(to_dtype(given, grad.scalar_type()));

@@ -8,32 +8,37 @@ namespace scav {
 
 namespace {
 
-// Looked up once, and kept until the process ends: the interpreter may be gone before this library.
-const pybind11::object& mkldnn() {
-  static const auto* const module = new pybind11::object(pybind11::module_::import("torch.backends.mkldnn"));
-  return *module;
-}
+namespace py = pybind11;
 
-const pybind11::object& mkldnn_matmul() {
-  static const auto* const settings = new pybind11::object(mkldnn().attr("matmul"));
-  return *settings;
+// Kept until the process ends: the interpreter may be gone before this library.
+const py::object& kept(py::object object) { return *new py::object(std::move(object)); }
+
+// What the public property reads, without the microseconds of the properties: a function of torch._C, or null where
+// this torch has none of that name.
+const py::object& reader(const char* name) {
+  return kept(py::getattr(py::module_::import("torch._C"), name, py::none()));
 }
 
 }  // namespace
 
 bool onednn_is_enabled() {
-  const pybind11::gil_scoped_acquire lock;
-  return mkldnn().attr("enabled").cast<bool>();
+  const py::gil_scoped_acquire lock;
+  static const py::object& read = reader("_get_mkldnn_enabled");
+  static const py::object& mkldnn = kept(py::module_::import("torch.backends.mkldnn"));
+  return (read.is_none() ? py::object(mkldnn.attr("enabled")) : read()).cast<bool>();
 }
 
 bool float32_may_be_bfloat16() {
-  const pybind11::gil_scoped_acquire lock;
-  return mkldnn_matmul().attr("fp32_precision").cast<std::string>() == "bf16";
+  const py::gil_scoped_acquire lock;
+  static const py::object& read = reader("_get_fp32_precision_getter");
+  static const py::object& matmul = kept(py::module_::import("torch.backends.mkldnn").attr("matmul"));
+  const py::object precision = read.is_none() ? py::object(matmul.attr("fp32_precision")) : read("mkldnn", "matmul");
+  return precision.cast<std::string>() == "bf16";
 }
 
 void use_one_thread() {
-  const pybind11::gil_scoped_acquire lock;
-  pybind11::module_::import("torch").attr("set_num_threads")(1);
+  const py::gil_scoped_acquire lock;
+  py::module_::import("torch").attr("set_num_threads")(1);
 }
 
 }  // namespace scav

@@ -1,5 +1,6 @@
 #include "shared/checks.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -76,7 +77,9 @@ void check_cpu(const char* op, const char* name, const Tensor& value) {
 Tensor check_lengths(const char* op, const char* name, const std::optional<Tensor>& lengths, int64_t batch,
                      int64_t steps) {
   if (!lengths.has_value()) {
-    return new_full({batch}, static_cast<double>(steps), kLong);
+    Tensor all = new_scratch({batch}, kLong);
+    std::fill_n(all.mutable_data_ptr<int64_t>(), batch, steps);
+    return all;
   }
   const Tensor packed = to_contiguous(*lengths);
   const int64_t* values = packed.const_data_ptr<int64_t>();

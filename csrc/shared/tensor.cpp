@@ -76,11 +76,17 @@ Tensor copy_of(const Tensor& tensor) {
   return copy;
 }
 
-Tensor scratch(int64_t bytes) {
-  const int64_t stride = 1;
+Tensor new_scratch(const Shape& shape, ScalarType dtype) {
+  Shape strides(shape.size());
+  int64_t stride = 1;
+  for (size_t axis = shape.size(); axis-- > 0; stride *= shape[axis]) {
+    strides[axis] = stride;
+  }
   AtenTensorHandle memory;
   TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(1, &bytes, &stride, aoti_torch_dtype_uint8(), aoti_torch_device_type_cpu(), 0, &memory));
+      aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
+                               torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+                               aoti_torch_device_type_cpu(), 0, &memory));
   return Tensor(memory);
 }
 

@@ -53,8 +53,9 @@ Tensor to_contiguous(const Tensor& tensor);
 // A contiguous copy that autograd does not see.
 Tensor copy_of(const Tensor& tensor);
 
-// Memory on the CPU from torch's allocator, uninitialized.
-Tensor scratch(int64_t bytes);
+// A contiguous tensor on the CPU whose values are not set, not even in torch's deterministic mode: for memory that no
+// caller reads, in a quarter of new_empty's time.
+Tensor new_scratch(const Shape& shape, ScalarType dtype);
 
 }  // namespace scav
 
