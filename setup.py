@@ -69,6 +69,8 @@ WITHOUT_CUDA = reason_without_cuda(os.environ.get("SCAV_BUILD_CUDA", "auto"), to
 class Build(BuildExtension):
     """Says what is built and why, or in one line what the build lacks."""
 
+    build_temp: str
+
     def run(self) -> None:
         compiler = os.environ.get("CXX", "c++").split()[0]
         if shutil.which(compiler) is None:
@@ -81,7 +83,8 @@ class Build(BuildExtension):
 
     def build_extension(self, ext: Extension) -> None:
         # Each has objects of its own: files that both are made of are compiled with different flags.
-        objects, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name)
+        objects = self.build_temp
+        self.build_temp = os.path.join(objects, ext.name)
         super().build_extension(ext)
         self.build_temp = objects
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from scav_kernels import _C
+from scav_kernels._C import build_info as build_info_of_cpu
 
 
 def _load_cuda() -> tuple[ModuleType | None, str]:
@@ -36,4 +36,4 @@ def build_info() -> dict[str, Any]:
         cuda_version, cuda_architectures: what the CUDA kernels were built for; None where there are none.
     """
     cuda = {"cuda_version": None, "cuda_architectures": None} if _cuda is None else _cuda.build_info()
-    return {**_C.build_info(), **cuda}
+    return {**build_info_of_cpu(), **cuda}
