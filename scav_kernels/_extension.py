@@ -1,16 +1,15 @@
 """Loads the compiled kernels, which register themselves with torch's dispatcher."""
 
 import importlib
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from scav_kernels._C import build_info as build_info_of_cpu
+from scav_kernels._C import build_info as _cpu_build_info
 
 
-def _load_cuda() -> tuple[ModuleType | None, str]:
-    """Return the CUDA kernels; or None and why there are none."""
+def _load_cuda() -> tuple[Any, str]:
+    """Return the module of the CUDA kernels; or None and why there is none."""
     if torch.version.cuda is None:
         return None, f"torch {torch.__version__} was built without CUDA; install a CUDA build of torch"
     try:
@@ -36,4 +35,4 @@ def build_info() -> dict[str, Any]:
         cuda_version, cuda_architectures: what the CUDA kernels were built for; None where there are none.
     """
     cuda = {"cuda_version": None, "cuda_architectures": None} if _cuda is None else _cuda.build_info()
-    return {**build_info_of_cpu(), **cuda}
+    return {**_cpu_build_info(), **cuda}

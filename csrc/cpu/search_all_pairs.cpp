@@ -1,4 +1,4 @@
-// scav::crowd_interpolated_euclidean on the CPU; schema in scav_kernels/search/kernels.py.
+// scav::selected_interpolated_euclidean on the CPU; schema in scav_kernels/search/kernels.py.
 
 #include "cpu/stored_inputs.h"
 
@@ -8,10 +8,10 @@
 namespace scav {
 namespace {
 
-Tensor crowd_interpolated_euclidean(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
-                                    const std::optional<Tensor>& y_lengths, const Tensor& chosen_x,
-                                    const Tensor& chosen_y, int64_t target, bool squared) {
-  constexpr const char* op = "crowd_interpolated_euclidean";
+Tensor selected_interpolated_euclidean(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
+                                       const std::optional<Tensor>& y_lengths, const Tensor& chosen_x,
+                                       const Tensor& chosen_y, int64_t target, bool squared) {
+  constexpr const char* op = "selected_interpolated_euclidean";
   leave_threads_behind_after_fork();
   check_pairs(op, x, y, x_lengths, y_lengths, false);
   check_cpu(op, "x", x);
@@ -35,7 +35,7 @@ Tensor crowd_interpolated_euclidean(const Tensor& x, const Tensor& y, const std:
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(scav, CPU, m) {
-  m.impl("crowd_interpolated_euclidean", SCAV_BOX(&crowd_interpolated_euclidean));
+  m.impl("selected_interpolated_euclidean", SCAV_BOX(&selected_interpolated_euclidean));
 }
 
 }  // namespace scav

@@ -38,7 +38,7 @@ class OnDevice {
 // Sequences as the kernels read them.
 struct DeviceInputs {
   Tensor x_given, y_given;  // contiguous, as the caller passed them
-  Tensor x, y;              // (B1, N, D), (B2, M, D): rows to multiply; zero where padding or poisoned
+  Tensor x, y;              // (B1, N, D), (B2, M, D): rows to multiply; zero where padding or nonfinite
   // (B1,), (B2,) int64 between 1 and the steps, or undefined: all steps; and as given.
   Tensor x_lengths, y_lengths, x_lengths_given, y_lengths_given;
   Tensor x_norms, y_norms;          // (B1, N), (B2, M) squared; factors of a cosine's products for a fused sweep

@@ -1,7 +1,7 @@
 """Distances by name, for `cdist` and `pairwise_distance`."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ _OTHER_NAMES = {
 }
 
 
-def find_metric(name: str, options: dict[str, object]) -> Metric:
+def find_metric(name: str, options: Mapping[str, object]) -> Metric:
     """Return the metric of that name; raise an error for an unknown name, or for an option that it does not take."""
     if not isinstance(name, str):
         raise TypeError(f"expected metric to be a str, e.g. 'dtw', got {name!r} of type {type(name).__name__}")
