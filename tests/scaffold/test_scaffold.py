@@ -95,7 +95,8 @@ def test_the_op_suite_covers_it(copy: Path) -> None:
     files = [f"tests/ops/{file}" for file in (*SUITE, f"test_{NAME}.py")]
     # The process of that test would not have the toy's kernels.
     chosen = f"{NAME} and not test_fresh_memory"
-    command = [sys.executable, "-m", "pytest", "-p", "load_kernels", "-p", "no:cacheprovider", "-q", "-k", chosen, *files]
+    only = ["-p", "load_kernels", "-p", "no:cacheprovider", "-q", "-k", chosen]
+    command = [sys.executable, "-m", "pytest", *only, *files]
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) passed", done.stdout)
