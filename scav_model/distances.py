@@ -86,10 +86,6 @@ def pooled(clips: Sequences) -> Tensor:
     return F.normalize(masked_mean(clips.steps, clips.lengths), dim=1)
 
 
-def training_distance(config: Config) -> Distance:
-    return Distance(config.loss.metric, config.loss.options, config.loss.per_step)
-
-
 def retrieval_distance(config: Config) -> Distance:
     """Return the distance that sequence and hybrid retrieval use after training with `config`."""
     trained = "interpolated_euclidean" if config.loss.metric == POOLED_COSINE else config.loss.metric

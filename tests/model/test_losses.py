@@ -6,7 +6,7 @@ import torch
 import scav_kernels
 from scav_kernels.nn import SequenceContrastiveLoss, symmetric_cross_entropy
 from scav_model.config import Config, LossConfig, RetrievalConfig
-from scav_model.distances import POOLED_COSINE, Distance, Sequences, retrieval_distance, training_distance
+from scav_model.distances import POOLED_COSINE, Distance, Sequences, retrieval_distance
 from scav_model.losses import ContrastiveLoss
 
 
@@ -94,7 +94,6 @@ def test_retrieval_distance_follows_the_training():
     assert metric_and_options(soft, metric="dtw") == ("dtw", {})
     assert metric_and_options(soft, metric="dtw", options={"band": 3}) == ("dtw", {"band": 3})
     assert metric_and_options(LossConfig(metric=POOLED_COSINE)) == ("interpolated_euclidean", {})
-    assert training_distance(Config(loss=soft)).options == {"gamma": 0.1}
 
 
 def test_bad_arguments_are_named():
