@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,6 +68,8 @@ def build(python: Path) -> Path:
     DIST.mkdir(exist_ok=True)
     for old in DIST.glob(f"*-{tag}-*.whl"):
         old.unlink()
+    for old in DIST.glob("*.tar.gz"):
+        old.unlink()
     shutil.copy(archive, DIST)
     excluded = [part for library in EXCLUDED for part in ("--exclude", library)]
     run(sys.executable, "-m", "auditwheel", "repair", "--plat", "auto", *excluded, "--wheel-dir", DIST, wheel)
@@ -81,7 +84,10 @@ def build(python: Path) -> Path:
 
 def test(python: Path) -> str:
     """Install the wheel of a Python there and test it in an empty folder; return the row of the table."""
-    (wheel,) = DIST.glob(f"*-{tag_of(python)}-*.whl")
+    tag = tag_of(python)
+    wheel = next(DIST.glob(f"*-{tag}-*.whl"), None)
+    if wheel is None:
+        raise SystemExit(f"expected a wheel for {tag} in {DIST}, found none; build it: make wheel, or make wheels")
     (archive,) = DIST.glob("*.tar.gz")
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", wheel)
     with tempfile.TemporaryDirectory() as name:
@@ -128,8 +134,9 @@ def environment(python: Path, constraints: str) -> Path:
 def print_table(pythons: list[Path]) -> None:
     print("\n| wheel | torch | forward and backward of each op | tests of parity, of data | OpenMP runtimes |")
     print("|---|---|---|---|---|", flush=True)
-    for python in pythons:
-        print(test(python), flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        for row in executor.map(test, pythons):
+            print(row, flush=True)
 
 
 def main(command: str, *names: str) -> None:
