@@ -45,8 +45,9 @@ def index_build(
     """
     from scav_model.checkpoint import load_model
     from scav_model.data import open_features
+    from scav_model.data.describe import describe_features
     from scav_model.search import IndexWriter, SearchIndexError
-    from scav_model.search.build import check_features, describe_features
+    from scav_model.search.build import check_features
     from scav_model.search.header import HEADER, SIDES
     from scav_model.search.model import header_for
 
@@ -89,8 +90,9 @@ def index_add(
         checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
     """
     from scav_model.data import open_features
+    from scav_model.data.describe import describe_features
     from scav_model.search import IndexWriter
-    from scav_model.search.build import check_features, describe_features
+    from scav_model.search.build import check_features
     from scav_model.search.model import load_for
 
     with IndexWriter(index, shard_bytes=shard_megabytes << 20) as writer:

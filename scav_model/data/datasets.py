@@ -252,11 +252,6 @@ def media_clip(path: Path, *, split: str = "test") -> Clip:
     return Clip(printable(path.stem), path, split)
 
 
-def find_media(media: Path | str) -> dict[str, Path]:
-    """Return the media files below a folder, by name without suffix; of two of one name the first, by path."""
-    return by_stem(walk_media(Path(media)).files)
-
-
 def _unique(source: Path | str, clips: Sequence[Clip], missing: Sequence[str], remarks: list[str | None]) -> Listing:
     """Return clips of distinct ids: a row that comes twice counts once, an id with two meanings is an error."""
     known: dict[str, Clip] = {}

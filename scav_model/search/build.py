@@ -12,8 +12,9 @@ import torch
 from tqdm import tqdm
 
 from scav_model.data import Batch, Features, FeatureStore, collate
+from scav_model.data.describe import front_end_differences
 from scav_model.data.manifest import Clip
-from scav_model.data.store.header import DTYPES, StoreHeader
+from scav_model.data.store.header import DTYPES
 from scav_model.model import AudioVisualModel
 from scav_model.search.header import SIDES, Header, SearchIndexError
 from scav_model.search.shard import Encoded
@@ -38,20 +39,6 @@ class Added:
     seconds: float = 0.0
 
 
-def describe_features(features: Features, rates: Mapping[str, float | None] | None = None) -> dict[str, dict[str, Any]]:
-    """Describe the features of each side: `dim`, `rate_hz` and, from a store, all that its header says of them.
-
-    Args:
-        features: a feature store, or others, whose rates have to be given to be known.
-        rates: steps per second of `video` and of `audio`.
-    """
-    if isinstance(features, FeatureStore):
-        return {"video": dict(features.header.video), "audio": dict(features.header.audio)}
-    known = rates or {}
-    dims = {"video": features.video_dim, "audio": features.audio_dim}
-    return {side: {"dim": dims[side], "rate_hz": known.get(side)} for side in SIDES}
-
-
 def check_features(header: Header, found: dict[str, dict[str, Any]]) -> None:
     """
     Raises:
@@ -68,21 +55,6 @@ def check_features(header: Header, found: dict[str, dict[str, Any]]) -> None:
         raise SearchIndexError(
             f"these features are of other front ends than the index's ({'; '.join(differing)}); extract them with those"
         )
-
-
-def front_end_differences(there: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
-    """Return "field: there …, now …" for each field that both have and that differs."""
-
-    def both(side: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        # Precision is the machine's: an index that a GPU made is searched on a CPU.
-        shared = [key for key in there[side] if key in now[side] and key != "precision"]
-        first, second = ({key: sides[side][key] for key in shared} for sides in (there, now))
-        if None in (first["rate_hz"], second["rate_hz"]):
-            del first["rate_hz"], second["rate_hz"]
-        return first, second
-
-    video, audio = both("video"), both("audio")
-    return StoreHeader(video[0], audio[0]).differences(StoreHeader(video[1], audio[1]))
 
 
 def media_of(features: Features, manifest: Mapping[str, Clip] | None) -> Callable[[int], dict[str, Any]]:

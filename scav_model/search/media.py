@@ -11,13 +11,12 @@ from torch import Tensor
 
 from scav_model.data import Features, collate
 from scav_model.data.decode import DecodeError, decode_frames, decode_sound, media_seconds
+from scav_model.data.describe import describe_features, front_end_differences
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
-from scav_model.data.frontends import FramePatchConfig, LogMelConfig
-from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
+from scav_model.encoders.described import described_encoder
 from scav_model.encoders.encoder import EncoderError
-from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from scav_model.model import AudioVisualModel
-from scav_model.search.build import bad_clips, check_features, describe_features, front_end_differences
+from scav_model.search.build import bad_clips, check_features
 from scav_model.search.header import Header, SearchIndexError
 from scav_model.search.index import SearchIndex
 from scav_model.search.queries import Queries, make_queries
@@ -35,7 +34,12 @@ def front_end(header: Header, side: str, spec: str | None = None, device: str = 
         SearchIndexError: it has to be named, or is another than the index's.
     """
     described = header.features[side]
-    encoder = _named(described, side, spec, device) if spec is not None else _described(described, side, device)
+    try:
+        encoder = described_encoder(described, side, spec, device, owner="index")
+    except EncoderError as error:
+        if spec is not None:
+            raise
+        raise SearchIndexError(f"{error}; name it with {OPTION[side]}, as scav extract takes it") from error
     rate = described["rate_hz"] if side == "video" else getattr(encoder, "rate_hz", None)
     found = {**header.features, side: {"dim": encoder.dim, "rate_hz": rate, **encoder.describe()}}
     if differing := front_end_differences(header.features, found):
@@ -43,32 +47,6 @@ def front_end(header: Header, side: str, spec: str | None = None, device: str = 
             f"the index was made with another {side} front end ({'; '.join(differing)}); name that with {OPTION[side]}"
         )
     return encoder
-
-
-def _named(described: dict[str, Any], side: str, spec: str, device: str) -> VisualEncoder | AudioEncoder:
-    options = EncoderOptions(device=device)
-    if side == "video":
-        features = described.get("features", options.clip_features)
-        return visual_encoder(spec, EncoderOptions(clip_features=features, device=device))
-    frequency = described.get("frequency", options.beats_frequency)
-    return audio_encoder(spec, EncoderOptions(beats_frequency=frequency, device=device))
-
-
-def _described(described: dict[str, Any], side: str, device: str) -> VisualEncoder | AudioEncoder:
-    kind = described.get("encoder")
-    if kind == "patches":
-        return FramePatchEncoder(FramePatchConfig(**described["preprocessing"]))
-    if kind == "log_mel":
-        return LogMelEncoder(LogMelConfig(**described["preprocessing"]))
-    reason = f"the index does not say which {side} front end made its features"
-    if kind is not None:
-        reason = f"the index's {side} features are of {kind} {described.get('model', '')}"
-        if kind == "clip":
-            try:
-                return _named(described, side, f"clip:{described['model']}", device)
-            except EncoderError as error:
-                reason += f", which could not be had ({error})"
-    raise SearchIndexError(f"{reason}; name it with {OPTION[side]}, as scav extract takes it")
 
 
 @torch.no_grad()
