@@ -1,18 +1,20 @@
 """The distances as modules, for where a model or a loss is put together from modules."""
 
 import math
-from typing import Any
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scav_kernels.distance import cdist, pairwise_distance
+from scav_kernels.metric_types import MetricName, MetricOptions
 from scav_kernels.ops.registry import find_metric
 
 __all__ = ["SequenceContrastiveLoss", "SequenceDistance", "SinkhornLoss", "SoftDTWLoss"]
 
 _REDUCTIONS = ("mean", "sum", "none")
+_DEBIASED: dict[str, MetricName] = {"soft_dtw": "soft_dtw_divergence", "sinkhorn": "sinkhorn_divergence"}
 
 
 def _listed(settings: dict[str, Any]) -> str:
@@ -22,10 +24,10 @@ def _listed(settings: dict[str, Any]) -> str:
 class _Metric(nn.Module):
     """A metric and its options, which its `repr` shows and which are tried once, before any data comes."""
 
-    def __init__(self, metric: str, options: dict[str, Any]) -> None:
+    def __init__(self, metric: MetricName, options: MetricOptions) -> None:
         super().__init__()
-        self.metric = metric
-        self.options = {**find_metric(metric, options).defaults(), **options}
+        self.metric: MetricName = metric
+        self.options: dict[str, Any] = {**find_metric(metric, options).defaults(), **options}
         one = torch.zeros(1, 1, 1, device="cpu")
         pairwise_distance(one, one, metric=metric, **self.options)
 
@@ -45,7 +47,7 @@ class SequenceDistance(_Metric):
             "sqeuclidean"; that of "dtw", "sinkhorn" and "sinkhorn_divergence" is "euclidean".
     """
 
-    def __init__(self, metric: str = "interpolated_euclidean", **options: Any) -> None:
+    def __init__(self, metric: MetricName = "interpolated_euclidean", **options: Unpack[MetricOptions]) -> None:
         super().__init__(metric, options)
 
     def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
@@ -58,12 +60,14 @@ class SequenceDistance(_Metric):
 class _PairwiseLoss(_Metric):
     """A paired distance, debiased or not, and reduced over the batch."""
 
-    def __init__(self, metric: str, options: dict[str, Any], debias: bool, reduction: str) -> None:
+    def __init__(
+        self, metric: Literal["soft_dtw", "sinkhorn"], options: MetricOptions, debias: bool, reduction: str
+    ) -> None:
         if reduction not in _REDUCTIONS:
             raise ValueError(f"expected reduction to be one of {', '.join(map(repr, _REDUCTIONS))}, got {reduction!r}")
         if not isinstance(debias, bool):
             raise TypeError(f"expected debias to be a bool, got {debias!r} of type {type(debias).__name__}")
-        super().__init__(f"{metric}_divergence" if debias else metric, options)
+        super().__init__(_DEBIASED[metric] if debias else metric, options)
         self.debias = debias
         self.reduction = reduction
 
@@ -122,7 +126,12 @@ class SinkhornLoss(_PairwiseLoss):
         debias: bool = False,
         reduction: str = "mean",
     ) -> None:
-        options = {"epsilon": epsilon, "max_iterations": max_iterations, "tolerance": tolerance, "cost": cost}
+        options: MetricOptions = {
+            "epsilon": epsilon,
+            "max_iterations": max_iterations,
+            "tolerance": tolerance,
+            "cost": cost,
+        }
         super().__init__("sinkhorn", options, debias, reduction)
 
 
@@ -178,14 +187,14 @@ class SequenceContrastiveLoss(LearnedScale):
 
     def __init__(
         self,
-        metric: str = "interpolated_euclidean",
+        metric: MetricName = "interpolated_euclidean",
         *,
         scale: float = 14.3,
         learn_scale: bool = True,
         min_scale: float = 0.01,
         max_scale: float = 100.0,
         per_step: bool | None = None,
-        **options: Any,
+        **options: Unpack[MetricOptions],
     ) -> None:
         super().__init__(scale, learn_scale, min_scale, max_scale)
         distance = SequenceDistance(metric, **options)
