@@ -16,7 +16,7 @@ from scav_model.data.describe import front_end_differences
 from scav_model.data.manifest import Clip
 from scav_model.data.store.header import DTYPES
 from scav_model.model import AudioVisualModel
-from scav_model.search.header import SIDES, Header, SearchIndexError
+from scav_model.search.header import HEADER, SHARD_BYTES, SIDES, Header, SearchIndexError
 from scav_model.search.shard import Encoded
 from scav_model.search.writer import IndexWriter
 from scav_model.storage.strict_json import is_writable
@@ -29,7 +29,8 @@ class Added:
     Attributes:
         clips: how many were added.
         known: how many were skipped, because the index has their ids.
-        refused: ids of clips that were left out because their features are NaN or infinite.
+        refused: ids of clips that were left out because their features are NaN or infinite, or their files cannot be
+            used.
         seconds: wall-clock time.
     """
 
@@ -37,6 +38,23 @@ class Added:
     known: int
     refused: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+
+def open_writer(folder: Path, header: Header, *, shard_bytes: int = SHARD_BYTES) -> IndexWriter:
+    """Return a writer of a new index, or of one that was begun with the same settings.
+
+    Raises:
+        SearchIndexError: the folder has an index of other settings.
+    """
+    if not (folder / HEADER).exists():
+        return IndexWriter.create(folder, header, shard_bytes=shard_bytes)
+    writer = IndexWriter(folder, shard_bytes=shard_bytes)
+    if differing := writer.header.differences(header):
+        writer.close()
+        raise SearchIndexError(
+            f"{folder} was built with other settings ({'; '.join(differing)}); repeat those, or choose another folder"
+        )
+    return writer
 
 
 def check_features(header: Header, found: dict[str, dict[str, Any]]) -> None:
