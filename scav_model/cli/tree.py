@@ -24,7 +24,12 @@ Commands: TypeAlias = Mapping[str, Command | Group]
 
 PROBES = "scav_model.experiments.probes"
 
+QUICKSTART = Imported(
+    "scav_model.quickstart:quickstart",
+    "Makes a folder of videos searchable: features, a small model, an index and a first search as a page.",
+)
 COMMANDS: Commands = {
+    "quickstart": QUICKSTART,
     "demo": Imported(
         "scav_model.experiments.demo.run:run_demo",
         "Renders clips with sound, trains CAV and three SCAV models on them and compares their retrieval.",
@@ -95,7 +100,9 @@ COMMANDS: Commands = {
     "doctor": doctor,
 }
 # Commands that, given once more, go on where they were stopped.
-CONTINUED: frozenset[Command] = frozenset({data.extract, data.features_import, search.index_build, search.index_add})
+CONTINUED: frozenset[Command] = frozenset(
+    {QUICKSTART, data.extract, data.features_import, search.index_build, search.index_add}
+)
 
 
 def leaves(commands: Commands, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:

@@ -36,7 +36,7 @@ def test_every_row_of_the_paper_has_a_short_config(dataset, row):
 
 
 def test_packaged_configs_are_the_rows_and_their_base():
-    assert packaged() == sorted(["base", *(f"{data}/{row}" for data in ("music", "vggsound") for row in ROWS)])
+    assert packaged() == sorted(["base", "small", *(f"{data}/{row}" for data in ("music", "vggsound") for row in ROWS)])
 
 
 def test_the_base_is_the_defaults():

@@ -27,6 +27,7 @@ LONG = {
     ("demo",): "scav_model.experiments.demo.run.run_demo",
     ("combinations",): "scav_model.experiments.demo.combinations.run_combinations",
     ("train",): "scav_model.train.train",
+    ("quickstart",): "scav_model.quickstart.quickstart",
     ("reproduce",): "scav_model.experiments.reproduce.reproduce",
 }
 # Right values of options that have no default, or one that takes long.
@@ -62,6 +63,7 @@ RIGHT_OF: dict[tuple[str, ...], dict[str, str | None]] = {
     ("index", "build"): {"index": "new"},
     ("manifest", "music"): {"listing": "list.json"},
     ("probe", "compare"): {"metric": "pooled_cosine"},
+    ("quickstart",): {"folder": "media"},
     ("reproduce",): {"dataset": "music"},
     ("search",): {"candidates": "10", "features": None, "query": "clip-1"},
 }
