@@ -22,6 +22,9 @@ void rethrow_for_python() {
     throw_python_error(PyExc_ValueError, error.what());
   } catch (const TypeError& error) {
     throw_python_error(PyExc_TypeError, error.what());
+  } catch (const OutOfMemoryError& error) {
+    const pybind11::gil_scoped_acquire lock;
+    throw_python_error(pybind11::module_::import("torch").attr("OutOfMemoryError").ptr(), error.what());
   }
 }
 

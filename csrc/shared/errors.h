@@ -1,6 +1,6 @@
 #pragma once
 // Errors of the ops and the checks that throw them. boxed.h turns the first two into Python's exceptions of those
-// names; any other std::exception becomes a RuntimeError.
+// names and the third into torch.OutOfMemoryError; any other std::exception becomes a RuntimeError.
 
 #include <sstream>
 #include <stdexcept>
@@ -12,6 +12,10 @@ struct ValueError : std::runtime_error {
 };
 
 struct TypeError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct OutOfMemoryError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 

@@ -13,6 +13,17 @@ Tensor detach(const Tensor& tensor) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
+// The stable ABI says that a call failed, not why: for a shape that torch can have, memory is the reason.
+template <class Allocation>
+Tensor allocate(const Shape& shape, ScalarType dtype, const Device& device, const Allocation& allocation) {
+  try {
+    return allocation();
+  } catch (const std::exception&) {
+    throw_error<OutOfMemoryError>("out of memory: a tensor of shape ", text_of(shape), " and dtype ", dtype, " on ",
+                                  text_of(device), " cannot be allocated; use smaller batches");
+  }
+}
+
 }  // namespace
 
 Shape shape_of(const Tensor& tensor) { return tensor.sizes().vec(); }
@@ -55,11 +66,11 @@ std::string text_of(const Device& device) {
 }
 
 Tensor new_empty(const Shape& shape, ScalarType dtype, const Device& device) {
-  return torch::stable::empty(shape, dtype, std::nullopt, device);
+  return allocate(shape, dtype, device, [&] { return torch::stable::empty(shape, dtype, std::nullopt, device); });
 }
 
 Tensor new_full(const Shape& shape, double value, ScalarType dtype, const Device& device) {
-  return torch::stable::full(shape, value, dtype, std::nullopt, device);
+  return allocate(shape, dtype, device, [&] { return torch::stable::full(shape, value, dtype, std::nullopt, device); });
 }
 
 Tensor to_dtype(const Tensor& tensor, ScalarType dtype) {
@@ -82,12 +93,14 @@ Tensor new_scratch(const Shape& shape, ScalarType dtype) {
   for (size_t axis = shape.size(); axis-- > 0; stride *= shape[axis]) {
     strides[axis] = stride;
   }
-  AtenTensorHandle memory;
-  TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
-                               torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-                               aoti_torch_device_type_cpu(), 0, &memory));
-  return Tensor(memory);
+  return allocate(shape, dtype, cpu(), [&] {
+    AtenTensorHandle memory;
+    TORCH_ERROR_CODE_CHECK(
+        aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
+                                 torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+                                 aoti_torch_device_type_cpu(), 0, &memory));
+    return Tensor(memory);
+  });
 }
 
 }  // namespace scav

@@ -296,3 +296,9 @@ def test_empty_batches_are_no_error(case: Case, b1: int, b2: int) -> None:
     assert torch.equal(found.y_grad, torch.zeros_like(given.y))
     if b1 == b2:
         assert answer(case.kernel, given, paired=True).value.shape == (0,)
+
+
+def test_too_little_memory_is_an_error_of_its_own() -> None:
+    x = torch.zeros(1, 1, 1).expand(1 << 22, 1, 1)
+    with pytest.raises(torch.OutOfMemoryError, match=r"tensor of shape \(4194304, 4194304\) and dtype Float on cpu"):
+        scav_kernels.dtw(x, x)
