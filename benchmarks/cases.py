@@ -29,6 +29,10 @@ class Workload:
     devices: tuple[str, ...] = ("cpu", "cuda")
     # Of as many as fit into a second, unless said.
     rounds: int | None = None
+    # All distances, unless said.
+    ops: tuple[str, ...] | None = None
+    # Whether the limit is the recursion of one feature in registers, not the products.
+    few_features: bool = False
 
     def tiny(self) -> "Workload":
         """The same kind of thing, in no time."""
@@ -47,6 +51,10 @@ WORKLOADS = [
     # As many cells as `ragged` has valid ones, within a few per cent.
     Workload("even", 128, 128, 36, 36),
     Workload("long", 8, 8, 2048, 2048, d=64),
+    *(
+        Workload(name, 256, 256, 128, 128, d=d, devices=CPU, ops=("dtw", "soft_dtw"), few_features=True)
+        for name, d in (("series", 1), ("series-3", 3), ("series-8", 8))
+    ),
     Workload("gallery", 100, 10_000, 50, 62, directions=DIRECTIONS[:1], devices=CPU, rounds=1),
     Workload(
         "gallery-15000",
@@ -86,7 +94,7 @@ class Case(NamedTuple):
 CASES = [
     Case(op, work, direction, dtype, device)
     for work in WORKLOADS
-    for op in OPS
+    for op in work.ops or OPS
     for direction in work.directions
     for dtype in work.dtypes
     for device in work.devices

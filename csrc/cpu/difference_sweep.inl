@@ -18,6 +18,35 @@ struct DifferencePairs {
   int64_t steps_of(int64_t lane) const { return lengths_y[static_cast<size_t>(lane)]; }
 };
 
+// Least values of cells by their offset t - s from the diagonal: unreachable outside a lane's band.
+template <class T, int W, int V>
+class BandWalls {
+ public:
+  explicit BandWalls(const Lanes<T>& lanes) {
+    if (!lanes.banded) {
+      return;
+    }
+    const int64_t last_step = *std::max_element(lanes.last_step.begin(), lanes.last_step.end());
+    first_ = std::max(lanes.lowest - kPassSteps + 1, 1 - lanes.rows);
+    const int64_t end = std::min(lanes.highest, last_step) + kPassSteps;
+    walls_ = Buffer<T>((end - first_) * W * V);
+    for (int64_t offset = first_; offset < end; ++offset) {
+      for (int v = 0; v < V; ++v) {
+        store<T, W>(walls_.data() + ((offset - first_) * V + v) * W, in_band<T, W>(lanes, v, offset)
+                                                                         ? splat<T, W>(std::numeric_limits<T>::lowest())
+                                                                         : splat<T, W>(kUnreachable<T>));
+      }
+    }
+  }
+  SCAV_INLINE Vec<T, W> at(int64_t offset, int v) const {
+    return load<T, W>(walls_.data() + ((offset - first_) * V + v) * W);
+  }
+
+ private:
+  int64_t first_ = 0;
+  Buffer<T> walls_;  // (offsets, V, W)
+};
+
 // Where the pair of a lane ends.
 struct LaneEnd {
   int64_t last_step, end_row, lane, result;
@@ -44,39 +73,57 @@ struct PassCarry {
   Vec<T, W> up[V][kPassSteps], diagonal[V];
 };
 
-// Rows [row0, row1) of one pass. Where `masked`, cells outside their lane's band become unreachable.
-template <class T, int W, int V, bool masked, class Tile, class Cell>
-SCAV_INLINE void pass_rows(const Tile& tile, const Lanes<T>& lanes, int64_t t, int64_t row0, int64_t row1, T* state,
-                           PassCarry<T, W, V>& carry, const Cell& cell) {
+// Rows [row0, row1) of one pass; cells outside their lane's band become unreachable where `walled`.
+template <class T, int W, int V, bool walled, class Tile, class Cell>
+SCAV_INLINE void pass_rows(const Tile& tile, const BandWalls<T, W, V>& walls, int64_t t, int64_t row0, int64_t row1,
+                           T* state, PassCarry<T, W, V>& carry, const Cell& cell) {
   constexpr int K = kPassSteps;
-  PassCarry<T, W, V> now = carry;
+  // Copied number by number, which leaves them in registers.
+  Vec<T, W> up[V][K], above[V];
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    above[v] = carry.diagonal[v];
+#pragma GCC unroll 4
+    for (int j = 0; j < K; ++j) {
+      up[v][j] = carry.up[v][j];
+    }
+  }
   for (int64_t s = row0; s < row1; ++s) {
     Vec<T, W> costs[V][K];
     tile.costs(s, costs);
+#pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
       T* at = state + (s * V + v) * W;
       const Vec<T, W> before = load<T, W>(at);
-      Vec<T, W> left = before, diagonal = now.diagonal[v];
+      Vec<T, W> left = before, diagonal = above[v];
+#pragma GCC unroll 4
       for (int j = 0; j < K; ++j) {
-        Vec<T, W> r = cell(s, t + j, v, costs[v][j], diagonal, now.up[v][j], left);
-        if constexpr (masked) {
-          r = in_band<T, W>(lanes, v, t + j - s) ? r : splat<T, W>(kUnreachable<T>);
+        Vec<T, W> r = cell(s, t + j, v, costs[v][j], diagonal, up[v][j], left);
+        if constexpr (walled) {
+          r = vmax(walls.at(t + j - s, v), r);
         }
-        diagonal = now.up[v][j];
-        now.up[v][j] = left = r;
+        diagonal = up[v][j];
+        up[v][j] = left = r;
       }
       store<T, W>(at, left);
-      now.diagonal[v] = before;
+      above[v] = before;
     }
   }
-  carry = now;
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    carry.diagonal[v] = above[v];
+#pragma GCC unroll 4
+    for (int j = 0; j < K; ++j) {
+      carry.up[v][j] = up[v][j];
+    }
+  }
 }
 
 // Advances `state` (rows, lanes) from column t - 1 to column t + K - 1; `cell` is that of sweep(). The pairs
 // [end, last_end) end in these columns: their results go to `out`.
 template <class T, int W, int V, class Tile, class Cell>
-void difference_pass(const Tile& tile, const Lanes<T>& lanes, int64_t t, const LaneEnd* end, const LaneEnd* last_end,
-                     T* state, const Cell& cell, T* out) {
+void difference_pass(const Tile& tile, const Lanes<T>& lanes, const BandWalls<T, W, V>& walls, int64_t t,
+                     const LaneEnd* end, const LaneEnd* last_end, T* state, const Cell& cell, T* out) {
   constexpr int K = kPassSteps;
   const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t + K - 1);
   // Rows whose cells are in the bands of all lanes.
@@ -98,9 +145,9 @@ void difference_pass(const Tile& tile, const Lanes<T>& lanes, int64_t t, const L
       const bool inner = s >= inner0 && s < inner1;
       const int64_t stop = std::min(to, s < inner0 ? inner0 : (inner ? inner1 : row1));
       if (inner) {
-        pass_rows<T, W, V, false>(tile, lanes, t, s, stop, state, carry, cell);
+        pass_rows<T, W, V, false>(tile, walls, t, s, stop, state, carry, cell);
       } else {
-        pass_rows<T, W, V, true>(tile, lanes, t, s, stop, state, carry, cell);
+        pass_rows<T, W, V, true>(tile, walls, t, s, stop, state, carry, cell);
       }
       s = stop;
     }
@@ -119,8 +166,8 @@ void difference_pass(const Tile& tile, const Lanes<T>& lanes, int64_t t, const L
 
 // Advances `state` by steps [step0, step1), whole passes but the last.
 template <class T, int W, int V, class Tile, class Cell>
-void difference_sweep(Tile tile, const StepRange& range, const Lanes<T>& lanes, const std::vector<LaneEnd>& ends,
-                      T* state, const Cell& cell, T* out) {
+void difference_sweep(Tile tile, const StepRange& range, const Lanes<T>& lanes, const BandWalls<T, W, V>& walls,
+                      const std::vector<LaneEnd>& ends, T* state, const Cell& cell, T* out) {
   const T* y = tile.y;
   const auto by_step = [](const LaneEnd& end, int64_t step) { return end.last_step / kPassSteps < step / kPassSteps; };
   const LaneEnd* end = ends.data() + (std::lower_bound(ends.begin(), ends.end(), range.step0, by_step) - ends.begin());
@@ -132,49 +179,100 @@ void difference_sweep(Tile tile, const StepRange& range, const Lanes<T>& lanes, 
       ++next;
     }
     tile.y = y + t * tile.dim * W;
-    difference_pass<T, W, V>(tile, lanes, t, end, next, state, cell, out);
+    difference_pass<T, W, V>(tile, lanes, walls, t, end, next, state, cell, out);
     end = next;
   }
 }
 
-// Sequences packed for passes, as pairs of every x with every y, or of x number i with y number i. Packed::y points
-// into it, so a batch cannot be copied or moved.
+// Sequences of a batch that the lanes of a recursion read, and where they start.
+template <class T>
+struct PassGroups {
+  std::vector<int64_t> starts;  // of each group
+  Buffer<T> steps;              // for each group (passes, D, pass_steps, lanes), zero where there is no step
+
+  PassGroups() = default;
+  // Takes the sequences of `layout`; those with inf or NaN are zero.
+  PassGroups(const Sequences<T>& sequences, const Layout& layout, int64_t pass_steps) {
+    int64_t size = 0;
+    std::vector<double> weights;
+    for (const Group& group : layout.groups) {
+      int64_t longest = 0;
+      for (int64_t lane = 0; lane < group.count; ++lane) {
+        longest = std::max(longest, sequences.lengths[layout.order[static_cast<size_t>(group.first + lane)]]);
+      }
+      starts.push_back(size);
+      const int64_t of_group = (longest + pass_steps - 1) / pass_steps * pass_steps * sequences.dim * group.lanes;
+      size += of_group;
+      weights.push_back(static_cast<double>(of_group));
+    }
+    steps = Buffer<T>(size);
+    const int64_t parts = thread_count();
+    const auto bounds = split_by_weight(weights, parts);
+    run_parts(parts, [&](int64_t part) {
+      for (int64_t g = bounds[static_cast<size_t>(part)]; g < bounds[static_cast<size_t>(part) + 1]; ++g) {
+        const auto index = static_cast<size_t>(g);
+        const int64_t end = index + 1 < starts.size() ? starts[index + 1] : size;
+        poll(end - starts[index]);
+        std::fill(steps.data() + starts[index], steps.data() + end, T(0));
+        for (int64_t lane = 0; lane < layout.groups[index].count; ++lane) {
+          put(sequences, layout.order[static_cast<size_t>(layout.groups[index].first + lane)], pass_steps,
+              layout.groups[index].lanes, steps.data() + starts[index] + lane);
+        }
+      }
+    });
+  }
+
+ private:
+  static void put(const Sequences<T>& sequences, int64_t b, int64_t pass_steps, int64_t lanes, T* to) {
+    const int64_t dim = sequences.dim, length = sequences.nonfinite[b] == 0 ? sequences.lengths[b] : 0;
+    const T* from = sequences.row(b, 0);
+    for (int64_t first = 0; first < length; first += pass_steps, to += pass_steps * dim * lanes) {
+      for (int64_t j = 0; j < std::min(pass_steps, length - first); ++j) {
+        for (int64_t k = 0; k < dim; ++k) {
+          to[(k * pass_steps + j) * lanes] = *from++;
+        }
+      }
+    }
+  }
+};
+
+// Sequences in the order of passes, as pairs of every x with every y, or of x number i with y number i.
 template <class T>
 struct DifferenceBatch {
   static constexpr int W = kWidth<T>;
   Sequences<T> x, y;
   bool paired;
   int64_t vectors;
+  Layout layout;                 // of the y's, and of the x's where they are paired
   std::vector<int64_t> x_order;  // by length, so that those of one recursion are about equally long
-  Packed<T> packed_y, packed_x;  // the x's where they are paired
+  PassGroups<T> groups_y, groups_x;
 
   DifferenceBatch(const Inputs& inputs, int64_t count)
       : x(inputs.sequences_x<T>()),
         y(inputs.sequences_y<T>()),
         paired(inputs.paired),
         vectors(count),
-        x_order(by_length(x.lengths, x.batch)) {
-    Layout layout = interleave(y.lengths, y.batch, W, W * kPassSteps);
+        layout(interleave(y.lengths, y.batch, W)),
+        x_order(by_length(x.lengths, x.batch)),
+        groups_y(y, layout, kPassSteps) {
     if (paired) {
-      packed_x = pack<T>(x, same_groups(layout, x.lengths, W), false, false);
+      groups_x = PassGroups<T>(x, layout, 1);
     }
-    packed_y = pack<T>(y, std::move(layout), false, false);
   }
-
-  DifferenceBatch(const DifferenceBatch&) = delete;
 
   // The pairs of a recursion, and their result indices: a group's own where paired, else x's number [first, end) of
   // `x_order` with the group.
   std::pair<DifferencePairs<T>, std::vector<int64_t>> recursion(const Group& group, int64_t first, int64_t end) const {
-    DifferencePairs<T> pairs{{}, packed_y.panels.data() + group.column * y.dim, {}, {}};
+    const auto g = static_cast<size_t>(&group - layout.groups.data());
+    DifferencePairs<T> pairs{{}, groups_y.steps.data() + groups_y.starts[g], {}, {}};
     std::vector<int64_t> results;
     for (int64_t v = 0; v < vectors; ++v) {
       // Vectors past the last x compute it again, for no result.
       const int64_t i = x_order[static_cast<size_t>(std::min(first + v, end - 1))];
-      pairs.x.push_back(paired ? packed_x.panels.data() + group_of_x(group).column * x.dim : x.row(i, 0));
+      pairs.x.push_back(paired ? groups_x.steps.data() + groups_x.starts[g] : x.row(i, 0));
       for (int64_t lane = 0; lane < W; ++lane) {
         const bool used = lane < group.count && first + v < end;
-        const int64_t j = used ? packed_y.index(group, lane) : -1;
+        const int64_t j = used ? layout.order[static_cast<size_t>(group.first + lane)] : -1;
         pairs.lengths_x.push_back(used ? x.lengths[paired ? j : i] : 0);
         pairs.lengths_y.push_back(used ? y.lengths[j] : 0);
         results.push_back(used && !paired ? i * y.batch + j : j);
@@ -182,17 +280,12 @@ struct DifferenceBatch {
     }
     return {std::move(pairs), std::move(results)};
   }
-
- private:
-  const Group& group_of_x(const Group& group) const {
-    return packed_x.layout.groups[static_cast<size_t>(&group - packed_y.layout.groups.data())];
-  }
 };
 
 // Calls f(pairs, results) for every recursion.
 template <class T, class F>
 void for_each_pairs(const DifferenceBatch<T>& batch, const F& f) {
-  for_each_recursion(batch.packed_y.layout.groups, batch.paired ? kOwnX : batch.x_order, batch.x.lengths, batch.vectors,
+  for_each_recursion(batch.layout.groups, batch.paired ? kOwnX : batch.x_order, batch.x.lengths, batch.vectors,
                      [&](const Group& group, int64_t first, int64_t end) {
                        const auto [pairs, results] = batch.recursion(group, first, end);
                        f(pairs, results);

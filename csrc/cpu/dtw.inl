@@ -22,9 +22,9 @@ SCAV_INLINE V dtw_cell(V cost, V diagonal, V up, V left) {
 template <class T, int W>
 SCAV_INLINE Vec<IntOf<T>, W> dtw_step(Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) {
   using I = Vec<IntOf<T>, W>;
-  const I straight = (diagonal <= up) & (diagonal <= left);
-  const I side = up <= left ? I{} + IntOf<T>(kUp) : I{} + IntOf<T>(kLeft);
-  return straight ? I{} + IntOf<T>(kDiagonal) : side;
+  static_assert(kDiagonal == 0);
+  const I not_left = up < diagonal ? I{} + IntOf<T>(kUp) : I{};
+  return left < vmin(diagonal, up) ? I{} + IntOf<T>(kLeft) : not_left;
 }
 
 // Walks optimal paths backwards, lane by lane, from checkpoint to checkpoint.
@@ -154,10 +154,11 @@ void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, std::optional<i
     for_each_pairs(batch, [&](const DifferencePairs<T>& pairs, const std::vector<int64_t>& results) {
       const Lanes<T> lanes(pairs, band);
       const std::vector<LaneEnd> ends = lane_ends(lanes, results);
+      const BandWalls<T, W, V> walls(lanes);
       const DifferenceTile<T, W, V, shared, decltype(kind)> tile{pairs.x.data(), pairs.y, batch.x.dim, kHiddenOne<T>};
       Buffer<T> state(lanes.rows * W * V);
       auto advance = [&](int64_t step0, int64_t step1, const auto& cell) {
-        difference_sweep<T, W, V>(tile, StepRange{step0, step1}, lanes, ends, state.data(), cell, out);
+        difference_sweep<T, W, V>(tile, StepRange{step0, step1}, lanes, walls, ends, state.data(), cell, out);
       };
       dtw_recursion<T, W, V>(pairs.steps(), kPassSteps, lanes, results, state.data(), advance, paths, path_stride);
     });

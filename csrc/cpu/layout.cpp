@@ -35,29 +35,15 @@ std::vector<int64_t> by_length(const int64_t* lengths, int64_t batch) {
   return order;
 }
 
-Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes, int64_t panel) {
+Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes) {
   Layout layout;
   layout.order = by_length(lengths, batch);
   for (int64_t first = 0; first < batch; first += lanes) {
     const int64_t count = std::min(lanes, batch - first);
     const int64_t longest = lengths[layout.order[static_cast<size_t>(first + count - 1)]];
-    append(layout, {first, count, lanes, longest, panel ? panel : panel_for(longest * lanes), 0, 0});
+    append(layout, {first, count, lanes, longest, panel_for(longest * lanes), 0, 0});
   }
   return layout;
-}
-
-Layout same_groups(const Layout& layout, const int64_t* lengths, int64_t panel) {
-  Layout same;
-  same.order = layout.order;
-  for (Group group : layout.groups) {
-    group.steps = 0;
-    for (int64_t lane = 0; lane < group.count; ++lane) {
-      group.steps = std::max(group.steps, lengths[layout.order[static_cast<size_t>(group.first + lane)]]);
-    }
-    group.panel = panel;
-    append(same, group);
-  }
-  return same;
 }
 
 Layout one_by_one(const int64_t* lengths, int64_t batch, bool narrow) {

@@ -30,11 +30,8 @@ struct Layout {
 // Indices of a batch, shortest sequence first; equal lengths keep their order.
 std::vector<int64_t> by_length(const int64_t* lengths, int64_t batch);
 
-// Puts `lanes` y's in a group; panels of `panel` columns, or 0 for as many as leave few of them empty.
-Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes, int64_t panel = 0);
-
-// The groups of an interleaved layout, for sequences of other lengths.
-Layout same_groups(const Layout& layout, const int64_t* lengths, int64_t panel);
+// Puts `lanes` y's in a group.
+Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes);
 
 // Puts each y in a group of its own, in the caller's order: a pair's costs lie together, row by row. `narrow` keeps
 // panels at kNarrowPanel columns.

@@ -12,7 +12,7 @@ struct Lanes {
   Buffer<T> low, high;                       // (lanes,) bounds of t - s
   std::vector<int64_t> last_row, last_step;  // (lanes,) of a pair; -1 where there is none
   int64_t lowest = 0, highest = 0;           // over the lanes
-  // Bounds that all lanes with a pair share.
+  // Bounds of the offsets that are in the bands of all lanes.
   int64_t inner_low = std::numeric_limits<int64_t>::min() / 2, inner_high = std::numeric_limits<int64_t>::max() / 2;
   int64_t rows;
 
@@ -31,8 +31,10 @@ struct Lanes {
       if (m > 0) {
         lowest = std::min(lowest, from);
         highest = std::max(highest, to);
-        inner_low = std::max(inner_low, from);
-        inner_high = std::min(inner_high, to);
+        if (banded) {
+          inner_low = std::max(inner_low, from);
+          inner_high = std::min(inner_high, to);
+        }
       }
     }
   }
