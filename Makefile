@@ -2,12 +2,13 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+NEWEST := .venv-newest
 SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -type f)
 
 # Warnings of the C++ and CUDA compilers are errors in every build from here.
 export SCAV_WERROR := 1
 
-.PHONY: demo test check bench gpu sanitize mutants lint lock build
+.PHONY: demo test check bench gpu sanitize mutants lint lock lock-newest build wheel wheels test-wheel test-newest
 .DEFAULT_GOAL := test
 
 demo: build
@@ -25,6 +26,22 @@ check: build
 # Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
 bench: build $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run
+
+# The wheel of the source package, in dist, built in an empty folder.
+wheel: $(VENV)/.installed
+	$(BIN)/python .ci/wheels.py build $(BIN)/python
+
+# Install the wheel where the newest torch is, or there and in $(VENV), and test it outside the tree.
+test-newest: $(NEWEST)/.installed
+	$(BIN)/python .ci/wheels.py test $(NEWEST)/bin/python
+
+test-wheel: $(NEWEST)/.installed
+	$(BIN)/python .ci/wheels.py test $(BIN)/python $(NEWEST)/bin/python
+
+# A wheel for each Python at hand, built and tested in environments of their own.
+PYTHONS ?= $(shell command -v python3.11 python3.12 python3.13 python3.14)
+wheels: $(VENV)/.installed
+	$(BIN)/python .ci/wheels.py all $(PYTHONS)
 
 # With an NVIDIA GPU: its tests, and benchmarks/results/<gpu>.json. Where nothing can be downloaded, `make gpu
 # GPU_PYTHON=python3` uses a Python that has torch, triton, pybind11, ninja, numpy, scipy, hypothesis, pytest and
@@ -67,6 +84,11 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r constraints.txt
 	touch $@
 
+$(NEWEST)/.installed: constraints-newest.txt
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check -r constraints-newest.txt
+	touch $@
+
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
@@ -80,3 +102,8 @@ $(VENV)/.bench: $(VENV)/.installed constraints-bench.txt
 lock:
 	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --all --exclude pip --exclude-editable -r constraints-bench.txt | \
 	sed '1,/^## The following/d'; } > constraints.new && mv constraints.new constraints.txt
+
+# Rewrites constraints-newest.txt likewise.
+lock-newest:
+	{ sed -n '/^#/p' constraints-newest.txt; $(NEWEST)/bin/pip freeze --all --exclude pip --exclude scav-kernels; } \
+	> constraints.new && mv constraints.new constraints-newest.txt

@@ -1,4 +1,4 @@
-"""Build `scav_kernels._C`: CPU kernels always, CUDA kernels where torch and a toolkit can."""
+"""Build `scav_kernels._C`, the CPU kernels, always, and `scav_kernels._cuda` where torch and a toolkit allow it."""
 
 import os
 import re
@@ -69,6 +69,8 @@ WITHOUT_CUDA = reason_without_cuda(os.environ.get("SCAV_BUILD_CUDA", "auto"), to
 class Build(BuildExtension):
     """Says what is built and why, or in one line what the build lacks."""
 
+    build_temp: str
+
     def run(self) -> None:
         compiler = os.environ.get("CXX", "c++").split()[0]
         if shutil.which(compiler) is None:
@@ -76,33 +78,62 @@ class Build(BuildExtension):
                 f"building scav_kernels needs a C++20 compiler, and there is no {compiler}: apt install g++"
             )
         what = f"without CUDA kernels ({WITHOUT_CUDA})" if WITHOUT_CUDA else f"with CUDA kernels for {architectures()}"
-        print(f"scav_kernels: building {what}, for torch {torch.__version__}; SCAV_BUILD_CUDA=0 or 1 changes that")
+        print(f"scav_kernels: building {what}, with torch {torch.__version__}; SCAV_BUILD_CUDA=0 or 1 changes that")
         super().run()
 
+    def build_extension(self, ext: Extension) -> None:
+        # Each has objects of its own: files that both are made of are compiled with different flags.
+        objects = self.build_temp
+        self.build_temp = os.path.join(objects, ext.name)
+        super().build_extension(ext)
+        self.build_temp = objects
 
-def get_extension() -> Extension:
-    sources = sorted(str(path.relative_to(ROOT)) for kind in ("*.cpp", "*.cu") for path in CSRC.rglob(kind))
-    cuda_sources = [source for source in sources if Path(source).is_relative_to("csrc/cuda")]
-    with_cuda = WITHOUT_CUDA is None
-    cxx = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+
+# The oldest torch whose stable ABI the extensions use: one binary runs with it and all later ones.
+STABLE_ABI = "0x020b000000000000"  # 2.11
+# What both extensions are made of beside their own folder.
+SHARED = [f"csrc/shared/{name}.cpp" for name in ("boxed", "checks", "interrupt", "signals", "tensor")]
+
+
+def compiler_flags() -> dict[str, list[str]]:
     # Another compiler may have other warnings, so that they are errors in the Makefile's builds alone.
-    warnings = ["-Werror"] if os.environ.get("SCAV_WERROR") == "1" else []
-    cxx += ["-Wall", "-Wextra", *warnings, "-Wno-psabi", "-Wno-unknown-pragmas"]
-    cxx += os.environ.get("SCAV_CXXFLAGS", "").split()
+    strict = os.environ.get("SCAV_WERROR") == "1"
+    cxx = ["-O3", "-g0", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+    cxx += ["-Wall", "-Wextra", *(["-Werror"] if strict else []), "-Wno-psabi", "-Wno-unknown-pragmas"]
+    cxx += [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", *os.environ.get("SCAV_CXXFLAGS", "").split()]
     # As system headers, other people's warnings stay theirs.
     cxx += [f"-isystem{path}" for path in (pybind11.get_include(), *include_paths())]
-    if with_cuda:
-        cxx += [f"-DSCAV_WITH_CUDA={torch.version.cuda}", f"-DSCAV_CUDA_ARCHITECTURES={architectures()}"]
-    nvcc = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", *(["-Werror", "all-warnings"] if warnings else [])]
-    nvcc += ["-Xcompiler", "-fvisibility=hidden"]
-    extension = CUDAExtension if with_cuda else CppExtension
-    return extension(
-        "scav_kernels._C",
-        [source for source in sources if with_cuda or source not in cuda_sources],
+    nvcc = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", *(["-Werror", "all-warnings"] if strict else [])]
+    nvcc += ["-Xcompiler", "-fvisibility=hidden", f"-DTORCH_TARGET_VERSION={STABLE_ABI}", "-DUSE_CUDA"]
+    return {"cxx": cxx, "nvcc": nvcc}
+
+
+def sources_in(folder: str, *kinds: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for kind in kinds for path in (CSRC / folder).glob(kind))
+
+
+def cpu_extension() -> Extension:
+    """Return `_C`: the module, the CPU kernels and what all of them share."""
+    sources = ["csrc/module.cpp", *sources_in("cpu", "*.cpp"), *sources_in("shared", "*.cpp")]
+    extension = CppExtension("scav_kernels._C", sources, include_dirs=[str(CSRC)], extra_compile_args=compiler_flags())
+    # Where the stable ABI is; torch's helper names libraries that other torches may not have.
+    extension.libraries = ["torch_cpu"]
+    return extension
+
+
+def cuda_extension() -> Extension:
+    """Return `_cuda`: the CUDA kernels, which are loaded only where torch has CUDA."""
+    flags = compiler_flags()
+    flags["cxx"] += ["-DUSE_CUDA", f"-DSCAV_CUDA_VERSION={torch.version.cuda}"]
+    flags["cxx"] += [f"-DSCAV_CUDA_ARCHITECTURES={architectures()}"]
+    extension = CUDAExtension(
+        "scav_kernels._cuda",
+        [*sources_in("cuda", "*.cpp", "*.cu"), *SHARED],
         include_dirs=[str(CSRC)],
-        extra_compile_args={"cxx": cxx, "nvcc": nvcc},
-        extra_link_args=["-fopenmp"],
+        extra_compile_args=flags,
     )
+    extension.libraries = ["torch_cpu", "torch_cuda", "cudart"]
+    return extension
 
 
 # Ampere's and Hopper's own code, and what later ones compile when they first load it.
@@ -115,4 +146,5 @@ def architectures() -> str:
 
 
 if __name__ == "__main__":
-    setup(ext_modules=[get_extension()], cmdclass={"build_ext": Build})
+    extensions = [cpu_extension()] if WITHOUT_CUDA else [cpu_extension(), cuda_extension()]
+    setup(ext_modules=extensions, cmdclass={"build_ext": Build})

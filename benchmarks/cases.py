@@ -29,8 +29,7 @@ class Workload:
     devices: tuple[str, ...] = ("cpu", "cuda")
     # Of as many as fit into a second, unless said.
     rounds: int | None = None
-    # All distances, unless said.
-    ops: tuple[str, ...] | None = None
+    ops: tuple[str, ...] = ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn")
     # Whether the limit is the recursion of one feature in registers, not the products.
     few_features: bool = False
 
@@ -55,6 +54,8 @@ WORKLOADS = [
         Workload(name, 256, 256, 128, 128, d=d, devices=CPU, ops=("dtw", "soft_dtw"), few_features=True)
         for name, d in (("series", 1), ("series-3", 3), ("series-8", 8))
     ),
+    Workload("pair", 1, 1, 2000, 2000, d=1, devices=CPU, ops=("dtw", "soft_dtw")),
+    Workload("pair-64", 1, 1, 2000, 2000, d=64, devices=CPU, ops=("dtw", "soft_dtw")),
     Workload("gallery", 100, 10_000, 50, 62, directions=DIRECTIONS[:1], devices=CPU, rounds=1),
     Workload(
         "gallery-15000",
@@ -68,7 +69,7 @@ WORKLOADS = [
         rounds=3,
     ),
 ]
-SQUARE, LONG = (next(work for work in WORKLOADS if work.name == name) for name in ("square", "long"))
+SQUARE, LONG, PAIR = (next(work for work in WORKLOADS if work.name == name) for name in ("square", "long", "pair"))
 
 # The options that fix the work: Sinkhorn never stops early.
 OPS: dict[str, dict[str, Any]] = {
@@ -94,7 +95,7 @@ class Case(NamedTuple):
 CASES = [
     Case(op, work, direction, dtype, device)
     for work in WORKLOADS
-    for op in work.ops or OPS
+    for op in work.ops
     for direction in work.directions
     for dtype in work.dtypes
     for device in work.devices

@@ -9,7 +9,7 @@ from typing import Any
 
 from scav_kernels import ops  # noqa: F401
 from scav_kernels import nn, plot
-from scav_kernels._C import build_info
+from scav_kernels._extension import build_info
 from scav_kernels._version import __version__
 from scav_kernels.distance import cdist, pairwise_distance
 from scav_kernels.ops.convergence import Convergence

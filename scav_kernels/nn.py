@@ -1,32 +1,38 @@
 """The distances as modules, for where a model or a loss is put together from modules."""
 
 import math
-from typing import Any
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scav_kernels.distance import cdist, pairwise_distance
+from scav_kernels.metric_types import MetricName, MetricOptions
 from scav_kernels.ops.registry import find_metric
 
 __all__ = ["SequenceContrastiveLoss", "SequenceDistance", "SinkhornLoss", "SoftDTWLoss"]
 
 _REDUCTIONS = ("mean", "sum", "none")
+_DEBIASED: dict[str, MetricName] = {"soft_dtw": "soft_dtw_divergence", "sinkhorn": "sinkhorn_divergence"}
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
 class _Metric(nn.Module):
     """A metric and its options, which its `repr` shows and which are tried once, before any data comes."""
 
-    def __init__(self, metric: str, options: dict[str, Any]) -> None:
+    def __init__(self, metric: MetricName, options: MetricOptions) -> None:
         super().__init__()
-        self.metric = metric
-        self.options = {**find_metric(metric, options).defaults(), **options}
+        self.metric: MetricName = metric
+        self.options: dict[str, Any] = {**find_metric(metric, options).defaults(), **options}
         one = torch.zeros(1, 1, 1, device="cpu")
         pairwise_distance(one, one, metric=metric, **self.options)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self._shown().items())
+        return _listed(self._shown())
 
     def _shown(self) -> dict[str, Any]:
         return self.options
@@ -41,7 +47,7 @@ class SequenceDistance(_Metric):
             "sqeuclidean"; that of "dtw", "sinkhorn" and "sinkhorn_divergence" is "euclidean".
     """
 
-    def __init__(self, metric: str = "interpolated_euclidean", **options: Any) -> None:
+    def __init__(self, metric: MetricName = "interpolated_euclidean", **options: Unpack[MetricOptions]) -> None:
         super().__init__(metric, options)
 
     def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
@@ -54,12 +60,14 @@ class SequenceDistance(_Metric):
 class _PairwiseLoss(_Metric):
     """A paired distance, debiased or not, and reduced over the batch."""
 
-    def __init__(self, metric: str, options: dict[str, Any], debias: bool, reduction: str) -> None:
+    def __init__(
+        self, metric: Literal["soft_dtw", "sinkhorn"], options: MetricOptions, debias: bool, reduction: str
+    ) -> None:
         if reduction not in _REDUCTIONS:
             raise ValueError(f"expected reduction to be one of {', '.join(map(repr, _REDUCTIONS))}, got {reduction!r}")
         if not isinstance(debias, bool):
             raise TypeError(f"expected debias to be a bool, got {debias!r} of type {type(debias).__name__}")
-        super().__init__(f"{metric}_divergence" if debias else metric, options)
+        super().__init__(_DEBIASED[metric] if debias else metric, options)
         self.debias = debias
         self.reduction = reduction
 
@@ -118,11 +126,46 @@ class SinkhornLoss(_PairwiseLoss):
         debias: bool = False,
         reduction: str = "mean",
     ) -> None:
-        options = {"epsilon": epsilon, "max_iterations": max_iterations, "tolerance": tolerance, "cost": cost}
+        options: MetricOptions = {
+            "epsilon": epsilon,
+            "max_iterations": max_iterations,
+            "tolerance": tolerance,
+            "cost": cost,
+        }
         super().__init__("sinkhorn", options, debias, reduction)
 
 
-class SequenceContrastiveLoss(_Metric):
+def symmetric_cross_entropy(logits: Tensor) -> Tensor:
+    """Return the mean cross-entropy over rows and columns of logits (B, B), in nats; the diagonal is the truth."""
+    truth = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits.T, truth)) / 2
+
+
+class LearnedScale(nn.Module):
+    """Factor from distance to logit, exp(log_scale), learned within bounds."""
+
+    def __init__(self, scale: float, learn_scale: bool, min_scale: float, max_scale: float) -> None:
+        if not 0 < min_scale <= scale <= max_scale < math.inf:
+            raise ValueError(
+                f"expected 0 < min_scale <= scale <= max_scale, all finite, got {min_scale}, {scale} and {max_scale}"
+            )
+        super().__init__()
+        self.bounds = (math.log(min_scale), math.log(max_scale))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
+
+    @property
+    def scale(self) -> Tensor:
+        """The factor from distance to logit, a scalar within its bounds."""
+        # The parameter itself is moved back into the bounds: behind a clamped output it would get no gradient.
+        with torch.no_grad():
+            self.log_scale.clamp_(*self.bounds)
+        return self.log_scale.exp()
+
+    def logits(self, distance: Tensor) -> Tensor:
+        return -self.scale * distance
+
+
+class SequenceContrastiveLoss(LearnedScale):
     """Contrastive loss between sequences: x (B, N, D), y (B, M, D) -> (), in nats.
 
     x[i] belongs to y[i]. The loss is the mean of two cross-entropies: of finding y[i] among all y, given x[i], and of
@@ -144,31 +187,19 @@ class SequenceContrastiveLoss(_Metric):
 
     def __init__(
         self,
-        metric: str = "interpolated_euclidean",
+        metric: MetricName = "interpolated_euclidean",
         *,
         scale: float = 14.3,
         learn_scale: bool = True,
         min_scale: float = 0.01,
         max_scale: float = 100.0,
         per_step: bool | None = None,
-        **options: Any,
+        **options: Unpack[MetricOptions],
     ) -> None:
-        if not 0 < min_scale <= scale <= max_scale < math.inf:
-            raise ValueError(
-                f"expected 0 < min_scale <= scale <= max_scale, all finite, got {min_scale}, {scale} and {max_scale}"
-            )
-        super().__init__(metric, options)
+        super().__init__(scale, learn_scale, min_scale, max_scale)
+        distance = SequenceDistance(metric, **options)
+        self.metric, self.options = metric, distance.options
         self.per_step = find_metric(metric, options).sums_along_path if per_step is None else per_step
-        self.bounds = (math.log(min_scale), math.log(max_scale))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learn_scale)
-
-    @property
-    def scale(self) -> Tensor:
-        """The factor from distance to logit, a scalar within its bounds."""
-        # The parameter itself is moved back into the bounds: behind a clamped output it would get no gradient.
-        with torch.no_grad():
-            self.log_scale.clamp_(*self.bounds)
-        return self.log_scale.exp()
 
     def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
         if len(x) != len(y) or len(x) == 0:
@@ -178,9 +209,7 @@ class SequenceContrastiveLoss(_Metric):
             n = x.shape[1] if x_lengths is None else x_lengths[:, None]
             m = y.shape[1] if y_lengths is None else y_lengths
             distance = distance / (n + m)
-        logits = -self.scale * distance
-        truth = torch.arange(len(x), device=x.device)
-        return (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits.T, truth)) / 2
+        return symmetric_cross_entropy(self.logits(distance))
 
-    def _shown(self) -> dict[str, Any]:
-        return {"metric": self.metric, "per_step": self.per_step, **self.options}
+    def extra_repr(self) -> str:
+        return _listed({"metric": self.metric, "per_step": self.per_step, **self.options})

@@ -5,7 +5,7 @@ the paper leaves open; its metadata says so and its help text ends in "[assumpti
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from scav_model.fields import about, assumed, differences, documented, from_dict, require, setting, to_dict
 from scav_model.objective_config import NegativesConfig, TasksConfig
@@ -57,6 +57,18 @@ class ModelConfig:
     conv_groups: int = assumed(16, "Groups of the positional convolution (wav2vec 2.0's 16); must divide dim.")
     normalize: Literal["l2", "none"] = assumed(
         "l2", "Length of an encoded step before any distance or pooling: l2 makes it 1, none leaves it free."
+    )
+    visual_front_end: dict[str, Any] | None = field(
+        default=None,
+        metadata=about(
+            "Front end of the visual features, as a feature store describes it; null takes it from the data.", free=True
+        ),
+    )
+    audio_front_end: dict[str, Any] | None = field(
+        default=None,
+        metadata=about(
+            "Front end of the audio features, as a feature store describes it; null takes it from the data.", free=True
+        ),
     )
 
     def __post_init__(self) -> None:

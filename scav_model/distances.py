@@ -1,13 +1,14 @@
 """Distances between encoded clips, by the names that a config uses, for training and for retrieval."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import scav_kernels
+from scav_kernels.metric_types import MetricName
 from scav_kernels.ops.convergence import OneWarning
 from scav_kernels.ops.registry import METRICS
 from scav_model.config import Config, Option
@@ -42,7 +43,7 @@ class Distance:
 
     def __init__(self, metric: str, options: Mapping[str, Option] | None = None, per_step: bool | None = None) -> None:
         self.metric = metric
-        self.options = dict(options or {})
+        self.options: dict[str, Any] = dict(options or {})
         grows = metric in METRICS and METRICS[metric].sums_along_path
         self.per_step = grows if per_step is None else per_step
         if metric == POOLED_COSINE and self.options:
@@ -54,13 +55,18 @@ class Distance:
         one = Sequences(torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.int64))
         self.all_pairs(one, one)
 
+    @property
+    def kernel_metric(self) -> MetricName:
+        """Return the metric as `scav_kernels` takes it, for any but `pooled_cosine`."""
+        return cast(MetricName, self.metric)
+
     def all_pairs(self, video: Sequences, audio: Sequences) -> Tensor:
         """Return the distances (B1, B2) of all pairs of videos (B1, N, D) and audios (B2, M, D)."""
         if self.metric == POOLED_COSINE:
             return 1 - pooled(video) @ pooled(audio).T
         with self.one_warning.counting():
             distance = scav_kernels.cdist(
-                video.steps, audio.steps, video.lengths, audio.lengths, metric=self.metric, **self.options
+                video.steps, audio.steps, video.lengths, audio.lengths, metric=self.kernel_metric, **self.options
             )
         return distance / (video.lengths[:, None] + audio.lengths) if self.per_step else distance
 
@@ -70,7 +76,7 @@ class Distance:
             return 1 - (pooled(video) * pooled(audio)).sum(1)
         with self.one_warning.counting():
             distance = scav_kernels.pairwise_distance(
-                video.steps, audio.steps, video.lengths, audio.lengths, metric=self.metric, **self.options
+                video.steps, audio.steps, video.lengths, audio.lengths, metric=self.kernel_metric, **self.options
             )
         return distance / (video.lengths + audio.lengths) if self.per_step else distance
 
@@ -78,10 +84,6 @@ class Distance:
 def pooled(clips: Sequences) -> Tensor:
     """Return the mean (B, D) of each clip's valid steps, scaled to length 1."""
     return F.normalize(masked_mean(clips.steps, clips.lengths), dim=1)
-
-
-def training_distance(config: Config) -> Distance:
-    return Distance(config.loss.metric, config.loss.options, config.loss.per_step)
 
 
 def retrieval_distance(config: Config) -> Distance:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -61,6 +61,9 @@ def examine(visual: str | None = None, audio: str | None = None) -> Iterator[Fin
     distributions = metadata.packages_distributions()
     for extra in dict.fromkeys(EXTRAS.values()):
         yield _extra(extra, distributions)
+    for package in ("torchaudio", "torchvision"):
+        if find_spec(package) is not None:
+            yield _checked(package, partial(_load, package), f"install the build of {package} for this torch")
     for side, spec in (("visual", visual), ("audio", audio)):
         if spec is not None:
             yield _checked(side, partial(_encoder, side, spec), "see docs/extraction.md")
@@ -89,7 +92,8 @@ def _kernels() -> str:
     kernels = f"CUDA {cuda} for {built['cuda_architectures']}" if cuda else "no CUDA kernels"
     return (
         f"{scav_kernels.__version__}, {built['simd_level']} of {', '.join(built['simd_levels'])}; products by "
-        f"{built['matmul']}, of bfloat16 by {built['bfloat16_matmul']}; {kernels}; {built['compiler']}"
+        f"{built['matmul']}, of bfloat16 by {built['bfloat16_matmul']}; {kernels}; built with torch "
+        f"{built['torch_version']} and {built['compiler']}"
     )
 
 
@@ -160,6 +164,12 @@ def _extra(extra: str, distributions: Mapping[str, list[str]]) -> Finding:
         return Finding(name, "missing", ", ".join(missing), f"pip install 'scav-kernels[{extra}]'")
     versions = (f"{package} {metadata.version(distributions.get(package, [package])[0])}" for package in packages)
     return Finding(name, "ok", ", ".join(versions))
+
+
+def _load(package: str) -> str:
+    """Import a package whose libraries fit one build of torch alone."""
+    import_module(package)
+    return "fits this torch"
 
 
 def _encoder(side: str, spec: str) -> str:

@@ -24,7 +24,6 @@ EXTRAS = {
     "speechbrain": "encoders",
     "torchvision": "encoders",
     "h5py": "importers",
-    "webdataset": "importers",
     "datasets": "model,mteb",
     "mteb": "model,mteb",
     "ray": "ray",
@@ -41,14 +40,24 @@ def needed_by(user: str, package: str | None = None, instead: str = "") -> Itera
 
     Args:
         user: who needs the package, the subject of the message.
-        package: one of `EXTRAS`, to name where another is missing that it needs itself; None explains no such error.
+        package: one of `EXTRAS`, to name where another is missing that it needs itself, or where it cannot load its own
+            libraries; None explains no such error.
         instead: how to do without, the end of the message.
 
     Raises:
-        MissingPackageError: a package of `EXTRAS`, or one that `package` needs, is missing.
+        MissingPackageError: a package of `EXTRAS`, or one that `package` needs, is missing, or does not fit torch.
     """
     try:
         yield
+    except (OSError, RuntimeError) as error:
+        if package is None:
+            raise
+        without = f", or {instead}" if instead else ""
+        raise MissingPackageError(
+            f"{user} needs {package}, which cannot load its libraries with this torch ({error.__cause__ or error}); "
+            f"install the build of {package} for this torch, from where torch came{without}",
+            name=package,
+        ) from error
     except ImportError as error:
         explained = explain(error, user, package, instead)
         if explained is error:

@@ -5,6 +5,8 @@ what lies beyond, NaN included, changes no valid output and gets no gradient.
 """
 
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -147,7 +149,11 @@ class SequenceEncoder(nn.Module):
 class AudioVisualModel(Pretrained):
     """A visual and an audio encoder into one space; sizes that the config leaves open are the paper's.
 
-    `from_pretrained`, `save_pretrained` and `push_to_hub` have and share models as safetensors.
+    `from_pretrained`, `save_pretrained` and `push_to_hub` have and share models as safetensors. A model that was
+    trained on a feature store remembers the front ends that made the features, and encodes media files by them.
+
+    Attributes:
+        front_ends: encoders of video and audio that were made.
     """
 
     def __init__(self, config: ModelConfig | None = None) -> None:
@@ -155,9 +161,47 @@ class AudioVisualModel(Pretrained):
         self.config = config = config or ModelConfig()
         self.visual = SequenceEncoder(config.visual_input or PAPER_VISUAL_INPUT, config.visual_blocks, config)
         self.audio = SequenceEncoder(config.audio_input or PAPER_AUDIO_INPUT, config.audio_blocks, config)
+        self.front_ends: dict[str, Any] = {}
 
     def forward(
         self, video: Tensor, audio: Tensor, video_lengths: Tensor | None = None, audio_lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """video (B, N, Dv) and audio (B, M, Da) to (B, N, dim) and (B, M, dim)."""
         return self.visual(video, video_lengths), self.audio(audio, audio_lengths)
+
+    def encode_file(
+        self, path: str | Path, *, start: float = 0.0, duration: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the encoded steps of a media file, video (N, dim) and audio (M, dim), by the model's front ends.
+
+        Args:
+            path: A file with pictures and sound.
+            start: Second of the file at which the clip begins.
+            duration: Seconds of the clip; None takes all from `start` on.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            DecodeError: the file has no pictures, no sound, or is damaged.
+            EncoderError: the model does not remember its front ends, or one needs a file of weights; the message says
+                how to name it.
+        """
+        from scav_model.front_ends import encode_file
+
+        return encode_file(self, path, start, duration)
+
+    def use_front_ends(
+        self, visual: str | None = None, audio: str | None = None, *, frame_rate: float | None = None
+    ) -> None:
+        """Name the front ends of the features that the model was trained on; `save_pretrained` keeps them.
+
+        Args:
+            visual: As `scav extract --visual` takes it: patches, clip:MODEL:WEIGHTS and so on; None keeps the model's.
+            audio: As `scav extract --audio` takes it: log_mel or beats:FILE; None keeps the model's.
+            frame_rate: Video steps per second of these features; None keeps the model's.
+
+        Raises:
+            EncoderError: a front end that there is not, or that makes steps of another size than the model takes.
+        """
+        from scav_model.front_ends import use
+
+        use(self, visual, audio, frame_rate)

@@ -5,7 +5,7 @@ No code is run from any of them.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a model was loaded from.
+
+    Attributes:
+        name: as it was given to `from_pretrained`.
+        config: of the training run.
+    """
+
+    name: str
+    config: Config
+
+
 class Pretrained(nn.Module):
     """Save, publish and load a model that has a `config: ModelConfig`.
 
@@ -30,13 +43,17 @@ class Pretrained(nn.Module):
     """
 
     config: ModelConfig
+    loaded_from: Origin | None = None
 
     def save_pretrained(self, folder: str | Path, config: Config | None = None) -> None:
-        """Writes config.json and model.safetensors. `config` is that of the training run, where there was one.
+        """Writes config.json and model.safetensors. `config` is that of the training run; None takes the one that the
+        model was loaded with, if any.
 
         The metadata of model.safetensors hold the SHA-256 of the weights and of the config, which loading checks.
         """
-        settings = replace(config or Config(), model=self.config)
+        if config is None:
+            config = Config() if self.loaded_from is None else self.loaded_from.config
+        settings = replace(config, model=self.config)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         write_folder(Path(folder), settings, tensors)
 
@@ -119,4 +136,5 @@ def load_pretrained(
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"{saved.source}: no model can be made from its config: {one_line(error)}") from error
     saved.fill(model)
+    model.loaded_from = Origin(str(name), saved.config)
     return model.to(device).eval(), saved.config

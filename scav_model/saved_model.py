@@ -67,7 +67,10 @@ def find(name: str | Path, **hub: Any) -> SavedModel:
     # The name of a file in a folder that is here is no repository's.
     here = path.parent != Path() and path.parent.is_dir()
     if here or path.suffix in (".pt", ".safetensors") or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
-        raise FileNotFoundError(f"no checkpoint at {path}; expected {KINDS}")
+        raise FileNotFoundError(
+            f"no checkpoint at {path}: tried a file and a folder of that name, and it is no owner/name of the Hub; "
+            f"expected {KINDS}"
+        )
     return read_folder(download(str(name), **hub))
 
 
@@ -200,6 +203,7 @@ def download(
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
-            f"{name} is no folder here, and no repository that can be had: {error}; expected {KINDS}"
+            f"no model {name}: tried a file and a folder of that name, then the Hub's repository, which cannot be had "
+            f"({one_line(error)}); expected {KINDS}"
         ) from error
     return Path(folder)

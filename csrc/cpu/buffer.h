@@ -1,7 +1,7 @@
 #pragma once
 // Scratch memory from torch's allocator, aligned for vectors, uninitialized.
 
-#include <ATen/ATen.h>
+#include "shared/tensor.h"
 
 namespace scav {
 
@@ -9,14 +9,14 @@ template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t size) : storage_(at::empty({size}, at::dtype(c10::CppTypeToScalarType<T>::value))) {
-    data_ = storage_.mutable_data_ptr<T>();
+  explicit Buffer(int64_t size) : storage_(new_scratch({size}, kTypeOf<T>)) {
+    data_ = static_cast<T*>(storage_->mutable_data_ptr());
   }
   T* data() const { return data_; }
   T& operator[](int64_t index) const { return data_[index]; }
 
  private:
-  at::Tensor storage_;
+  std::optional<Tensor> storage_;
   T* data_ = nullptr;
 };
 

@@ -1,8 +1,5 @@
 #include "cpu/cost_inputs.h"
 
-#include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
-
 #include <cmath>
 #include <limits>
 
@@ -15,7 +12,7 @@ namespace {
 // f(pair), over the threads.
 template <class F>
 void for_each_pair(const CostInputs& costs, const F& f) {
-  at::parallel_for(0, costs.pairs(), 1, [&](int64_t begin, int64_t end) {
+  run_ranges(costs.pairs(), [&](int64_t begin, int64_t end) {
     for (int64_t pair = begin; pair < end; ++pair) {
       f(pair);
     }
@@ -69,8 +66,8 @@ bool has_blocked_step(const CostInputs& costs, int64_t pair) {
 
 }  // namespace
 
-CostInputs check_costs(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
-                       const std::optional<at::Tensor>& y_lengths) {
+CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                       const std::optional<Tensor>& y_lengths) {
   leave_threads_behind_after_fork();
   check_grid(op, cost, x_lengths, y_lengths);
   check_cpu(op, "cost", cost);
@@ -78,12 +75,12 @@ CostInputs check_costs(const char* op, const at::Tensor& cost, const std::option
   costs.given = cost;
   costs.x_lengths = check_lengths(op, "x_lengths", x_lengths, cost.size(0), cost.size(2));
   costs.y_lengths = check_lengths(op, "y_lengths", y_lengths, cost.size(1), cost.size(3));
-  costs.cost = cost.detach().to(accumulation_dtype(cost));
+  costs.cost = to_dtype(cost, accumulation_dtype(cost));
   if (costs.cost.stride(3) != 1) {
-    costs.cost = costs.cost.contiguous();
+    costs.cost = to_contiguous(costs.cost);
   }
-  costs.nonfinite = costs.new_result();
-  AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "check_costs", [&] {
+  costs.nonfinite = new_scratch(costs.result_shape(), costs.cost.scalar_type());
+  SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
     scalar_t* nonfinite = costs.nonfinite.mutable_data_ptr<scalar_t>();
     for_each_pair(costs, [&](int64_t pair) { nonfinite[pair] = find_nonfinite<scalar_t>(costs, pair); });
   });
@@ -91,7 +88,7 @@ CostInputs check_costs(const char* op, const at::Tensor& cost, const std::option
 }
 
 void mark_blocked_steps(CostInputs& costs) {
-  AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "mark_blocked_steps", [&] {
+  SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
     scalar_t* nonfinite = costs.nonfinite.mutable_data_ptr<scalar_t>();
     for_each_pair(costs, [&](int64_t pair) {
       if (nonfinite[pair] == 0 && has_blocked_step<scalar_t>(costs, pair)) {
@@ -101,16 +98,34 @@ void mark_blocked_steps(CostInputs& costs) {
   });
 }
 
-void spread_nonfinite(const CostInputs& costs, at::Tensor& result) {
-  result = at::where(costs.nonfinite == 0, result, costs.nonfinite);
+void spread_nonfinite(const CostInputs& costs, Tensor& result) {
+  SCAV_DISPATCH(result.scalar_type(), [&] {
+    const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
+    scalar_t* out = result.mutable_data_ptr<scalar_t>();
+    for (int64_t pair = 0; pair < costs.pairs(); ++pair) {
+      if (nonfinite[pair] != 0) {
+        out[pair] = nonfinite[pair];
+      }
+    }
+  });
 }
 
-at::Tensor without_nonfinite(const CostInputs& costs, const at::Tensor& grad) {
-  return grad.masked_fill(costs.nonfinite != 0, 0);
+Tensor without_nonfinite(const CostInputs& costs, const Tensor& grad) {
+  Tensor finite = copy_of(grad);
+  SCAV_DISPATCH(finite.scalar_type(), [&] {
+    const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
+    scalar_t* out = finite.mutable_data_ptr<scalar_t>();
+    for (int64_t pair = 0; pair < costs.pairs(); ++pair) {
+      if (nonfinite[pair] != 0) {
+        out[pair] = 0;
+      }
+    }
+  });
+  return finite;
 }
 
-at::Tensor finish_gradient(const CostInputs& costs, const at::Tensor& grad, at::Tensor gradient) {
-  AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "finish_gradient", [&] {
+Tensor finish_gradient(const CostInputs& costs, const Tensor& grad, Tensor gradient) {
+  SCAV_DISPATCH(gradient.scalar_type(), [&] {
     const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
     const scalar_t* outer = grad.const_data_ptr<scalar_t>();
     scalar_t* cells = gradient.mutable_data_ptr<scalar_t>();
@@ -124,7 +139,7 @@ at::Tensor finish_gradient(const CostInputs& costs, const at::Tensor& grad, at::
       }
     });
   });
-  return gradient.to(costs.given.scalar_type());
+  return to_dtype(gradient, costs.given.scalar_type());
 }
 
 }  // namespace scav

@@ -1,8 +1,6 @@
 #pragma once
 // Costs that the caller passes instead of sequences, checked once, in the form that the kernels read.
 
-#include <ATen/ATen.h>
-
 #include <optional>
 #include <vector>
 
@@ -11,11 +9,11 @@
 namespace scav {
 
 struct CostInputs {
-  at::Tensor cost;                  // (B1, B2, N, M) float32 or float64, steps of y adjacent
-  at::Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
+  Tensor cost;                  // (B1, B2, N, M) float32 or float64, steps of y adjacent
+  Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
   // (B1, B2) 0, or the NaN or -inf in a valid cell, which the pair's distance becomes.
-  at::Tensor nonfinite;
-  at::Tensor given;  // as the caller passed them
+  Tensor nonfinite;
+  Tensor given;  // as the caller passed them
 
   int64_t batch_x() const { return cost.size(0); }
   int64_t batch_y() const { return cost.size(1); }
@@ -28,8 +26,8 @@ struct CostInputs {
 
   std::vector<int64_t> result_shape() const { return {batch_x(), batch_y()}; }
   std::vector<int64_t> result_shape(int64_t tail) const { return {batch_x(), batch_y(), tail}; }
-  at::Tensor new_result() const { return at::empty(result_shape(), cost.options()); }
-  at::Tensor new_gradient() const { return at::zeros(cost.sizes(), cost.options()); }
+  Tensor new_result() const { return new_empty(result_shape(), cost.scalar_type()); }
+  Tensor new_gradient() const { return new_zeros(shape_of(cost), cost.scalar_type()); }
 
   template <class T>
   const T* rows(int64_t pair) const {
@@ -37,20 +35,20 @@ struct CostInputs {
   }
 };
 
-CostInputs check_costs(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
-                       const std::optional<at::Tensor>& y_lengths);
+CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                       const std::optional<Tensor>& y_lengths);
 
 // Also marks, with inf, the pairs in which a step has no finite cost: no plan moves its mass.
 void mark_blocked_steps(CostInputs& costs);
 
 // Distances of nonfinite pairs become the NaN or infinity that is in `nonfinite`.
-void spread_nonfinite(const CostInputs& costs, at::Tensor& result);
+void spread_nonfinite(const CostInputs& costs, Tensor& result);
 
 // `grad` with zeros for nonfinite pairs.
-at::Tensor without_nonfinite(const CostInputs& costs, const at::Tensor& grad);
+Tensor without_nonfinite(const CostInputs& costs, const Tensor& grad);
 
 // `gradient` (B1, B2, N, M) in the caller's dtype, with NaN in the valid cells of pairs that hold NaN or -inf and
 // whose `grad` is not zero.
-at::Tensor finish_gradient(const CostInputs& costs, const at::Tensor& grad, at::Tensor gradient);
+Tensor finish_gradient(const CostInputs& costs, const Tensor& grad, Tensor gradient);
 
 }  // namespace scav

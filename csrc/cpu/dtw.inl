@@ -10,52 +10,13 @@
 #include "cpu/sweep.inl"
 #include "cpu/difference_sweep.inl"
 #include "cpu/matrix_costs.inl"
+#include "cpu/wavefront.inl"
+#include "cpu/wavefront_costs.inl"
+#include "cpu/wavefront_pairs.inl"
+#include "cpu/dtw_path.inl"
+#include "cpu/wavefront_dtw.inl"
 
 namespace scav::SCAV_LEVEL {
-
-template <class V>
-SCAV_INLINE V dtw_cell(V cost, V diagonal, V up, V left) {
-  return cost + vmin(vmin(diagonal, up), left);
-}
-
-// The code of the step (shared/dtw.h), lane by lane.
-template <class T, int W>
-SCAV_INLINE Vec<IntOf<T>, W> dtw_step(Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) {
-  using I = Vec<IntOf<T>, W>;
-  static_assert(kDiagonal == 0);
-  const I not_left = up < diagonal ? I{} + IntOf<T>(kUp) : I{};
-  return left < vmin(diagonal, up) ? I{} + IntOf<T>(kLeft) : not_left;
-}
-
-// Walks optimal paths backwards, lane by lane, from checkpoint to checkpoint.
-struct PathWalker {
-  struct Position {
-    int64_t s = -1, t = -1;
-    uint8_t* next = nullptr;
-  };
-  std::vector<Position> lanes;
-
-  // `codes`: the step into cell (s, t) of a lane at ((t - step0) * rows + s) * lanes + lane.
-  void walk(int64_t step0, int64_t rows, const uint8_t* codes) {
-    const auto width = static_cast<int64_t>(lanes.size());
-    for (int64_t lane = 0; lane < width; ++lane) {
-      Position& at = lanes[static_cast<size_t>(lane)];
-      while (at.next != nullptr && at.t >= step0) {
-        if (at.s == 0 && at.t == 0) {
-          *at.next = kPathEnd;
-          at.next = nullptr;
-          break;
-        }
-        uint8_t step = codes[((at.t - step0) * rows + at.s) * width + lane];
-        // Not left to the codes, which mean nothing where a cost is inf or NaN.
-        step = at.s == 0 ? kLeft : (at.t == 0 ? kUp : step);
-        *at.next++ = step;
-        at.s -= step != kLeft;
-        at.t -= step != kUp;
-      }
-    }
-  }
-};
 
 // The recursion of one set of lanes, and their paths unless `paths` is null. `advance(step0, step1, cell)` sweeps
 // `state` (rows, lanes) over steps [step0, step1) and takes the results of the lanes that end there; step0 is a
@@ -167,6 +128,10 @@ void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, std::optional<i
 
 template <class T>
 void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  if (suits_wavefront<T>(grid_sizes(inputs))) {
+    wavefront_dtw<T>(inputs, band, out, paths);
+    return;
+  }
   if (const int64_t vectors = difference_vectors<T>(inputs, paths ? 1 : 0)) {
     const DifferenceBatch<T> batch(inputs, vectors);
     dtw_differences(batch, inputs.cost, band, out, paths, inputs.steps_x() + inputs.steps_y());
@@ -178,6 +143,10 @@ void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint
 
 template <class T>
 void dtw_from_cost_forward(const CostInputs& costs, std::optional<int64_t> band, T* out, uint8_t* paths) {
+  if (suits_wavefront<T>(grid_sizes(costs))) {
+    wavefront_dtw<T>(costs, band, out, paths);
+    return;
+  }
   const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, paths ? 1 : 0));
   dtw_batch<T>(batch, band, out, paths, costs.steps_x() + costs.steps_y());
 }

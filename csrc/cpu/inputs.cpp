@@ -1,29 +1,28 @@
 #include "cpu/inputs.h"
 
-#include <ATen/Context.h>
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "cpu/library_gemm.h"
 #include "cpu/parallel.h"
+#include "cpu/torch_settings.h"
 #include "shared/constants.h"
 
 namespace scav {
 
 namespace {
 template <class T>
-void measure(const at::Tensor& data, const at::Tensor& lengths, at::Tensor& norms, at::Tensor& nonfinite) {
+void measure(const Tensor& data, const Tensor& lengths, Tensor& norms, Tensor& nonfinite) {
   const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);
-  norms = at::empty({batch, steps}, data.options());
-  nonfinite = at::zeros({batch}, data.options());
+  norms = new_scratch({batch, steps}, data.scalar_type());
+  nonfinite = new_scratch({batch}, data.scalar_type());
   const T* from = data.const_data_ptr<T>();
   const int64_t* valid = lengths.const_data_ptr<int64_t>();
   T* norm = norms.mutable_data_ptr<T>();
   T* bad = nonfinite.mutable_data_ptr<T>();
-  at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
+  std::fill_n(bad, batch, T(0));
+  run_ranges(batch, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       for (int64_t s = 0; s < valid[b]; ++s) {
         // Sixteen partial sums: the order that vector units take, whatever their width.
@@ -64,13 +63,13 @@ double norm_of(const T* row, int64_t dim) {
 
 // Valid rows divided by their norms; padding zero.
 template <class T>
-at::Tensor unit_rows(const at::Tensor& data, const at::Tensor& lengths) {
+Tensor unit_rows(const Tensor& data, const Tensor& lengths) {
   const int64_t steps = data.size(1), dim = data.size(2);
-  at::Tensor result = at::zeros_like(data);
+  Tensor result = zeros_like(data);
   const T* from = data.const_data_ptr<T>();
   T* to = result.mutable_data_ptr<T>();
   const int64_t* valid = lengths.const_data_ptr<int64_t>();
-  at::parallel_for(0, data.size(0), 1, [&](int64_t begin, int64_t end) {
+  run_ranges(data.size(0), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       for (int64_t row = b * steps; row < b * steps + valid[b]; ++row) {
         const T scale = static_cast<T>(1 / std::max(norm_of(from + row * dim, dim), kSmallestNorm));
@@ -87,14 +86,14 @@ at::Tensor unit_rows(const at::Tensor& data, const at::Tensor& lengths) {
 // caller's dtype, whose largest number is `largest`, does not hold it. In place on valid rows; nonfinite sequences,
 // whose gradients finish_gradient sets, are left alone.
 template <class T>
-void through_unit_rows(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& nonfinite, double largest,
-                       at::Tensor& grad) {
+void through_unit_rows(const Tensor& given, const Tensor& lengths, const Tensor& nonfinite, double largest,
+                       Tensor& grad) {
   const int64_t steps = given.size(1), dim = given.size(2);
   const T* from = given.const_data_ptr<T>();
   T* g = grad.mutable_data_ptr<T>();
   const int64_t* valid = lengths.const_data_ptr<int64_t>();
   const T* bad = nonfinite.const_data_ptr<T>();
-  at::parallel_for(0, given.size(0), 1, [&](int64_t begin, int64_t end) {
+  run_ranges(given.size(0), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       if (bad[b] != 0) {
         continue;
@@ -138,33 +137,30 @@ void for_each_pair(const Inputs& inputs, const F& f) {
   }
 }
 
-at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, const at::Tensor& nonfinite, Cost cost,
-                           at::Tensor grad, const std::vector<char>& nonfinite_gradients) {
+Tensor finish_gradient(const Tensor& given, const Tensor& lengths, const Tensor& nonfinite, Cost cost, Tensor grad,
+                       const std::vector<char>& nonfinite_gradients) {
   if (!grad.defined()) {
-    return at::empty({0}, given.options());
+    return new_scratch({0}, given.scalar_type());
   }
   if (cost == Cost::cosine) {
-    const at::Tensor raw = given.detach().to(grad.scalar_type()).contiguous();
-    const double largest = given.scalar_type() == at::kHalf ? static_cast<double>(std::numeric_limits<at::Half>::max())
-                                                            : std::numeric_limits<double>::infinity();
-    AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "finish_gradient",
-                               [&] { through_unit_rows<scalar_t>(raw, lengths, nonfinite, largest, grad); });
+    const Tensor raw = to_contiguous(to_dtype(given, grad.scalar_type()));
+    const double largest = given.scalar_type() == kHalf
+                               ? static_cast<double>(std::numeric_limits<torch::headeronly::Half>::max())
+                               : std::numeric_limits<double>::infinity();
+    SCAV_DISPATCH(grad.scalar_type(), [&] { through_unit_rows<scalar_t>(raw, lengths, nonfinite, largest, grad); });
   }
-  for (size_t b = 0; b < nonfinite_gradients.size(); ++b) {
-    if (nonfinite_gradients[b]) {
-      const auto index = static_cast<int64_t>(b);
-      grad.select(0, index)
-          .narrow(0, 0, lengths.const_data_ptr<int64_t>()[index])
-          .fill_(std::numeric_limits<double>::quiet_NaN());
+  const int64_t row = given.size(1) * given.size(2);
+  SCAV_DISPATCH(grad.scalar_type(), [&] {
+    scalar_t* rows = grad.mutable_data_ptr<scalar_t>();
+    for (size_t b = 0; b < nonfinite_gradients.size(); ++b) {
+      if (nonfinite_gradients[b]) {
+        const auto index = static_cast<int64_t>(b);
+        std::fill_n(rows + index * row, lengths.const_data_ptr<int64_t>()[index] * given.size(2),
+                    std::numeric_limits<scalar_t>::quiet_NaN());
+      }
     }
-  }
-  return grad.to(given.scalar_type());
-}
-
-// Set by torch.set_float32_matmul_precision("medium") and torch.backends.mkldnn.matmul.fp32_precision = "bf16".
-bool float32_may_be_bfloat16() {
-  return at::globalContext().float32Precision(at::Float32Backend::MKLDNN, at::Float32Op::MATMUL) ==
-         at::Float32Precision::BF16;
+  });
+  return to_dtype(grad, given.scalar_type());
 }
 
 }  // namespace
@@ -178,9 +174,8 @@ std::vector<int64_t> Inputs::result_shape(std::vector<int64_t> tail) const {
   return shape;
 }
 
-Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
-                    const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
-                    const std::string& cost, bool paired, bool resampled) {
+Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
+                    const std::optional<Tensor>& y_lengths, const std::string& cost, bool paired, bool resampled) {
   leave_threads_behind_after_fork();
   check_pairs(op, x, y, x_lengths, y_lengths, paired);
   check_cpu(op, "x", x);
@@ -191,21 +186,22 @@ Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
   inputs.y_given = y;
   inputs.x_lengths = check_lengths(op, "x_lengths", x_lengths, x.size(0), x.size(1));
   inputs.y_lengths = check_lengths(op, "y_lengths", y_lengths, y.size(0), y.size(1));
-  const at::ScalarType dtype = accumulation_dtype(x);
-  inputs.x = x.detach().to(dtype).contiguous();
-  inputs.y = y.detach().to(dtype).contiguous();
+  const ScalarType dtype = accumulation_dtype(x);
+  inputs.x = to_contiguous(to_dtype(x, dtype));
+  inputs.y = to_contiguous(to_dtype(y, dtype));
   // Unit rows of bfloat16 rows are not bfloat16 numbers.
-  const bool exact = x.scalar_type() == at::kBFloat16 && inputs.cost != Cost::cosine;
-  const bool rounded = !exact && dtype == at::kFloat && x.scalar_type() != at::kHalf && float32_may_be_bfloat16();
-  inputs.in_bfloat16 = !resampled && (exact || rounded) && has_bfloat16_gemm();
-  AT_DISPATCH_FLOATING_TYPES(dtype, "check_inputs", [&] {
+  const bool exact = x.scalar_type() == kBFloat16 && inputs.cost != Cost::cosine;
+  const bool may_round = !exact && x.scalar_type() != kHalf && dtype == kFloat;
+  inputs.in_bfloat16 =
+      !resampled && (exact || may_round) && has_bfloat16_gemm() && (exact || float32_may_be_bfloat16());
+  SCAV_DISPATCH(dtype, [&] {
     if (inputs.cost == Cost::cosine) {
       inputs.x = unit_rows<scalar_t>(inputs.x, inputs.x_lengths);
       inputs.y = unit_rows<scalar_t>(inputs.y, inputs.y_lengths);
     }
-    if (inputs.in_bfloat16 && rounded) {
-      inputs.x = inputs.x.to(at::kBFloat16).to(dtype);
-      inputs.y = inputs.y.to(at::kBFloat16).to(dtype);
+    if (inputs.in_bfloat16 && !exact) {
+      inputs.x = to_dtype(to_dtype(inputs.x, kBFloat16), dtype);
+      inputs.y = to_dtype(to_dtype(inputs.y, kBFloat16), dtype);
     }
     measure<scalar_t>(inputs.x, inputs.x_lengths, inputs.x_norms, inputs.x_nonfinite);
     measure<scalar_t>(inputs.y, inputs.y_lengths, inputs.y_norms, inputs.y_nonfinite);
@@ -213,8 +209,8 @@ Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
   return inputs;
 }
 
-void spread_nonfinite(const Inputs& inputs, at::Tensor& result) {
-  AT_DISPATCH_FLOATING_TYPES(result.scalar_type(), "spread_nonfinite", [&] {
+void spread_nonfinite(const Inputs& inputs, Tensor& result) {
+  SCAV_DISPATCH(result.scalar_type(), [&] {
     const scalar_t* x = inputs.x_nonfinite.const_data_ptr<scalar_t>();
     const scalar_t* y = inputs.y_nonfinite.const_data_ptr<scalar_t>();
     scalar_t* out = result.mutable_data_ptr<scalar_t>();
@@ -227,10 +223,10 @@ void spread_nonfinite(const Inputs& inputs, at::Tensor& result) {
   });
 }
 
-NonfiniteGradients separate_nonfinite(const Inputs& inputs, at::Tensor grad) {
+NonfiniteGradients separate_nonfinite(const Inputs& inputs, Tensor grad) {
   NonfiniteGradients nonfinite_gradients{grad, std::vector<char>(static_cast<size_t>(inputs.batch_x())),
                                          std::vector<char>(static_cast<size_t>(inputs.batch_y()))};
-  AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "separate_nonfinite", [&] {
+  SCAV_DISPATCH(grad.scalar_type(), [&] {
     const scalar_t* x = inputs.x_nonfinite.const_data_ptr<scalar_t>();
     const scalar_t* y = inputs.y_nonfinite.const_data_ptr<scalar_t>();
     const scalar_t* given = grad.const_data_ptr<scalar_t>();
@@ -240,7 +236,7 @@ NonfiniteGradients separate_nonfinite(const Inputs& inputs, at::Tensor grad) {
         return;
       }
       if (cleaned == nullptr) {
-        nonfinite_gradients.grad = grad.clone();
+        nonfinite_gradients.grad = copy_of(grad);
         cleaned = nonfinite_gradients.grad.mutable_data_ptr<scalar_t>();
       }
       if (given[pair] != 0) {
@@ -252,8 +248,8 @@ NonfiniteGradients separate_nonfinite(const Inputs& inputs, at::Tensor grad) {
   return nonfinite_gradients;
 }
 
-std::tuple<at::Tensor, at::Tensor> finish_gradients(const Inputs& inputs, at::Tensor dx, at::Tensor dy,
-                                                    const NonfiniteGradients& nonfinite_gradients) {
+std::tuple<Tensor, Tensor> finish_gradients(const Inputs& inputs, Tensor dx, Tensor dy,
+                                            const NonfiniteGradients& nonfinite_gradients) {
   return {finish_gradient(inputs.x_given, inputs.x_lengths, inputs.x_nonfinite, inputs.cost, std::move(dx),
                           nonfinite_gradients.x),
           finish_gradient(inputs.y_given, inputs.y_lengths, inputs.y_nonfinite, inputs.cost, std::move(dy),

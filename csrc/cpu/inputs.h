@@ -1,8 +1,6 @@
 #pragma once
 // Inputs of every op, checked once, in the form that the kernels read.
 
-#include <ATen/ATen.h>
-
 #include <optional>
 #include <string>
 #include <tuple>
@@ -26,10 +24,10 @@ struct Sequences {
 };
 
 struct Inputs {
-  at::Tensor x, y;                  // (B1, N, D), (B2, M, D): contiguous, float32 or float64; unit rows for cosine
-  at::Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
-  at::Tensor x_norms, y_norms, x_nonfinite, y_nonfinite;
-  at::Tensor x_given, y_given;  // as the caller passed them
+  Tensor x, y;                  // (B1, N, D), (B2, M, D): contiguous, float32 or float64; unit rows for cosine
+  Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
+  Tensor x_norms, y_norms, x_nonfinite, y_nonfinite;
+  Tensor x_given, y_given;  // as the caller passed them
   Cost cost;
   bool paired;
   bool in_bfloat16;  // whether the rows of x and y are bfloat16 numbers, to be multiplied as such
@@ -40,7 +38,7 @@ struct Inputs {
   int64_t steps_y() const { return y.size(1); }
   // (B1, B2), or (B,) when paired, followed by `tail`.
   std::vector<int64_t> result_shape(std::vector<int64_t> tail = {}) const;
-  at::Tensor new_result() const { return at::empty(result_shape(), x.options()); }
+  Tensor new_result() const { return new_empty(result_shape(), x.scalar_type()); }
   bool empty() const { return batch_x() == 0 || batch_y() == 0; }
 
   template <class T>
@@ -54,8 +52,7 @@ struct Inputs {
 
  private:
   template <class T>
-  static Sequences<T> view(const at::Tensor& data, const at::Tensor& lengths, const at::Tensor& norms,
-                           const at::Tensor& nonfinite) {
+  static Sequences<T> view(const Tensor& data, const Tensor& lengths, const Tensor& norms, const Tensor& nonfinite) {
     return {data.const_data_ptr<T>(),  lengths.const_data_ptr<int64_t>(), data.size(0), data.size(1), data.size(2),
             norms.const_data_ptr<T>(), nonfinite.const_data_ptr<T>()};
   }
@@ -64,25 +61,25 @@ struct Inputs {
 // Where the CPU multiplies bfloat16 and the user lets float32 products use it (float32_matmul_precision "medium"), rows
 // are rounded to bfloat16 here, and all that follows is that of the rounded rows. Not where the rows are `resampled`
 // before they are multiplied.
-Inputs check_inputs(const char* op, const at::Tensor& x, const at::Tensor& y,
-                    const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
-                    const std::string& cost, bool paired, bool resampled = false);
+Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
+                    const std::optional<Tensor>& y_lengths, const std::string& cost, bool paired,
+                    bool resampled = false);
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
-void spread_nonfinite(const Inputs& inputs, at::Tensor& result);
+void spread_nonfinite(const Inputs& inputs, Tensor& result);
 
 // Sequences that receive NaN gradients: those of nonfinite pairs whose gradient is not zero. Such pairs' gradients are
 // zero in `grad`, so that they touch nothing else.
 struct NonfiniteGradients {
-  at::Tensor grad;
+  Tensor grad;
   std::vector<char> x, y;
 };
-NonfiniteGradients separate_nonfinite(const Inputs& inputs, at::Tensor grad);
+NonfiniteGradients separate_nonfinite(const Inputs& inputs, Tensor grad);
 
 // Gradients with respect to the rows that the kernels read become gradients with respect to the caller's tensors:
 // through the normalization of the cosine, NaN for sequences marked in `nonfinite_gradients`, in the caller's dtype.
 // An undefined gradient, which is not needed, becomes an empty tensor.
-std::tuple<at::Tensor, at::Tensor> finish_gradients(const Inputs& inputs, at::Tensor dx, at::Tensor dy,
-                                                    const NonfiniteGradients& nonfinite_gradients);
+std::tuple<Tensor, Tensor> finish_gradients(const Inputs& inputs, Tensor dx, Tensor dy,
+                                            const NonfiniteGradients& nonfinite_gradients);
 
 }  // namespace scav

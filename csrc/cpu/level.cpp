@@ -1,9 +1,9 @@
 #include "cpu/level.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <cstdlib>
+
+#include "shared/errors.h"
 
 namespace scav {
 
@@ -50,7 +50,7 @@ Level current_level() {
       }
       names += (names.empty() ? "" : ", ") + level_name(candidate);
     }
-    TORCH_CHECK(false, "SCAV_SIMD=", wanted, " is not a SIMD level of this CPU; unset it or use one of: ", names);
+    SCAV_CHECK(false, "SCAV_SIMD=", wanted, " is not a SIMD level of this CPU; unset it or use one of: ", names);
   }();
   return level;
 }

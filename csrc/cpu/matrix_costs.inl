@@ -47,6 +47,12 @@ struct MatrixCosts {
   }
 };
 
+template <class T>
+MatrixCosts<T> matrix_costs(const CostInputs& costs, int64_t pair) {
+  return {costs.rows<T>(pair), costs.cost.stride(2), costs.length_x(pair), costs.length_y(pair),
+          costs.nonfinite.const_data_ptr<T>()[pair] != 0};
+}
+
 // Every pair of the caller's costs, those of about equal size in the same recursion.
 template <class T>
 struct MatrixBatch {
@@ -67,8 +73,7 @@ struct MatrixBatch {
     SeparatePairs<T, MatrixCosts<T>> pairs{{}, lanes};
     for (int64_t pair : results) {
       if (pair >= 0) {
-        pairs.sources.push_back({costs.rows<T>(pair), costs.cost.stride(2), costs.length_x(pair), costs.length_y(pair),
-                                 costs.nonfinite.const_data_ptr<T>()[pair] != 0});
+        pairs.sources.push_back(matrix_costs<T>(costs, pair));
       }
     }
     return pairs;

@@ -2,8 +2,7 @@
 // Headers that every cpu/<distance>.cpp includes before its kernels: all ordinary headers that the kernels use
 // (foreach_level.h says why they come first).
 
-#include <ATen/ATen.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <cmath>
@@ -23,13 +22,14 @@
 #include "cpu/layout.h"
 #include "cpu/library_gemm.h"
 #include "cpu/parallel.h"
+#include "shared/boxed.h"
 #include "shared/constants.h"
 
 namespace scav {
 
 // A gradient that is not needed is an undefined tensor.
 template <class T>
-T* data_or_null(at::Tensor& tensor) {
+T* data_or_null(Tensor& tensor) {
   return tensor.defined() ? tensor.mutable_data_ptr<T>() : nullptr;
 }
 

@@ -1,11 +1,13 @@
 #include "cpu/parallel.h"
 
-#include <ATen/Parallel.h>
 #include <pthread.h>
+#include <torch/csrc/stable/ops.h>
 
 #include <atomic>
 #include <numeric>
 #include <thread>
+
+#include "cpu/torch_settings.h"
 
 namespace scav {
 
@@ -19,18 +21,25 @@ const int watch_forks = pthread_atfork(nullptr, nullptr, [] { just_forked = true
 
 void leave_threads_behind_after_fork() {
   if (just_forked.exchange(false)) {
-    at::set_num_threads(1);
+    use_one_thread();
   }
 }
 
-int64_t thread_count() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
+int64_t thread_count() { return in_part() ? 1 : static_cast<int64_t>(torch::stable::get_num_threads()); }
+
+void run_ranges(int64_t count, const std::function<void(int64_t, int64_t)>& range) {
+  if (count == 1) {
+    range(0, 1);
+    return;
+  }
+  torch::stable::parallel_for(0, count, 1, range);
+}
 
 void run_parts(int64_t parts, const std::function<void(int64_t)>& part) {
   const std::thread::id caller = std::this_thread::get_id();
   PartsInParallel loop(parts);
-  at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-    loop.run(begin, end, std::this_thread::get_id() == caller, part);
-  });
+  run_ranges(parts,
+             [&](int64_t begin, int64_t end) { loop.run(begin, end, std::this_thread::get_id() == caller, part); });
   loop.rethrow();
 }
 

@@ -1,4 +1,4 @@
-// scav::crowd_interpolated_euclidean on the CPU; schema in scav_kernels/search/kernels.py.
+// scav::selected_interpolated_euclidean on the CPU; schema in scav_kernels/search/kernels.py.
 
 #include "cpu/stored_inputs.h"
 
@@ -8,23 +8,22 @@
 namespace scav {
 namespace {
 
-at::Tensor crowd_interpolated_euclidean(const at::Tensor& x, const at::Tensor& y,
-                                        const std::optional<at::Tensor>& x_lengths,
-                                        const std::optional<at::Tensor>& y_lengths, const at::Tensor& chosen_x,
-                                        const at::Tensor& chosen_y, int64_t target, bool squared) {
-  constexpr const char* op = "crowd_interpolated_euclidean";
+Tensor selected_interpolated_euclidean(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
+                                       const std::optional<Tensor>& y_lengths, const Tensor& chosen_x,
+                                       const Tensor& chosen_y, int64_t target, bool squared) {
+  constexpr const char* op = "selected_interpolated_euclidean";
   leave_threads_behind_after_fork();
   check_pairs(op, x, y, x_lengths, y_lengths, false);
   check_cpu(op, "x", x);
-  TORCH_CHECK_VALUE(target >= 1, op, ": expected a target of at least one step, got ", target);
+  SCAV_CHECK_VALUE(target >= 1, op, ": expected a target of at least one step, got ", target);
   const StoredSteps stored_x(op, "x_lengths", x, x_lengths), stored_y(op, "y_lengths", y, y_lengths);
-  const at::Tensor first = check_indices(op, "chosen_x", chosen_x, x.size(0));
-  const at::Tensor second = check_indices(op, "chosen_y", chosen_y, y.size(0));
-  at::Tensor out = at::empty({first.numel(), second.numel()}, x.options().dtype(accumulation_dtype(x)));
+  const Tensor first = check_indices(op, "chosen_x", chosen_x, x.size(0));
+  const Tensor second = check_indices(op, "chosen_y", chosen_y, y.size(0));
+  Tensor out = new_empty({first.numel(), second.numel()}, accumulation_dtype(x));
   if (out.numel() == 0) {
     return out;
   }
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), op, [&] {
+  SCAV_DISPATCH(out.scalar_type(), [&] {
     const StoredRows<scalar_t> rows_x = stored_x.rows<scalar_t>(), rows_y = stored_y.rows<scalar_t>();
     const Selection<scalar_t> from_x{rows_x, first.const_data_ptr<int64_t>(), first.numel()};
     const Selection<scalar_t> from_y{rows_y, second.const_data_ptr<int64_t>(), second.numel()};
@@ -35,6 +34,8 @@ at::Tensor crowd_interpolated_euclidean(const at::Tensor& x, const at::Tensor& y
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(scav, CPU, m) { m.impl("crowd_interpolated_euclidean", &crowd_interpolated_euclidean); }
+STABLE_TORCH_LIBRARY_IMPL(scav, CPU, m) {
+  m.impl("selected_interpolated_euclidean", SCAV_BOX(&selected_interpolated_euclidean));
+}
 
 }  // namespace scav

@@ -1,6 +1,7 @@
 // scav::soft_dtw and scav::soft_dtw_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
 #include "cpu/op.h"
+#include "cpu/pipeline.h"
 
 #define SCAV_KERNELS "cpu/soft_dtw.inl"
 #include "cpu/foreach_level.h"
@@ -8,37 +9,36 @@
 namespace scav {
 namespace {
 
-at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& x_lengths,
-                    const std::optional<at::Tensor>& y_lengths, double gamma, std::string cost,
-                    std::optional<int64_t> band, bool paired) {
+Tensor soft_dtw(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
+                const std::optional<Tensor>& y_lengths, double gamma, std::string cost, std::optional<int64_t> band,
+                bool paired) {
   const Inputs inputs = check_inputs("soft_dtw", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("soft_dtw", "gamma", gamma, inputs.x.scalar_type());
   check_band("soft_dtw", band);
-  at::Tensor out = inputs.new_result();
+  Tensor out = inputs.new_result();
   if (inputs.empty()) {
     return out;
   }
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "soft_dtw", [&] {
+  SCAV_DISPATCH(out.scalar_type(), [&] {
     SCAV_AT_LEVEL(soft_dtw_forward<scalar_t>)(inputs, gamma, band, out.mutable_data_ptr<scalar_t>());
   });
   spread_nonfinite(inputs, out);
   return out;
 }
 
-std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
-                                                     const std::optional<at::Tensor>& x_lengths,
-                                                     const std::optional<at::Tensor>& y_lengths, double gamma,
-                                                     std::string cost, std::optional<int64_t> band, bool paired,
-                                                     bool need_x, bool need_y) {
+std::tuple<Tensor, Tensor> soft_dtw_backward(const Tensor& grad, const Tensor& x, const Tensor& y,
+                                             const std::optional<Tensor>& x_lengths,
+                                             const std::optional<Tensor>& y_lengths, double gamma, std::string cost,
+                                             std::optional<int64_t> band, bool paired, bool need_x, bool need_y) {
   const Inputs inputs = check_inputs("soft_dtw_backward", x, y, x_lengths, y_lengths, cost, paired);
   check_positive("soft_dtw_backward", "gamma", gamma, inputs.x.scalar_type());
   check_band("soft_dtw_backward", band);
   const NonfiniteGradients nonfinite_gradients = separate_nonfinite(
-      inputs, check_grad("soft_dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), at::kCPU, grad));
-  at::Tensor dx = need_x ? at::zeros_like(inputs.x) : at::Tensor();
-  at::Tensor dy = need_y ? at::zeros_like(inputs.y) : at::Tensor();
+      inputs, check_grad("soft_dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));
+  Tensor dx = need_x ? zeros_like(inputs.x) : Tensor();
+  Tensor dy = need_y ? zeros_like(inputs.y) : Tensor();
   if (!inputs.empty()) {
-    AT_DISPATCH_FLOATING_TYPES(inputs.x.scalar_type(), "soft_dtw_backward", [&] {
+    SCAV_DISPATCH(inputs.x.scalar_type(), [&] {
       SCAV_AT_LEVEL(soft_dtw_backward<scalar_t>)
       (inputs, gamma, band, nonfinite_gradients.grad.const_data_ptr<scalar_t>(), data_or_null<scalar_t>(dx),
        data_or_null<scalar_t>(dy));
@@ -47,35 +47,33 @@ std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, con
   return finish_gradients(inputs, dx, dy, nonfinite_gradients);
 }
 
-at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
-                              const std::optional<at::Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
+Tensor soft_dtw_from_cost(const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                          const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
   const CostInputs costs = check_costs("soft_dtw_from_cost", cost, x_lengths, y_lengths);
   check_positive("soft_dtw_from_cost", "gamma", gamma, costs.cost.scalar_type());
   check_band("soft_dtw_from_cost", band);
-  at::Tensor out = costs.new_result();
+  Tensor out = costs.new_result();
   if (costs.empty()) {
     return out;
   }
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "soft_dtw_from_cost", [&] {
+  SCAV_DISPATCH(out.scalar_type(), [&] {
     SCAV_AT_LEVEL(soft_dtw_from_cost_forward<scalar_t>)(costs, gamma, band, out.mutable_data_ptr<scalar_t>());
   });
   spread_nonfinite(costs, out);
   return out;
 }
 
-at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
-                                       const std::optional<at::Tensor>& x_lengths,
-                                       const std::optional<at::Tensor>& y_lengths, double gamma,
-                                       std::optional<int64_t> band) {
+Tensor soft_dtw_from_cost_backward(const Tensor& grad, const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                                   const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
   const char* op = "soft_dtw_from_cost_backward";
   const CostInputs costs = check_costs(op, cost, x_lengths, y_lengths);
   check_positive(op, "gamma", gamma, costs.cost.scalar_type());
   check_band(op, band);
-  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), at::kCPU, grad);
-  const at::Tensor inner = without_nonfinite(costs, outer);
-  at::Tensor gradient = costs.new_gradient();
+  const Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cpu(), grad);
+  const Tensor inner = without_nonfinite(costs, outer);
+  Tensor gradient = costs.new_gradient();
   if (!costs.empty()) {
-    AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "soft_dtw_from_cost_backward", [&] {
+    SCAV_DISPATCH(gradient.scalar_type(), [&] {
       SCAV_AT_LEVEL(soft_dtw_from_cost_backward<scalar_t>)
       (costs, gamma, band, inner.const_data_ptr<scalar_t>(), gradient.mutable_data_ptr<scalar_t>());
     });
@@ -85,11 +83,11 @@ at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor&
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(scav, CPU, m) {
-  m.impl("soft_dtw", &soft_dtw);
-  m.impl("soft_dtw_backward", &soft_dtw_backward);
-  m.impl("soft_dtw_from_cost", &soft_dtw_from_cost);
-  m.impl("soft_dtw_from_cost_backward", &soft_dtw_from_cost_backward);
+STABLE_TORCH_LIBRARY_IMPL(scav, CPU, m) {
+  m.impl("soft_dtw", SCAV_BOX(&soft_dtw));
+  m.impl("soft_dtw_backward", SCAV_BOX(&soft_dtw_backward));
+  m.impl("soft_dtw_from_cost", SCAV_BOX(&soft_dtw_from_cost));
+  m.impl("soft_dtw_from_cost_backward", SCAV_BOX(&soft_dtw_from_cost_backward));
 }
 
 }  // namespace scav

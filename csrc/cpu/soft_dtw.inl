@@ -10,49 +10,14 @@
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
 #include "cpu/matrix_costs.inl"
+#include "cpu/wavefront.inl"
+#include "cpu/wavefront_costs.inl"
+#include "cpu/wavefront_pairs.inl"
+#include "cpu/wavefront_gradient.inl"
+#include "cpu/soft_dtw_cell.inl"
+#include "cpu/wavefront_soft_dtw.inl"
 
 namespace scav::SCAV_LEVEL {
-
-template <class T>
-struct SoftDtw {
-  T gamma, inverse_gamma;
-
-  explicit SoftDtw(double smoothing) : gamma(static_cast<T>(smoothing)), inverse_gamma(static_cast<T>(1 / smoothing)) {}
-
-  // Only the larger two of the three cost an exponential.
-  template <int W>
-  SCAV_INLINE Vec<T, W> cell(Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) const {
-    const Vec<T, W> low = vmin(diagonal, up), high = vmax(diagonal, up);
-    const Vec<T, W> smallest = vmin(low, left), largest = vmax(high, left), middle = vmax(low, vmin(high, left));
-    const Vec<T, W> sum =
-        vexp<T, W>((smallest - middle) * inverse_gamma) + vexp<T, W>((smallest - largest) * inverse_gamma);
-    return cost + (smallest - gamma * vlog<T, W>(T(1) + sum));
-  }
-
-  // The same, which also stores the weights of the diagonal and of s - 1 in the softmin. The weight of t - 1 is what
-  // they leave of 1, so that the adjoint neither loses nor gains: rebuilt from differences of r it would drift.
-  template <int W>
-  SCAV_INLINE Vec<T, W> cell(Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left, T* diagonal_weight,
-                             T* up_weight) const {
-    const Vec<T, W> smallest = vmin(vmin(diagonal, up), left);
-    const Vec<T, W> d = vexp<T, W>((smallest - diagonal) * inverse_gamma);
-    const Vec<T, W> u = vexp<T, W>((smallest - up) * inverse_gamma);
-    const Vec<T, W> sum = d + u + vexp<T, W>((smallest - left) * inverse_gamma);
-    const Vec<T, W> scale = T(1) / sum;
-    store<T, W>(diagonal_weight, d * scale);
-    store<T, W>(up_weight, u * scale);
-    return cost + (smallest - gamma * vlog<T, W>(sum));
-  }
-};
-
-// Limits sums where cells may be forbidden: infinities would become NaN in a softmin's differences.
-template <class Pairs, class T, int W>
-SCAV_INLINE Vec<T, W> within_reach(Vec<T, W> r) {
-  if constexpr (Pairs::kForbids) {
-    r = vmin(r, splat<T, W>(kUnreachable<T>));
-  }
-  return r;
-}
 
 template <class T, int W, int V, bool banded, class Pairs>
 void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes,
@@ -234,12 +199,20 @@ void soft_dtw_pairs_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, s
 
 template <class T>
 void soft_dtw_forward(const Inputs& inputs, double gamma, std::optional<int64_t> band, T* out) {
+  if (suits_wavefront<T>(grid_sizes(inputs))) {
+    wavefront_soft_dtw(SoftDtw<T>(gamma), inputs, band, out);
+    return;
+  }
   const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, 0), false);
   soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
 }
 
 template <class T>
 void soft_dtw_from_cost_forward(const CostInputs& costs, double gamma, std::optional<int64_t> band, T* out) {
+  if (suits_wavefront<T>(grid_sizes(costs))) {
+    wavefront_soft_dtw(SoftDtw<T>(gamma), costs, band, out);
+    return;
+  }
   const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 0));
   soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
 }
@@ -248,6 +221,10 @@ void soft_dtw_from_cost_forward(const CostInputs& costs, double gamma, std::opti
 template <class T>
 void soft_dtw_backward(const Inputs& inputs, double gamma, std::optional<int64_t> band, const T* grad, T* dx, T* dy) {
   const SoftDtw<T> recurrence(gamma);
+  if (suits_wavefront<T>(grid_sizes(inputs))) {
+    wavefront_soft_dtw_backward(recurrence, inputs, band, grad, dx, dy);
+    return;
+  }
   const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), true, 3 * sizeof(T)), true);
   backward_pairs(batch, dx, dy,
                  [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
@@ -260,6 +237,10 @@ template <class T>
 void soft_dtw_from_cost_backward(const CostInputs& costs, double gamma, std::optional<int64_t> band, const T* grad,
                                  T* d_cost) {
   const SoftDtw<T> recurrence(gamma);
+  if (suits_wavefront<T>(grid_sizes(costs))) {
+    wavefront_soft_dtw_from_cost_backward(recurrence, costs, band, grad, d_cost);
+    return;
+  }
   const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 3 * sizeof(T)));
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     soft_dtw_pairs_backward(recurrence, pairs, band, results, grad, batch.adjoints(results, d_cost));

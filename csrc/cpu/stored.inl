@@ -16,7 +16,7 @@ SCAV_INLINE Vec<T, W> load_stored(const void* row, int64_t k) {
   } else {
     Vec<T, W> numbers;
     for (int lane = 0; lane < W; ++lane) {
-      numbers[lane] = static_cast<T>(static_cast<const at::Half*>(row)[k + lane]);
+      numbers[lane] = static_cast<T>(static_cast<const torch::headeronly::Half*>(row)[k + lane]);
     }
     return numbers;
   }

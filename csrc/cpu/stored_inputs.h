@@ -7,20 +7,20 @@
 namespace scav {
 
 // Returns contiguous indices (P,); throws unless they are int64 from 0 to batch - 1.
-at::Tensor check_indices(const char* op, const char* name, const at::Tensor& indices, int64_t batch);
+Tensor check_indices(const char* op, const char* name, const Tensor& indices, int64_t batch);
 
 // Steps (B, N, D) whose features lie side by side, with their valid lengths, checked.
 struct StoredSteps {
-  at::Tensor steps, lengths;
+  Tensor steps, lengths;
 
-  StoredSteps(const char* op, const char* name, const at::Tensor& given, const std::optional<at::Tensor>& lengths);
+  StoredSteps(const char* op, const char* name, const Tensor& given, const std::optional<Tensor>& lengths);
 
   // In the dtype of accumulation.
   template <class T>
   StoredRows<T> rows() const {
-    const Stored stored = steps.scalar_type() == at::kBFloat16 ? Stored::bfloat16
-                          : steps.scalar_type() == at::kHalf   ? Stored::half
-                                                               : Stored::same;
+    const Stored stored = steps.scalar_type() == kBFloat16 ? Stored::bfloat16
+                          : steps.scalar_type() == kHalf   ? Stored::half
+                                                           : Stored::same;
     return {steps.const_data_ptr(), stored,          lengths.const_data_ptr<int64_t>(),
             steps.stride(0),        steps.stride(1), steps.size(2)};
   }

@@ -1,8 +1,8 @@
 #pragma once
 // Ground costs of a tile of pairs on a GPU, and their adjoint, which connect products to reducers.
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include "cuda/device.h"
 
@@ -27,9 +27,9 @@ struct Rows {
       case Kind::float32:
         return static_cast<T>(static_cast<const float*>(data)[index]);
       case Kind::bfloat16:
-        return static_cast<T>(static_cast<float>(static_cast<const c10::BFloat16*>(data)[index]));
+        return static_cast<T>(static_cast<float>(static_cast<const torch::headeronly::BFloat16*>(data)[index]));
       default:
-        return static_cast<T>(static_cast<float>(static_cast<const c10::Half*>(data)[index]));
+        return static_cast<T>(static_cast<float>(static_cast<const torch::headeronly::Half*>(data)[index]));
     }
   }
 #endif
@@ -231,7 +231,7 @@ struct Pair {
 
   SCAV_DEVICE static void store(const Weights<T>& to, int64_t at, T factor) {
     if (to.bfloat16) {
-      static_cast<c10::BFloat16*>(to.cells)[at] = static_cast<float>(factor);
+      static_cast<torch::headeronly::BFloat16*>(to.cells)[at] = static_cast<float>(factor);
     } else {
       static_cast<T*>(to.cells)[at] = factor;
     }

@@ -7,22 +7,21 @@
 namespace scav::device {
 namespace {
 
-void fused_dtw(const DeviceInputs& inputs, const OnDevice& on, int64_t band, uint8_t* paths, at::Tensor& out) {
+void fused_dtw(const DeviceInputs& inputs, const OnDevice& on, int64_t band, uint8_t* paths, Tensor& out) {
   const FusedShape shape(inputs.steps_x(), inputs.steps_y(), inputs.dim(), on.shared_bytes);
   const auto code_bytes = [&](int64_t blocks) { return paths ? shape.columns(blocks) * kDtwColumnBytes : 0; };
-  Scratch carry(inputs.options()), codes(inputs.options().dtype(at::kByte));
+  Scratch<float> carry(on.device);
+  Scratch<uint8_t> codes(on.device);
   for_each_fused_tile(inputs, on, shape.carried(1) * int64_t(sizeof(float)) + code_bytes(1),
                       [&](const Costs<float>& costs, int64_t blocks) {
-                        launch_dtw_fused(costs, shape, band, carry.of<float>(shape.carried(blocks)),
-                                         codes.of<uint8_t>(code_bytes(blocks)), paths, out.mutable_data_ptr<float>(),
-                                         on.stream);
+                        launch_dtw_fused(costs, shape, band, carry.of(shape.carried(blocks)),
+                                         codes.of(code_bytes(blocks)), paths, out.mutable_data_ptr<float>(), on.stream);
                       });
 }
 
-std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
-                                       const std::optional<at::Tensor>& x_lengths,
-                                       const std::optional<at::Tensor>& y_lengths, std::string cost,
-                                       std::optional<int64_t> band, bool paired, bool save_path) {
+std::tuple<Tensor, Tensor> dtw(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
+                               const std::optional<Tensor>& y_lengths, std::string cost, std::optional<int64_t> band,
+                               bool paired, bool save_path) {
   const OnDevice on(x);
   // Check the shapes first; the choice of kernel depends on them.
   check_pairs("dtw", x, y, x_lengths, y_lengths, paired);
@@ -30,9 +29,8 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
   const DeviceInputs inputs = check_device_inputs("dtw", on, x, y, x_lengths, y_lengths, cost, paired, rows_for(sweep));
   check_band("dtw", band);
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
-  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
-  at::Tensor path = at::full(save_path ? inputs.result_shape({n + m}) : std::vector<int64_t>{0}, kPathEnd,
-                             inputs.options().dtype(at::kByte));
+  Tensor out = inputs.new_empty(inputs.result_shape());
+  Tensor path = new_full(save_path ? inputs.result_shape({n + m}) : Shape{0}, kPathEnd, kByte, on.device);
   if (inputs.empty()) {
     return {out, path};
   }
@@ -42,8 +40,8 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
     spread_nonfinite(inputs, out);
     return {out, path};
   }
-  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "dtw", [&] {
-    DtwScratch<scalar_t> scratch(sweep, n, m, inputs.options(), paths);
+  SCAV_DISPATCH(inputs.dtype, [&] {
+    DtwScratch<scalar_t> scratch(sweep, n, m, on.device, paths);
     for_each_tile<scalar_t>(inputs, on, order_of(sweep), scratch.needs(), [&](const Parts<scalar_t>& parts) {
       scratch.forward(parts, band, out.mutable_data_ptr<scalar_t>(), on.stream);
     });
@@ -52,22 +50,25 @@ std::tuple<at::Tensor, at::Tensor> dtw(const at::Tensor& x, const at::Tensor& y,
   return {out, path};
 }
 
-std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
-                                                const std::optional<at::Tensor>& x_lengths,
-                                                const std::optional<at::Tensor>& y_lengths, const at::Tensor& out,
-                                                const at::Tensor& path, std::string cost, bool paired, bool need_x,
-                                                bool need_y) {
+// `grad` with zeros for pairs that no path gets through: they have no gradient.
+Tensor without_unreachable(const Tensor& grad, const Tensor& out, const Tensor& nonfinite) {
+  return zero_unless(logical_not(logical_and(is_infinite(out), logical_not(nonfinite))), grad);
+}
+
+std::tuple<Tensor, Tensor> dtw_backward(const Tensor& grad, const Tensor& x, const Tensor& y,
+                                        const std::optional<Tensor>& x_lengths, const std::optional<Tensor>& y_lengths,
+                                        const Tensor& out, const Tensor& path, std::string cost, bool paired,
+                                        bool need_x, bool need_y) {
   const char* op = "dtw_backward";
   const OnDevice on(x);
   const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
-  check_saved(op, "path", path, inputs.result_shape({inputs.steps_x() + inputs.steps_y()}), at::kByte, x.device());
+  check_saved(op, "path", path, inputs.result_shape({inputs.steps_x() + inputs.steps_y()}), kByte, x.device());
   check_saved(op, "out", out, inputs.result_shape(), inputs.dtype, x.device());
-  // A pair that no path gets through has no gradient.
-  const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
-  const at::Tensor inner = outer.masked_fill(out.isinf().logical_and(inputs.nonfinite() == 0), 0);
-  const at::Tensor paths = path.contiguous();
-  std::tuple<at::Tensor, at::Tensor> result;
-  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "dtw_backward", [&] {
+  const Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  const Tensor inner = without_unreachable(outer, out, inputs.nonfinite());
+  const Tensor paths = to_contiguous(path);
+  std::tuple<Tensor, Tensor> result;
+  SCAV_DISPATCH(inputs.dtype, [&] {
     const Sweep sweep = choose_backward(inputs, on, sizeof(scalar_t) + inputs.x.element_size());
     result = gradients<scalar_t>(inputs, on, order_of(sweep), inner, need_x, need_y, no_needs(),
                                  dtw_adjoint<scalar_t>(paths.const_data_ptr<uint8_t>(), on.stream));
@@ -75,19 +76,18 @@ std::tuple<at::Tensor, at::Tensor> dtw_backward(const at::Tensor& grad, const at
   return result;
 }
 
-std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
-                                                 const std::optional<at::Tensor>& y_lengths,
-                                                 std::optional<int64_t> band, bool save_path) {
+std::tuple<Tensor, Tensor> dtw_from_cost(const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                                         const std::optional<Tensor>& y_lengths, std::optional<int64_t> band,
+                                         bool save_path) {
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs("dtw_from_cost", on, cost, x_lengths, y_lengths, false);
   check_band("dtw_from_cost", band);
   const int64_t n = costs.steps_x(), m = costs.steps_y();
-  at::Tensor out = at::empty(costs.result_shape(), costs.options());
-  at::Tensor path = at::full(save_path ? costs.result_shape({n + m}) : std::vector<int64_t>{0}, kPathEnd,
-                             costs.options().dtype(at::kByte));
+  Tensor out = costs.new_result();
+  Tensor path = new_full(save_path ? costs.result_shape({n + m}) : Shape{0}, kPathEnd, kByte, on.device);
   uint8_t* const paths = save_path ? path.mutable_data_ptr<uint8_t>() : nullptr;
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "dtw_from_cost", [&] {
-    DtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, costs.options(), paths);
+  SCAV_DISPATCH(out.scalar_type(), [&] {
+    DtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, on.device, paths);
     for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Parts<scalar_t>& parts) {
       scratch.forward(parts, band, out.mutable_data_ptr<scalar_t>(), on.stream);
     });
@@ -96,21 +96,18 @@ std::tuple<at::Tensor, at::Tensor> dtw_from_cost(const at::Tensor& cost, const s
   return {out, path};
 }
 
-at::Tensor dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
-                                  const std::optional<at::Tensor>& x_lengths,
-                                  const std::optional<at::Tensor>& y_lengths, const at::Tensor& out,
-                                  const at::Tensor& path) {
+Tensor dtw_from_cost_backward(const Tensor& grad, const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                              const std::optional<Tensor>& y_lengths, const Tensor& out, const Tensor& path) {
   const char* op = "dtw_from_cost_backward";
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, false);
-  check_saved(op, "path", path, costs.result_shape({costs.steps_x() + costs.steps_y()}), at::kByte, cost.device());
+  check_saved(op, "path", path, costs.result_shape({costs.steps_x() + costs.steps_y()}), kByte, cost.device());
   check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type(), cost.device());
-  // A pair that no path gets through has no gradient.
-  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
-  const at::Tensor inner = outer.masked_fill(out.isinf().logical_and(costs.nonfinite == 0), 0);
-  const at::Tensor paths = path.contiguous();
-  at::Tensor result;
-  AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "dtw_from_cost_backward", [&] {
+  const Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
+  const Tensor inner = without_unreachable(outer, out, costs.nonfinite);
+  const Tensor paths = to_contiguous(path);
+  Tensor result;
+  SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
     result = gradient<scalar_t>(costs, on, inner, no_needs(),
                                 dtw_adjoint<scalar_t>(paths.const_data_ptr<uint8_t>(), on.stream));
   });
@@ -119,11 +116,11 @@ at::Tensor dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
-  m.impl("dtw", &dtw);
-  m.impl("dtw_backward", &dtw_backward);
-  m.impl("dtw_from_cost", &dtw_from_cost);
-  m.impl("dtw_from_cost_backward", &dtw_from_cost_backward);
+STABLE_TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("dtw", SCAV_BOX(&dtw));
+  m.impl("dtw_backward", SCAV_BOX(&dtw_backward));
+  m.impl("dtw_from_cost", SCAV_BOX(&dtw_from_cost));
+  m.impl("dtw_from_cost_backward", SCAV_BOX(&dtw_from_cost_backward));
 }
 
 }  // namespace scav::device

@@ -2,8 +2,7 @@
 // Inputs of every op on a GPU, checked once, in the form that the kernels read, and tiles of pairs with their products.
 // Nothing here waits for the device, or reads from it.
 
-#include <ATen/ATen.h>
-#include <c10/core/DeviceGuard.h>
+#include <torch/csrc/stable/accelerator.h>
 
 #include <functional>
 #include <optional>
@@ -23,7 +22,8 @@ inline constexpr int64_t kScratchBytes = int64_t(384) << 20;
 // Makes a tensor's device current for as long as it lives, and knows what of it decides how a call is cut up.
 class OnDevice {
  public:
-  explicit OnDevice(const at::Tensor& tensor);
+  explicit OnDevice(const Tensor& tensor);
+  Device device;
   Stream stream;
   int64_t multiprocessors;
   int64_t scratch_bytes;  // for the cells of a tile and what is saved of them
@@ -31,20 +31,21 @@ class OnDevice {
   int64_t block_pairs;    // that a block of a fused sweep must have, on average, to be worth it
 
  private:
-  c10::DeviceGuard guard_;
+  // None for the shim's tensors on the CPU.
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
 };
 
 // Sequences as the kernels read them.
 struct DeviceInputs {
-  at::Tensor x_given, y_given;  // contiguous, as the caller passed them
-  at::Tensor x, y;              // (B1, N, D), (B2, M, D): rows to multiply; zero where padding or poisoned
+  Tensor x_given, y_given;  // contiguous, as the caller passed them
+  Tensor x, y;              // (B1, N, D), (B2, M, D): rows to multiply; zero where padding or nonfinite
   // (B1,), (B2,) int64 between 1 and the steps, or undefined: all steps; and as given.
-  at::Tensor x_lengths, y_lengths, x_lengths_given, y_lengths_given;
-  at::Tensor x_norms, y_norms;          // (B1, N), (B2, M) squared; factors of a cosine's products for a fused sweep
-  at::Tensor x_nonfinite, y_nonfinite;  // (B1,), (B2,)
+  Tensor x_lengths, y_lengths, x_lengths_given, y_lengths_given;
+  Tensor x_norms, y_norms;          // (B1, N), (B2, M) squared; factors of a cosine's products for a fused sweep
+  Tensor x_nonfinite, y_nonfinite;  // (B1,), (B2,)
   Cost cost;
   bool paired;
-  at::ScalarType dtype;  // of accumulation and results
+  ScalarType dtype;  // of accumulation and results
 
   int64_t batch_x() const { return x.size(0); }
   int64_t batch_y() const { return y.size(0); }
@@ -53,35 +54,37 @@ struct DeviceInputs {
   int64_t dim() const { return x.size(2); }
   bool empty() const { return batch_x() == 0 || batch_y() == 0; }
   int64_t pairs() const { return paired ? batch_x() : batch_x() * batch_y(); }
-  std::vector<int64_t> result_shape(std::vector<int64_t> tail = {}) const;
+  Shape result_shape(Shape tail = {}) const;
   // (B1, B2), or (B,) when paired: 0, or the inf or NaN that a result becomes.
-  at::Tensor nonfinite() const;
-  at::TensorOptions options() const { return x_given.options().dtype(dtype); }
+  Tensor nonfinite() const;
+  // Of the results' dtype.
+  Tensor new_empty(const Shape& shape) const { return scav::new_empty(shape, dtype, x.device()); }
+  Tensor new_zeros(const Shape& shape) const { return scav::new_zeros(shape, dtype, x.device()); }
 };
 
 // Use of the rows: products of a forward pass; a fused sweep, for which rows of 16 bits stay such rows,
 // and end with zeros up to 16 bytes; or an adjoint, whose dtype must hold the weights of a backward pass.
 enum class RowsFor { products, fused, adjoint };
 
-DeviceInputs check_device_inputs(const char* op, const OnDevice& on, const at::Tensor& x, const at::Tensor& y,
-                                 const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
+DeviceInputs check_device_inputs(const char* op, const OnDevice& on, const Tensor& x, const Tensor& y,
+                                 const std::optional<Tensor>& x_lengths, const std::optional<Tensor>& y_lengths,
                                  const std::string& cost, bool paired, RowsFor purpose);
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
-void spread_nonfinite(const DeviceInputs& inputs, at::Tensor& result);
+void spread_nonfinite(const DeviceInputs& inputs, Tensor& result);
 
 // `grad` with zeros for nonfinite pairs, and which sequences receive NaN gradients for those that had another.
 struct NonfiniteGradients {
-  at::Tensor grad, x, y;
+  Tensor grad, x, y;
 };
-NonfiniteGradients separate_nonfinite(const DeviceInputs& inputs, const at::Tensor& grad);
+NonfiniteGradients separate_nonfinite(const DeviceInputs& inputs, const Tensor& grad);
 
 // The gradient of one side in the caller's dtype, empty for undefined `dx`; see finish_rows.
-at::Tensor finish_gradient(const at::Tensor& given, const at::Tensor& lengths, bool unit, const at::Tensor& dx,
-                           const at::Tensor& along, const at::Tensor& nonfinite_gradients, Stream stream);
+Tensor finish_gradient(const Tensor& given, const Tensor& lengths, bool unit, const Tensor& dx, const Tensor& along,
+                       const Tensor& nonfinite_gradients, Stream stream);
 
-Rows rows_of(const at::Tensor& rows);
-const int64_t* lengths_or_null(const at::Tensor& lengths);
+Rows rows_of(const Tensor& rows);
+const int64_t* lengths_or_null(const Tensor& lengths);
 
 // Order of the steps of a tile's y's in the products: one y after another, or step by step, for lanes that have a
 // y each.
@@ -121,30 +124,30 @@ struct Adjoint {
 
 // The gradients of both sides, of those that are needed.
 template <class T>
-std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const OnDevice& on, Order order,
-                                             const at::Tensor& grad, bool need_x, bool need_y, const Needs& beside,
-                                             const Adjoint<T>& adjoint);
+std::tuple<Tensor, Tensor> gradients(const DeviceInputs& inputs, const OnDevice& on, Order order, const Tensor& grad,
+                                     bool need_x, bool need_y, const Needs& beside, const Adjoint<T>& adjoint);
 
 // Costs from the caller.
 struct DeviceCosts {
-  at::Tensor cost;                  // (B1, B2, N, M) in the dtype of accumulation
-  at::Tensor x_lengths, y_lengths;  // or undefined: all steps
-  at::Tensor nonfinite;             // (B1, B2)
-  at::Tensor given;
+  Tensor cost;                  // (B1, B2, N, M) in the dtype of accumulation
+  Tensor x_lengths, y_lengths;  // or undefined: all steps
+  Tensor nonfinite;             // (B1, B2)
+  Tensor given;
 
   int64_t steps_x() const { return cost.size(2); }
   int64_t steps_y() const { return cost.size(3); }
   int64_t pairs() const { return cost.size(0) * cost.size(1); }
-  std::vector<int64_t> result_shape(std::vector<int64_t> tail = {}) const;
-  at::TensorOptions options() const { return cost.options(); }
+  Shape result_shape(Shape tail = {}) const;
+  ScalarType dtype() const { return cost.scalar_type(); }
+  Tensor new_result() const { return new_empty(result_shape(), dtype(), cost.device()); }
 };
 
 // `blocked`: pairs in which a step has no finite cost are marked with inf, too.
-DeviceCosts check_device_costs(const char* op, const OnDevice& on, const at::Tensor& cost,
-                               const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
+DeviceCosts check_device_costs(const char* op, const OnDevice& on, const Tensor& cost,
+                               const std::optional<Tensor>& x_lengths, const std::optional<Tensor>& y_lengths,
                                bool blocked);
 
-void spread_nonfinite(const DeviceCosts& costs, at::Tensor& result);
+void spread_nonfinite(const DeviceCosts& costs, Tensor& result);
 
 // All pairs, as one tile.
 template <class T>
@@ -157,7 +160,7 @@ void for_each_tile(const DeviceCosts& costs, const OnDevice& on, const Needs& ne
 
 // The gradient in the caller's dtype.
 template <class T>
-at::Tensor gradient(const DeviceCosts& costs, const OnDevice& on, const at::Tensor& grad, const Needs& needs,
-                    const Adjoint<T>& adjoint);
+Tensor gradient(const DeviceCosts& costs, const OnDevice& on, const Tensor& grad, const Needs& needs,
+                const Adjoint<T>& adjoint);
 
 }  // namespace scav::device

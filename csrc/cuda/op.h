@@ -1,18 +1,16 @@
 #pragma once
 // Headers that every cuda/<distance>.cpp includes.
 
-#include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "cuda/aten.h"
 #include "cuda/inputs.h"
 #include "cuda/sweep.h"
+#include "shared/boxed.h"
 
 // The key under which the ops are registered; the shim's runs on CPU tensors.
 #if defined(SCAV_SIMT)
@@ -24,24 +22,26 @@
 namespace scav::device {
 
 // Memory that tiles use one after another, as large as the largest has asked for.
+template <class T>
 class Scratch {
  public:
-  explicit Scratch(at::TensorOptions options) : options_(options) {}
+  explicit Scratch(const Device& device) : device_(device) {}
 
   // Null where there is no need of any.
-  template <class T>
   T* of(int64_t elements) {
-    if (elements > 0 && (!memory_.defined() || memory_.numel() < elements)) {
+    if (elements > elements_) {
       // Never both: the stream orders their uses.
-      memory_.reset();
-      memory_ = at::empty({elements}, options_);
+      memory_ = Tensor();
+      memory_ = new_empty({elements * int64_t(sizeof(T))}, kByte, device_);
+      elements_ = elements;
     }
-    return elements > 0 ? memory_.mutable_data_ptr<T>() : nullptr;
+    return elements > 0 ? static_cast<T*>(memory_.mutable_data_ptr()) : nullptr;
   }
 
  private:
-  at::TensorOptions options_;
-  at::Tensor memory_;
+  Device device_;
+  Tensor memory_;
+  int64_t elements_ = 0;
 };
 
 // Needs of a reducer that takes its cells one by one.
@@ -50,16 +50,14 @@ inline Needs no_needs() {
 }
 
 // `cell_bytes`: what a cell takes of the scratch, which is how many pairs there are at a time.
-inline Workload workload(const OnDevice& on, const at::Tensor& x, const at::Tensor& y, bool paired,
-                         int64_t cell_bytes) {
+inline Workload workload(const OnDevice& on, const Tensor& x, const Tensor& y, bool paired, int64_t cell_bytes) {
   return {x.size(0), y.size(0), x.size(1),          y.size(1),        x.size(2),       paired,        cell_bytes,
           false,     0,         on.multiprocessors, on.scratch_bytes, on.shared_bytes, on.block_pairs};
 }
 
 // Chooses the sweep of a forward pass, which keeps `column_bytes` of a column of kLaneRows cells.
-inline Sweep choose_forward(const OnDevice& on, const at::Tensor& x, const at::Tensor& y, bool paired,
-                            int64_t column_bytes) {
-  Workload of = workload(on, x, y, paired, c10::elementSize(accumulation_dtype(x)));
+inline Sweep choose_forward(const OnDevice& on, const Tensor& x, const Tensor& y, bool paired, int64_t column_bytes) {
+  Workload of = workload(on, x, y, paired, accumulation_dtype(x) == kDouble ? sizeof(double) : sizeof(float));
   of.may_fuse = x.element_size() == 2;
   of.column_bytes = column_bytes;
   return choose_sweep(of);

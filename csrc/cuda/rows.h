@@ -32,6 +32,19 @@ void finish_rows(const Side& side, bool unit, const T* dx, const T* along, const
 template <class T>
 void add_near(const Costs<T>& costs, const Weights<T>& weights, T* dx, T* dy, Stream stream);
 
+// Sums of a part of a tile for one side: row `at` = sequence number * `sequence` + step * `step` of `rows` (at, dim)
+// and `along` (at), or null.
+template <class T>
+struct Share {
+  const T *rows, *along;
+  int64_t count, steps, dim, sequence, step;
+};
+
+// Subtracts a share's rows from dx (sequences, steps, dim), and adds the rest to along (sequences, steps): both from
+// the share's first step of its first sequence, with `all_steps` a sequence.
+template <class T>
+void add_share(const Share<T>& share, int64_t all_steps, T* dx, T* along, Stream stream);
+
 // nonfinite (results): NaN or -inf where a valid cell holds it, NaN before -inf; where `blocked`, inf where a step has
 // no finite cost; NaN for a length out of range; else 0.
 template <class T>

@@ -19,10 +19,10 @@ SCAV_DEVICE void store(const Rows& rows, void* data, int64_t index, T value) {
       static_cast<float*>(data)[index] = static_cast<float>(value);
       break;
     case Rows::Kind::bfloat16:
-      static_cast<c10::BFloat16*>(data)[index] = static_cast<float>(value);
+      static_cast<torch::headeronly::BFloat16*>(data)[index] = static_cast<float>(value);
       break;
     default:
-      static_cast<c10::Half*>(data)[index] = static_cast<float>(value);
+      static_cast<torch::headeronly::Half*>(data)[index] = static_cast<float>(value);
   }
 }
 
@@ -140,8 +140,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class T>
 SCAV_DEVICE T weight_at(const Weights<T>& weights, int64_t at) {
-  return weights.bfloat16 ? static_cast<T>(static_cast<float>(static_cast<const c10::BFloat16*>(weights.cells)[at]))
-                          : static_cast<const T*>(weights.cells)[at];
+  return weights.bfloat16
+             ? static_cast<T>(static_cast<float>(static_cast<const torch::headeronly::BFloat16*>(weights.cells)[at]))
+             : static_cast<const T*>(weights.cells)[at];
 }
 
 // A block has a step of one side, and visits the near cells of it against all pairs' steps of the other side: dx of
@@ -183,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 1)
           __syncthreads();
           if (threadIdx.x == 0) {
             if (weights.bfloat16) {
-              static_cast<c10::BFloat16*>(weights.cells)[at] = 0.0f;
+              static_cast<torch::headeronly::BFloat16*>(weights.cells)[at] = 0.0f;
             } else {
               static_cast<T*>(weights.cells)[at] = 0;
             }
@@ -191,6 +192,23 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
       }
     }
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1) collect(Share<T> share, int64_t all_steps, T* dx, T* along) {
+  const int64_t row = int64_t(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
+  if (row >= share.count * share.steps) {
+    return;
+  }
+  const int lane = threadIdx.x % kWarp;
+  const int64_t b = row / share.steps, step = row % share.steps;
+  const int64_t from = b * share.sequence + step * share.step, to = b * all_steps + step;
+  for (int64_t k = lane; k < share.dim; k += kWarp) {
+    dx[to * share.dim + k] -= share.rows[from * share.dim + k];
+  }
+  if (lane == 0 && share.along != nullptr) {
+    along[to] += share.along[from];
   }
 }
 
@@ -273,6 +291,12 @@ void add_near(const Costs<T>& costs, const Weights<T>& weights, T* dx, T* dy, St
 }
 
 template <class T>
+void add_share(const Share<T>& share, int64_t all_steps, T* dx, T* along, Stream stream) {
+  launch("collect a share", collect<T>, ceil_div<int64_t>(share.count * share.steps, kThreads / kWarp), kThreads, 0, stream,
+         share, all_steps, dx, along);
+}
+
+template <class T>
 void find_nonfinite(const Costs<T>& costs, bool blocked, T* nonfinite, Stream stream) {
   launch("nonfinite costs", nonfinite_of_costs<T>, costs.count, kThreads, 3 * sizeof(int), stream, costs, blocked,
          nonfinite);
@@ -287,6 +311,7 @@ void mark_nonfinite_costs(const Costs<T>& costs, const T* grads, T* gradient, St
   template void prepare_rows(const Side&, bool, Rows, T*, T*, int64_t*, Stream);                \
   template void finish_rows(const Side&, bool, const T*, const T*, const bool*, void*, Stream); \
   template void add_near(const Costs<T>&, const Weights<T>&, T*, T*, Stream);                   \
+  template void add_share(const Share<T>&, int64_t, T*, T*, Stream);                            \
   template void find_nonfinite(const Costs<T>&, bool, T*, Stream);                              \
   template void mark_nonfinite_costs(const Costs<T>&, const T*, T*, Stream)
 SCAV_INSTANTIATE(float);

@@ -7,25 +7,24 @@
 namespace scav::device {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Tensor& x, const at::Tensor& y,
-                                                                    const std::optional<at::Tensor>& x_lengths,
-                                                                    const std::optional<at::Tensor>& y_lengths,
-                                                                    double epsilon, int64_t max_iterations,
-                                                                    double tolerance, std::string cost, bool paired,
-                                                                    bool save_potentials, bool return_convergence) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& x, const Tensor& y,
+                                                    const std::optional<Tensor>& x_lengths,
+                                                    const std::optional<Tensor>& y_lengths, double epsilon,
+                                                    int64_t max_iterations, double tolerance, std::string cost,
+                                                    bool paired, bool save_potentials, bool return_convergence) {
   const OnDevice on(x);
   const DeviceInputs inputs =
       check_device_inputs("sinkhorn", on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::products);
   check_positive("sinkhorn", "epsilon", epsilon, inputs.dtype);
   check_iterations("sinkhorn", max_iterations, tolerance);
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
-  SinkhornResult result(inputs.result_shape(), n, inputs.options(), save_potentials, return_convergence);
+  SinkhornResult result(inputs.result_shape(), n, inputs.dtype, on.device, save_potentials, return_convergence);
   if (inputs.empty()) {
     return std::move(result).tensors();
   }
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
-  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn", [&] {
-    SinkhornScratch<scalar_t> scratch(on, n, m, sizeof(scalar_t), options, inputs.options());
+  SCAV_DISPATCH(inputs.dtype, [&] {
+    SinkhornScratch<scalar_t> scratch(on, n, m, sizeof(scalar_t), options);
     for_each_tile<scalar_t>(inputs, on, Order::by_sequence, scratch.needs(), [&](const Parts<scalar_t>& parts) {
       scratch.forward(parts, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
                       result.report<scalar_t>());
@@ -35,21 +34,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn(const at::Te
   return std::move(result).tensors();
 }
 
-std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
-                                                     const std::optional<at::Tensor>& x_lengths,
-                                                     const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
-                                                     double epsilon, std::string cost, bool paired, bool need_x,
-                                                     bool need_y) {
+std::tuple<Tensor, Tensor> sinkhorn_backward(const Tensor& grad, const Tensor& x, const Tensor& y,
+                                             const std::optional<Tensor>& x_lengths,
+                                             const std::optional<Tensor>& y_lengths, const Tensor& f, double epsilon,
+                                             std::string cost, bool paired, bool need_x, bool need_y) {
   const char* op = "sinkhorn_backward";
   const OnDevice on(x);
   const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
   check_positive(op, "epsilon", epsilon, inputs.dtype);
   check_saved(op, "f", f, inputs.result_shape({inputs.steps_x()}), inputs.dtype, x.device());
-  const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
-  const at::Tensor potentials = f.contiguous();
-  std::tuple<at::Tensor, at::Tensor> result;
-  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "sinkhorn_backward", [&] {
-    SinkhornPlan<scalar_t> plan(epsilon, potentials.const_data_ptr<scalar_t>(), inputs.options());
+  const Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  const Tensor potentials = to_contiguous(f);
+  std::tuple<Tensor, Tensor> result;
+  SCAV_DISPATCH(inputs.dtype, [&] {
+    SinkhornPlan<scalar_t> plan(epsilon, potentials.const_data_ptr<scalar_t>(), on.device);
     result = gradients<scalar_t>(inputs, on, Order::by_sequence, outer, need_x, need_y,
                                  sinkhorn_plan_needs(inputs.steps_x(), inputs.steps_y(), sizeof(scalar_t)),
                                  plan.adjoint(on.stream));
@@ -57,18 +55,20 @@ std::tuple<at::Tensor, at::Tensor> sinkhorn_backward(const at::Tensor& grad, con
   return result;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
-    const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths, const std::optional<at::Tensor>& y_lengths,
-    double epsilon, int64_t max_iterations, double tolerance, bool save_potentials, bool return_convergence) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_from_cost(const Tensor& cost,
+                                                              const std::optional<Tensor>& x_lengths,
+                                                              const std::optional<Tensor>& y_lengths, double epsilon,
+                                                              int64_t max_iterations, double tolerance,
+                                                              bool save_potentials, bool return_convergence) {
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs("sinkhorn_from_cost", on, cost, x_lengths, y_lengths, true);
   check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
   check_iterations("sinkhorn_from_cost", max_iterations, tolerance);
   const int64_t n = costs.steps_x(), m = costs.steps_y();
-  SinkhornResult result(costs.result_shape(), n, costs.options(), save_potentials, return_convergence);
+  SinkhornResult result(costs.result_shape(), n, costs.dtype(), on.device, save_potentials, return_convergence);
   const SinkhornOptions options{epsilon, max_iterations, tolerance};
-  AT_DISPATCH_FLOATING_TYPES(result.out.scalar_type(), "sinkhorn_from_cost", [&] {
-    SinkhornScratch<scalar_t> scratch(on, n, m, 0, options, costs.options());
+  SCAV_DISPATCH(result.out.scalar_type(), [&] {
+    SinkhornScratch<scalar_t> scratch(on, n, m, 0, options);
     for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Parts<scalar_t>& parts) {
       scratch.forward(parts, result.out.mutable_data_ptr<scalar_t>(), result.potentials<scalar_t>(),
                       result.report<scalar_t>());
@@ -78,20 +78,18 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> sinkhorn_from_cost(
   return std::move(result).tensors();
 }
 
-at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
-                                       const std::optional<at::Tensor>& x_lengths,
-                                       const std::optional<at::Tensor>& y_lengths, const at::Tensor& f,
-                                       double epsilon) {
+Tensor sinkhorn_from_cost_backward(const Tensor& grad, const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                                   const std::optional<Tensor>& y_lengths, const Tensor& f, double epsilon) {
   const char* op = "sinkhorn_from_cost_backward";
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, true);
   check_positive(op, "epsilon", epsilon, costs.cost.scalar_type());
   check_saved(op, "f", f, costs.result_shape({costs.steps_x()}), costs.cost.scalar_type(), cost.device());
-  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
-  const at::Tensor potentials = f.contiguous();
-  at::Tensor result;
-  AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "sinkhorn_from_cost_backward", [&] {
-    SinkhornPlan<scalar_t> plan(epsilon, potentials.const_data_ptr<scalar_t>(), costs.options());
+  const Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
+  const Tensor potentials = to_contiguous(f);
+  Tensor result;
+  SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
+    SinkhornPlan<scalar_t> plan(epsilon, potentials.const_data_ptr<scalar_t>(), on.device);
     result = gradient<scalar_t>(costs, on, outer, no_needs(), plan.adjoint(on.stream));
   });
   return result;
@@ -99,11 +97,11 @@ at::Tensor sinkhorn_from_cost_backward(const at::Tensor& grad, const at::Tensor&
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
-  m.impl("sinkhorn", &sinkhorn);
-  m.impl("sinkhorn_backward", &sinkhorn_backward);
-  m.impl("sinkhorn_from_cost", &sinkhorn_from_cost);
-  m.impl("sinkhorn_from_cost_backward", &sinkhorn_from_cost_backward);
+STABLE_TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("sinkhorn", SCAV_BOX(&sinkhorn));
+  m.impl("sinkhorn_backward", SCAV_BOX(&sinkhorn_backward));
+  m.impl("sinkhorn_from_cost", SCAV_BOX(&sinkhorn_from_cost));
+  m.impl("sinkhorn_from_cost_backward", SCAV_BOX(&sinkhorn_from_cost_backward));
 }
 
 }  // namespace scav::device

@@ -14,14 +14,13 @@ inline constexpr int64_t kLaunches = int64_t(1) << 20;
 template <class T>
 class SinkhornScratch {
  public:
-  SinkhornScratch(const OnDevice& on, int64_t n, int64_t m, int64_t cell_bytes, const SinkhornOptions& options,
-                  const at::TensorOptions& tensors)
+  SinkhornScratch(const OnDevice& on, int64_t n, int64_t m, int64_t cell_bytes, const SinkhornOptions& options)
       : n_(n),
         m_(m),
         options_(options),
         place_(choose_kernel_place(n, m, sizeof(T), cell_bytes, on.scratch_bytes)),
         stream_(on.stream),
-        memory_(tensors) {}
+        memory_(on.device) {}
 
   Needs needs() const { return sinkhorn_needs(place_, n_, m_, sizeof(T)); }
 
@@ -31,16 +30,15 @@ class SinkhornScratch {
       return iterate(parts, out, f, report);
     }
     const Costs<T>& costs = parts.at(0);
-    launch_sinkhorn_forward<T>(costs, place_, options_,
-                               memory_.template of<T>(sinkhorn_scratch(place_, costs.count, n_, m_)), out, f, report,
-                               stream_);
+    launch_sinkhorn_forward<T>(costs, place_, options_, memory_.of(sinkhorn_scratch(place_, costs.count, n_, m_)), out,
+                               f, report, stream_);
   }
 
  private:
   void iterate(const Parts<T>& parts, T* out, T* f, const SinkhornReport<T>& report) {
     const Costs<T>& costs = parts.at(0);
     const int64_t size = SinkhornState<T>::size(costs.count, n_, m_);
-    const SinkhornState<T> state(memory_.template of<T>(size), costs.count, n_, m_);
+    const SinkhornState<T> state(memory_.of(size), costs.count, n_, m_);
     launch_sinkhorn_start<T>(costs, state, report, stream_);
     const bool measure = report.iterations != nullptr;
     for (int64_t iteration = 0; iteration < options_.max_iterations + measure; ++iteration) {
@@ -56,15 +54,14 @@ class SinkhornScratch {
   SinkhornOptions options_;
   KernelPlace place_;
   Stream stream_;
-  Scratch memory_;
+  Scratch<T> memory_;
 };
 
 // The plan, from potentials `f` (results, N).
 template <class T>
 class SinkhornPlan {
  public:
-  SinkhornPlan(double epsilon, const T* f, const at::TensorOptions& tensors)
-      : epsilon_(epsilon), f_(f), memory_(tensors) {}
+  SinkhornPlan(double epsilon, const T* f, const Device& device) : epsilon_(epsilon), f_(f), memory_(device) {}
 
   Adjoint<T> adjoint(Stream stream) {
     const auto write = [this, stream](const Costs<T>& costs, const T* grads, const Weights<T>& to) {
@@ -89,11 +86,11 @@ class SinkhornPlan {
     const int64_t result = costs.paired ? costs.first_x : costs.first_x * costs.batch_y + costs.first_y;
     return f_ + result * costs.steps_x;
   }
-  T* sums(const Costs<T>& costs) { return memory_.template of<T>(2 * costs.steps_y); }
+  T* sums(const Costs<T>& costs) { return memory_.of(2 * costs.steps_y); }
 
   double epsilon_;
   const T* f_;
-  Scratch memory_;
+  Scratch<T> memory_;
 };
 
 }  // namespace scav::device

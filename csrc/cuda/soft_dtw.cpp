@@ -6,9 +6,9 @@
 namespace scav::device {
 namespace {
 
-at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& x_lengths,
-                    const std::optional<at::Tensor>& y_lengths, double gamma, std::string cost,
-                    std::optional<int64_t> band, bool paired) {
+Tensor soft_dtw(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
+                const std::optional<Tensor>& y_lengths, double gamma, std::string cost, std::optional<int64_t> band,
+                bool paired) {
   const OnDevice on(x);
   // Check the shapes first; the choice of kernel depends on them.
   check_pairs("soft_dtw", x, y, x_lengths, y_lengths, paired);
@@ -18,23 +18,23 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
   check_positive("soft_dtw", "gamma", gamma, inputs.dtype);
   check_band("soft_dtw", band);
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
-  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+  Tensor out = inputs.new_empty(inputs.result_shape());
   if (inputs.empty()) {
     return out;
   }
   if (sweep == Sweep::fused) {
     const FusedShape fused(n, m, inputs.dim(), on.shared_bytes);
-    Scratch carry(inputs.options());
-    for_each_fused_tile(
-        inputs, on, fused.carried(1) * int64_t(sizeof(float)), [&](const Costs<float>& costs, int64_t blocks) {
-          launch_soft_dtw_fused(costs, fused, gamma, band.value_or(-1), carry.of<float>(fused.carried(blocks)),
-                                out.mutable_data_ptr<float>(), on.stream);
-        });
+    Scratch<float> carry(on.device);
+    for_each_fused_tile(inputs, on, fused.carried(1) * int64_t(sizeof(float)),
+                        [&](const Costs<float>& costs, int64_t blocks) {
+                          launch_soft_dtw_fused(costs, fused, gamma, band.value_or(-1), carry.of(fused.carried(blocks)),
+                                                out.mutable_data_ptr<float>(), on.stream);
+                        });
     spread_nonfinite(inputs, out);
     return out;
   }
-  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw", [&] {
-    SoftDtwScratch<scalar_t> scratch(sweep, n, m, gamma, band, inputs.options());
+  SCAV_DISPATCH(inputs.dtype, [&] {
+    SoftDtwScratch<scalar_t> scratch(sweep, n, m, gamma, band, on.device);
     for_each_tile<scalar_t>(
         inputs, on, order_of(sweep), soft_dtw_needs(sweep, n, m, sizeof(scalar_t)),
         [&](const Parts<scalar_t>& parts) { scratch.forward(parts, out.mutable_data_ptr<scalar_t>(), on.stream); });
@@ -45,50 +45,48 @@ at::Tensor soft_dtw(const at::Tensor& x, const at::Tensor& y, const std::optiona
 
 // `Word`: of the softmin's weights, see kKeptWords.
 template <class T, class Word>
-std::tuple<at::Tensor, at::Tensor> backward(const OnDevice& on, const DeviceInputs& inputs, const at::Tensor& grad,
-                                            double gamma, std::optional<int64_t> band, bool need_x, bool need_y) {
+std::tuple<Tensor, Tensor> backward(const OnDevice& on, const DeviceInputs& inputs, const Tensor& grad, double gamma,
+                                    std::optional<int64_t> band, bool need_x, bool need_y) {
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
   // The product, the softmin's weights, and the weight.
   const int64_t cell_bytes = int64_t(sizeof(T)) + kKeptBytes<T, Word> + inputs.x.element_size();
   const Sweep sweep = choose_backward(inputs, on, cell_bytes);
-  SoftDtwScratch<T, Word> scratch(sweep, n, m, gamma, band, inputs.options());
-  at::Tensor out = at::empty(inputs.result_shape(), inputs.options());
+  SoftDtwScratch<T, Word> scratch(sweep, n, m, gamma, band, on.device);
+  Tensor out = inputs.new_empty(inputs.result_shape());
   return gradients<T>(inputs, on, order_of(sweep), grad, need_x, need_y,
                       soft_dtw_adjoint_needs(sweep, n, m, sizeof(T), kKeptBytes<T, Word>),
                       scratch.adjoint(out.mutable_data_ptr<T>(), on.stream));
 }
 
-std::tuple<at::Tensor, at::Tensor> soft_dtw_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& y,
-                                                     const std::optional<at::Tensor>& x_lengths,
-                                                     const std::optional<at::Tensor>& y_lengths, double gamma,
-                                                     std::string cost, std::optional<int64_t> band, bool paired,
-                                                     bool need_x, bool need_y) {
+std::tuple<Tensor, Tensor> soft_dtw_backward(const Tensor& grad, const Tensor& x, const Tensor& y,
+                                             const std::optional<Tensor>& x_lengths,
+                                             const std::optional<Tensor>& y_lengths, double gamma, std::string cost,
+                                             std::optional<int64_t> band, bool paired, bool need_x, bool need_y) {
   const char* op = "soft_dtw_backward";
   const OnDevice on(x);
   const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
   check_positive(op, "gamma", gamma, inputs.dtype);
   check_band(op, band);
-  const at::Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
+  const Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
   if (inputs.x_given.element_size() == 2) {
     return backward<float, PackedWeights>(on, inputs, outer, gamma, band, need_x, need_y);
   }
-  std::tuple<at::Tensor, at::Tensor> result;
-  AT_DISPATCH_FLOATING_TYPES(inputs.dtype, "soft_dtw_backward", [&] {
-    result = backward<scalar_t, scalar_t>(on, inputs, outer, gamma, band, need_x, need_y);
-  });
+  std::tuple<Tensor, Tensor> result;
+  SCAV_DISPATCH(inputs.dtype,
+                [&] { result = backward<scalar_t, scalar_t>(on, inputs, outer, gamma, band, need_x, need_y); });
   return result;
 }
 
-at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
-                              const std::optional<at::Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
+Tensor soft_dtw_from_cost(const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                          const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs("soft_dtw_from_cost", on, cost, x_lengths, y_lengths, false);
   check_positive("soft_dtw_from_cost", "gamma", gamma, costs.cost.scalar_type());
   check_band("soft_dtw_from_cost", band);
   const int64_t n = costs.steps_x(), m = costs.steps_y();
-  at::Tensor out = at::empty(costs.result_shape(), costs.options());
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "soft_dtw_from_cost", [&] {
-    SoftDtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, gamma, band, costs.options());
+  Tensor out = costs.new_result();
+  SCAV_DISPATCH(out.scalar_type(), [&] {
+    SoftDtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, gamma, band, on.device);
     for_each_tile<scalar_t>(
         costs, on, soft_dtw_needs(Sweep::wavefront, n, m, sizeof(scalar_t)),
         [&](const Parts<scalar_t>& parts) { scratch.forward(parts, out.mutable_data_ptr<scalar_t>(), on.stream); });
@@ -97,20 +95,18 @@ at::Tensor soft_dtw_from_cost(const at::Tensor& cost, const std::optional<at::Te
   return out;
 }
 
-at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor& cost,
-                                       const std::optional<at::Tensor>& x_lengths,
-                                       const std::optional<at::Tensor>& y_lengths, double gamma,
-                                       std::optional<int64_t> band) {
+Tensor soft_dtw_from_cost_backward(const Tensor& grad, const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                                   const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
   const char* op = "soft_dtw_from_cost_backward";
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, false);
   check_positive(op, "gamma", gamma, costs.cost.scalar_type());
   check_band(op, band);
-  const at::Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
+  const Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
   const int64_t n = costs.steps_x(), m = costs.steps_y();
-  at::Tensor out = at::empty(costs.result_shape(), costs.options()), result;
-  AT_DISPATCH_FLOATING_TYPES(costs.cost.scalar_type(), "soft_dtw_from_cost_backward", [&] {
-    SoftDtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, gamma, band, costs.options());
+  Tensor out = costs.new_result(), result;
+  SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
+    SoftDtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, gamma, band, on.device);
     const Needs needs =
         soft_dtw_adjoint_needs(Sweep::wavefront, n, m, sizeof(scalar_t), kKeptBytes<scalar_t, scalar_t>);
     result = gradient<scalar_t>(costs, on, outer, needs, scratch.adjoint(out.mutable_data_ptr<scalar_t>(), on.stream));
@@ -120,11 +116,11 @@ at::Tensor soft_dtw_from_cost_backward(const at::Tensor& grad, const at::Tensor&
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
-  m.impl("soft_dtw", &soft_dtw);
-  m.impl("soft_dtw_backward", &soft_dtw_backward);
-  m.impl("soft_dtw_from_cost", &soft_dtw_from_cost);
-  m.impl("soft_dtw_from_cost_backward", &soft_dtw_from_cost_backward);
+STABLE_TORCH_LIBRARY_IMPL(scav, SCAV_DEVICE_KEY, m) {
+  m.impl("soft_dtw", SCAV_BOX(&soft_dtw));
+  m.impl("soft_dtw_backward", SCAV_BOX(&soft_dtw_backward));
+  m.impl("soft_dtw_from_cost", SCAV_BOX(&soft_dtw_from_cost));
+  m.impl("soft_dtw_from_cost_backward", SCAV_BOX(&soft_dtw_from_cost_backward));
 }
 
 }  // namespace scav::device

@@ -1,6 +1,8 @@
 #pragma once
 // Scratch of soft-DTW's sweeps for a tile on a GPU, for costs from products or from the caller.
 
+#include <torch/csrc/stable/ops.h>
+
 #include "cuda/op.h"
 #include "cuda/soft_dtw.h"
 
@@ -10,17 +12,16 @@ namespace scav::device {
 template <class T, class Word = T>
 class SoftDtwScratch {
  public:
-  SoftDtwScratch(Sweep sweep, int64_t n, int64_t m, double gamma, std::optional<int64_t> band,
-                 const at::TensorOptions& options)
+  SoftDtwScratch(Sweep sweep, int64_t n, int64_t m, double gamma, std::optional<int64_t> band, const Device& device)
       : sweep_(sweep),
         n_(n),
         m_(m),
         gamma_(gamma),
         band_(band.value_or(-1)),
-        options_(options),
-        carry_(options),
-        message_(options),
-        softmin_(options.dtype(c10::CppTypeToScalarType<Word>::value)) {}
+        device_(device),
+        carry_(device),
+        message_(device),
+        softmin_(device) {}
 
   void forward(const Parts<T>& parts, T* out, Stream stream) {
     parts.each([&](const Costs<T>& costs) { forward(costs, out, stream); });
@@ -32,19 +33,19 @@ class SoftDtwScratch {
       const SweepShape shape = shape_of(costs);
       T* const carry = carried(costs);
       if (costs.begin > 0) {
-        row(carry).copy_(above(costs));
+        copy(above(costs), row(carry));
       }
       const int64_t cells = shape.columns(costs.count) * shape.rows;
       launch_soft_dtw_backward<T, Word>(costs, shape, gamma_, band_, grads, carry,
-                                        message_.template of<T>(shape.carried(costs.count, m_)),
-                                        softmin_.template of<Word>(kKeptWords<T, Word> * cells), out, to, stream);
+                                        message_.of(shape.carried(costs.count, m_)),
+                                        softmin_.of(kKeptWords<T, Word> * cells), out, to, stream);
     };
     // The forward pass, for the row of r above each part.
     const auto survey = [this, out, stream](const Parts<T>& parts) {
-      above_ = at::empty({SweepShape(sweep_, n_, m_, n_).all, m_}, options_);
+      above_ = new_empty({SweepShape(sweep_, n_, m_, n_).all, m_}, kTypeOf<T>, device_);
       parts.each([&](const Costs<T>& costs) {
         if (costs.begin > 0) {
-          above(costs).copy_(row(carried(costs)));
+          copy(row(carried(costs)), above(costs));
         }
         forward(costs, out, stream);
       });
@@ -54,9 +55,12 @@ class SoftDtwScratch {
 
  private:
   SweepShape shape_of(const Costs<T>& costs) const { return {sweep_, n_, m_, costs.end - costs.begin}; }
-  T* carried(const Costs<T>& costs) { return carry_.template of<T>(shape_of(costs).carried(costs.count, m_)); }
-  at::Tensor row(T* carry) const { return at::from_blob(carry, {m_}, options_); }
-  at::Tensor above(const Costs<T>& costs) const { return above_.select(0, costs.begin / shape_of(costs).panel_rows()); }
+  T* carried(const Costs<T>& costs) { return carry_.of(shape_of(costs).carried(costs.count, m_)); }
+  Tensor row(T* carry) const { return torch::stable::from_blob(carry, Shape{m_}, Shape{1}, device_, kTypeOf<T>); }
+  Tensor above(const Costs<T>& costs) const {
+    return torch::stable::select(above_, 0, costs.begin / shape_of(costs).panel_rows());
+  }
+  static void copy(const Tensor& from, Tensor to) { torch::stable::copy_(to, from); }
 
   void forward(const Costs<T>& costs, T* out, Stream stream) {
     launch_soft_dtw_forward<T>(costs, shape_of(costs), gamma_, band_, carried(costs), out, stream);
@@ -66,9 +70,10 @@ class SoftDtwScratch {
   int64_t n_, m_;
   double gamma_;
   int64_t band_;
-  at::TensorOptions options_;
-  Scratch carry_, message_, softmin_;
-  at::Tensor above_;  // (panels, M)
+  Device device_;
+  Scratch<T> carry_, message_;
+  Scratch<Word> softmin_;
+  Tensor above_;  // (panels, M)
 };
 
 }  // namespace scav::device

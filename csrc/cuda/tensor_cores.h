@@ -2,8 +2,8 @@
 // Products of 16-bit numbers by tensor cores, and copies into shared memory that a thread does not wait for: what every
 // architecture since sm_80 has. The shim has scalar equivalents of the same interface, fragments included.
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <type_traits>
 
@@ -16,7 +16,7 @@ namespace scav::device {
 enum class Half { bfloat16, float16 };
 
 template <Half Kind>
-using NumberOf = std::conditional_t<Kind == Half::bfloat16, c10::BFloat16, c10::Half>;
+using NumberOf = std::conditional_t<Kind == Half::bfloat16, torch::headeronly::BFloat16, torch::headeronly::Half>;
 
 #if defined(SCAV_SIMT)
 

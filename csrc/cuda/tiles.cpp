@@ -1,5 +1,8 @@
 // Tiles of pairs, their products by the library, and the two products of the adjoint.
 
+#include <torch/csrc/stable/ops.h>
+
+#include "cuda/aten.h"
 #include "cuda/inputs.h"
 #include "cuda/rows.h"
 #include "cuda/sweep_shape.h"
@@ -14,29 +17,13 @@ CellKind kind_of(Cost cost) {
                                      : CellKind::cosine;
 }
 
-// out = a b, accumulated in out's dtype.
-void multiply(at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
-  const bool batched = a.dim() == 3;
-  if (a.scalar_type() == out.scalar_type()) {
-    batched ? at::bmm_out(out, a, b) : at::mm_out(out, a, b);
-    return;
-  }
-#if defined(SCAV_SIMT)
-  // A CPU has no products that widen.
-  const at::Tensor wide_a = a.to(out.scalar_type()), wide_b = b.to(out.scalar_type());
-  batched ? at::bmm_out(out, wide_a, wide_b) : at::mm_out(out, wide_a, wide_b);
-#else
-  batched ? at::bmm_out(out, a, b, out.scalar_type()) : at::mm_out(out, a, b, out.scalar_type());
-#endif
-}
-
 // Place of a tile in the batch, and of the rows of its part.
 template <class T>
 struct Tile {
   Costs<T> costs;
   int64_t x0, x1, y0, y1;
-  int64_t height;             // of a part; the last may be lower
-  at::Tensor x_rows, y_rows;  // (x's height, D), (y's M, D) or (M y's, D); (pairs, height, D), (pairs, M, D) if paired
+  int64_t height;         // of a part; the last may be lower
+  Tensor x_rows, y_rows;  // (x's height, D), (y's M, D) or (M y's, D); (pairs, height, D), (pairs, M, D) if paired
 
   int64_t high() const { return x1 - x0; }
   int64_t wide() const { return y1 - y0; }
@@ -70,20 +57,20 @@ T* row_zero(T* rows, int64_t elements) {
 
 // Brings the products of a part into `cells`.
 template <class T>
-void multiply_part(const DeviceInputs& inputs, Order order, int64_t number, at::Tensor& cells, Tile<T>& tile) {
+void multiply_part(const DeviceInputs& inputs, Order order, int64_t number, Tensor& cells, Tile<T>& tile) {
   const int64_t m = inputs.steps_y(), dim = inputs.dim(), high = tile.high(), wide = tile.wide();
   const int64_t begin = number * tile.height, rows = std::min(tile.height, inputs.steps_x() - begin);
-  const at::Tensor x = inputs.x.narrow(0, tile.x0, high).narrow(1, begin, rows);
-  at::Tensor products;
+  const Tensor x = narrow(narrow(inputs.x, 0, tile.x0, high), 1, begin, rows);
+  Tensor products;
   if (inputs.paired) {
     tile.x_rows = x;
-    products = cells.narrow(0, 0, high * rows * m).view({high, rows, m});
-    multiply(products, x, tile.y_rows.transpose(1, 2));
+    products = torch::stable::view(narrow(cells, 0, 0, high * rows * m), Shape{high, rows, m});
+    multiply(products, x, torch::stable::transpose(tile.y_rows, 1, 2));
   } else {
     // Only a tile of one pair has parts.
-    tile.x_rows = x.view({high * rows, dim});
-    products = cells.narrow(0, 0, high * rows * wide * m).view({high * rows, wide * m});
-    multiply(products, tile.x_rows, tile.y_rows.t());
+    tile.x_rows = torch::stable::view(x, Shape{high * rows, dim});
+    products = torch::stable::view(narrow(cells, 0, 0, high * rows * wide * m), Shape{high * rows, wide * m});
+    multiply(products, tile.x_rows, torch::stable::transpose(tile.y_rows, 0, 1));
   }
   Costs<T>& costs = tile.costs;
   costs.stride =
@@ -101,20 +88,21 @@ void visit_tiles(const DeviceInputs& inputs, const OnDevice& on, Order order, co
     return pairs * rows * m * int64_t(sizeof(T)) + beside.bytes(pairs, rows);
   };
   const Extent extent = within(on.scratch_bytes, {inputs.batch_x(), end_y, n}, {bytes, beside.unit});
-  at::Tensor cells = at::empty({extent.x * extent.y * extent.rows * m}, inputs.options());
+  Tensor cells = inputs.new_empty({extent.x * extent.y * extent.rows * m});
   Tile<T> tile{describe<T>(inputs), 0, 0, 0, 0, extent.rows, {}, {}};
   Costs<T>& costs = tile.costs;
   for (tile.y0 = 0; tile.y0 < end_y; tile.y0 = tile.y1) {
     tile.y1 = std::min(tile.y0 + extent.y, end_y);
     const int64_t wide = tile.wide();
     if (!inputs.paired) {
-      const at::Tensor y = inputs.y.narrow(0, tile.y0, wide);
-      tile.y_rows = order == Order::by_step ? y.transpose(0, 1).reshape({m * wide, dim}) : y.view({wide * m, dim});
+      const Tensor y = narrow(inputs.y, 0, tile.y0, wide);
+      tile.y_rows =
+          torch::stable::reshape(order == Order::by_step ? torch::stable::transpose(y, 0, 1) : y, Shape{wide * m, dim});
     }
     for (tile.x0 = 0; tile.x0 < inputs.batch_x(); tile.x0 = tile.x1) {
       tile.x1 = std::min(tile.x0 + extent.x, inputs.batch_x());
       if (inputs.paired) {
-        tile.y_rows = inputs.y.narrow(0, tile.x0, tile.high());
+        tile.y_rows = narrow(inputs.y, 0, tile.x0, tile.high());
       }
       costs.count = tile.high() * wide;
       costs.columns = wide;
@@ -134,17 +122,34 @@ void visit_tiles(const DeviceInputs& inputs, const OnDevice& on, Order order, co
 }
 
 // Sums of the backward pass for one side: - sum w other, and sum w.
+template <class T>
 struct Collected {
-  at::Tensor rows, along;
+  Tensor rows, along;
 
-  Collected(bool needed, const at::Tensor& side, const DeviceInputs& inputs) {
+  Collected(bool needed, const Tensor& side, const DeviceInputs& inputs) {
     if (needed) {
-      rows = at::zeros(side.sizes(), inputs.options());
+      rows = inputs.new_zeros(shape_of(side));
       // The gradient of a cosine is across the row; what lies along it is removed when it is divided by its norm.
       if (inputs.cost != Cost::cosine) {
-        along = at::zeros({side.size(0), side.size(1)}, inputs.options());
+        along = inputs.new_zeros({side.size(0), side.size(1)});
       }
     }
+  }
+
+  // Adds what the weights give for rows from the `first`, in the order that `share` says.
+  void add(const Tensor& weights, const Tensor& other, Share<T> share, int64_t first, Stream stream) {
+    Shape shape = shape_of(weights);
+    shape.back() = share.dim;
+    Tensor products = new_empty(shape, kTypeOf<T>, weights.device()), sums;
+    multiply(products, weights, other);
+    share.rows = products.const_data_ptr<T>();
+    T* to_along = nullptr;
+    if (along.defined()) {
+      sums = to_contiguous(torch::stable::sum(weights, Shape{-1}, false, kTypeOf<T>));
+      share.along = sums.const_data_ptr<T>();
+      to_along = along.mutable_data_ptr<T>() + first;
+    }
+    add_share<T>(share, rows.size(1), rows.mutable_data_ptr<T>() + first * share.dim, to_along, stream);
   }
 };
 
@@ -185,54 +190,37 @@ void for_each_fused_tile(const DeviceInputs& inputs, const OnDevice& on, int64_t
 }
 
 template <class T>
-std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const OnDevice& on, Order order,
-                                             const at::Tensor& grad, bool need_x, bool need_y, const Needs& beside,
-                                             const Adjoint<T>& adjoint) {
+std::tuple<Tensor, Tensor> gradients(const DeviceInputs& inputs, const OnDevice& on, Order order, const Tensor& grad,
+                                     bool need_x, bool need_y, const Needs& beside, const Adjoint<T>& adjoint) {
   const int64_t n = inputs.steps_x(), m = inputs.steps_y(), dim = inputs.dim();
   const NonfiniteGradients nonfinite_gradients = separate_nonfinite(inputs, grad);
-  const at::Tensor grads = nonfinite_gradients.grad.contiguous();
-  Collected to_x(need_x, inputs.x, inputs), to_y(need_y, inputs.y, inputs);
+  const Tensor grads = to_contiguous(nonfinite_gradients.grad);
+  Collected<T> to_x(need_x, inputs.x, inputs), to_y(need_y, inputs.y, inputs);
   const int64_t bytes = inputs.x.element_size();
-  at::Tensor scratch;
+  Tensor scratch;
   const auto collect = [&](const Tile<T>& tile) {
     const int64_t high = tile.high(), wide = tile.wide(), begin = tile.costs.begin, rows = tile.costs.end - begin;
-    at::Tensor w = scratch.narrow(0, 0, high * wide * rows * m).zero_();
-    at::Tensor near_x = at::zeros({high * n}, w.options().dtype(at::kByte));
-    at::Tensor near_y = at::zeros({(inputs.paired ? high : wide) * m}, near_x.options());
-    const int64_t above = begin * tile.costs.stride.s * w.element_size();
-    const Weights<T> weights{row_zero(static_cast<char*>(w.mutable_data_ptr()), above),
-                             w.scalar_type() == at::kBFloat16, tile.costs.stride, near_x.mutable_data_ptr<uint8_t>(),
-                             near_y.mutable_data_ptr<uint8_t>()};
+    Tensor w = narrow(scratch, 0, 0, high * wide * rows * m);
+    torch::stable::zero_(w);
+    Tensor near_x = new_zeros({high * n}, kByte, on.device);
+    Tensor near_y = new_zeros({(inputs.paired ? high : wide) * m}, kByte, on.device);
+    const int64_t above = begin * tile.costs.stride.s * bytes;
+    const Weights<T> weights{row_zero(static_cast<char*>(w.mutable_data_ptr()), above), w.scalar_type() == kBFloat16,
+                             tile.costs.stride, near_x.mutable_data_ptr<uint8_t>(), near_y.mutable_data_ptr<uint8_t>()};
     adjoint.write(tile.costs, grads.const_data_ptr<T>(), weights);
     if (inputs.cost != Cost::cosine) {
-      add_near<T>(tile.costs, weights, need_x ? to_x.rows.mutable_data_ptr<T>() : nullptr,
-                  need_y ? to_y.rows.mutable_data_ptr<T>() : nullptr, on.stream);
+      add_near<T>(tile.costs, weights, need_x ? to_x.rows.template mutable_data_ptr<T>() : nullptr,
+                  need_y ? to_y.rows.template mutable_data_ptr<T>() : nullptr, on.stream);
     }
     const int64_t first_y = inputs.paired ? tile.x0 : tile.y0, count_y = inputs.paired ? high : wide;
-    w = inputs.paired ? w.view({high, rows, m}) : w.view({high * rows, wide * m});
-    const int64_t along_x = inputs.paired ? 2 : 1, along_y = inputs.paired ? 1 : 0;
-    const auto of_tile = [&](const at::Tensor& side) { return side.narrow(0, tile.x0, high).narrow(1, begin, rows); };
+    w = torch::stable::view(w, inputs.paired ? Shape{high, rows, m} : Shape{high * rows, wide * m});
     if (need_x) {
-      at::Tensor share = at::empty(tile.x_rows.sizes(), inputs.options());
-      multiply(share, w, tile.y_rows);
-      of_tile(to_x.rows).sub_(share.view({high, rows, dim}));
-      if (to_x.along.defined()) {
-        of_tile(to_x.along).add_(at::sum(w, {along_x}, false, inputs.dtype).view({high, rows}));
-      }
+      to_x.add(w, tile.y_rows, {nullptr, nullptr, high, rows, dim, rows, 1}, tile.x0 * n + begin, on.stream);
     }
     if (need_y) {
       const bool by_step = order == Order::by_step;
-      const auto in_sequences = [&](const at::Tensor& steps, std::vector<int64_t> tail) {
-        std::vector<int64_t> shape = by_step ? std::vector<int64_t>{m, count_y} : std::vector<int64_t>{count_y, m};
-        shape.insert(shape.end(), tail.begin(), tail.end());
-        return by_step ? steps.view(shape).transpose(0, 1) : steps.view(shape);
-      };
-      at::Tensor share = at::empty(tile.y_rows.sizes(), inputs.options());
-      multiply(share, w.transpose(-2, -1), tile.x_rows);
-      to_y.rows.narrow(0, first_y, count_y).sub_(in_sequences(share, {dim}));
-      if (to_y.along.defined()) {
-        to_y.along.narrow(0, first_y, count_y).add_(in_sequences(at::sum(w, {along_y}, false, inputs.dtype), {}));
-      }
+      to_y.add(torch::stable::transpose(w, -2, -1), tile.x_rows,
+               {nullptr, nullptr, count_y, m, dim, by_step ? 1 : m, by_step ? count_y : 1}, first_y * m, on.stream);
     }
   };
   const auto with_weights = [&](int64_t pairs, int64_t rows) {
@@ -241,7 +229,7 @@ std::tuple<at::Tensor, at::Tensor> gradients(const DeviceInputs& inputs, const O
   visit_tiles<T>(inputs, on, order, {with_weights, beside.unit}, [&](const Tile<T>& tile, const Parts<T>& parts) {
     // The first tile is the largest.
     if (!scratch.defined()) {
-      scratch = at::empty({tile.high() * tile.wide() * tile.height * m}, inputs.x.options());
+      scratch = new_empty({tile.high() * tile.wide() * tile.height * m}, inputs.x.scalar_type(), on.device);
     }
     survey_and_descend<T>(adjoint, parts, [&](const Costs<T>&) { collect(tile); });
   });
@@ -288,29 +276,29 @@ void for_each_tile(const DeviceCosts& given, const OnDevice& on, const Needs& ne
 }
 
 template <class T>
-at::Tensor gradient(const DeviceCosts& given, const OnDevice& on, const at::Tensor& grad, const Needs& needs,
-                    const Adjoint<T>& adjoint) {
+Tensor gradient(const DeviceCosts& given, const OnDevice& on, const Tensor& grad, const Needs& needs,
+                const Adjoint<T>& adjoint) {
   const int64_t n = given.steps_x(), m = given.steps_y(), wide = given.cost.size(1);
-  at::Tensor result = at::zeros(given.cost.sizes(), given.options());
-  const at::Tensor grads = grad.masked_fill(given.nonfinite != 0, 0).contiguous();
+  Tensor result = zeros_like(given.cost);
+  const Tensor grads = to_contiguous(zero_unless(logical_not(given.nonfinite), grad));
   const Weights<T> weights{result.mutable_data_ptr(), false, {wide * n * m, n * m, m, 1}, nullptr, nullptr};
   for_each_tile<T>(given, on, needs, [&](const Parts<T>& parts) {
     survey_and_descend<T>(adjoint, parts,
                           [&](const Costs<T>& costs) { adjoint.write(costs, grads.const_data_ptr<T>(), weights); });
   });
   mark_nonfinite_costs<T>(whole<T>(given), grad.const_data_ptr<T>(), result.mutable_data_ptr<T>(), on.stream);
-  return result.to(given.given.scalar_type());
+  return to_dtype(result, given.given.scalar_type());
 }
 
-#define SCAV_INSTANTIATE(T)                                                                                         \
-  template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const Needs&,                            \
-                              const std::function<void(const Parts<T>&)>&);                                         \
-  template std::tuple<at::Tensor, at::Tensor> gradients(                                                            \
-      const DeviceInputs&, const OnDevice&, Order, const at::Tensor&, bool, bool, const Needs&, const Adjoint<T>&); \
-  template Costs<T> whole(const DeviceCosts&);                                                                      \
-  template void for_each_tile(const DeviceCosts&, const OnDevice&, const Needs&,                                    \
-                              const std::function<void(const Parts<T>&)>&);                                         \
-  template at::Tensor gradient(const DeviceCosts&, const OnDevice&, const at::Tensor&, const Needs&, const Adjoint<T>&)
+#define SCAV_INSTANTIATE(T)                                                                                       \
+  template void for_each_tile(const DeviceInputs&, const OnDevice&, Order, const Needs&,                          \
+                              const std::function<void(const Parts<T>&)>&);                                       \
+  template std::tuple<Tensor, Tensor> gradients(const DeviceInputs&, const OnDevice&, Order, const Tensor&, bool, \
+                                                bool, const Needs&, const Adjoint<T>&);                           \
+  template Costs<T> whole(const DeviceCosts&);                                                                    \
+  template void for_each_tile(const DeviceCosts&, const OnDevice&, const Needs&,                                  \
+                              const std::function<void(const Parts<T>&)>&);                                       \
+  template Tensor gradient(const DeviceCosts&, const OnDevice&, const Tensor&, const Needs&, const Adjoint<T>&)
 SCAV_INSTANTIATE(float);
 SCAV_INSTANTIATE(double);
 

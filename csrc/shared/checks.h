@@ -2,10 +2,10 @@
 // Checks that every op shares. They throw ValueError, TypeError or RuntimeError, which say what was expected,
 // what was received and how to fix it.
 
-#include <ATen/ATen.h>
-
 #include <optional>
 #include <string>
+
+#include "shared/tensor.h"
 
 namespace scav {
 
@@ -13,43 +13,39 @@ enum class Cost { euclidean, sqeuclidean, cosine };
 
 Cost parse_cost(const std::string& name);
 
-// "(2, 3)"
-std::string shape_of(const at::Tensor& tensor);
-
 // float32, float64, float16 or bfloat16.
-void check_floating(const char* op, const char* name, const at::Tensor& value);
+void check_floating(const char* op, const char* name, const Tensor& value);
 
 // The dtype in which values of a checked dtype are accumulated.
-at::ScalarType accumulation_dtype(const at::Tensor& value);
+ScalarType accumulation_dtype(const Tensor& value);
 
 // x (B1, N, D) and y (B2, M, D) of one dtype, D and device, of at least one step and feature, and of equally many
 // sequences where `paired`; their lengths' dtype, shape and device.
-void check_pairs(const char* op, const at::Tensor& x, const at::Tensor& y, const std::optional<at::Tensor>& x_lengths,
-                 const std::optional<at::Tensor>& y_lengths, bool paired);
+void check_pairs(const char* op, const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
+                 const std::optional<Tensor>& y_lengths, bool paired);
 
 // cost (B1, B2, N, M) of at least one step on each side; its lengths' dtype, shape and device.
-void check_grid(const char* op, const at::Tensor& cost, const std::optional<at::Tensor>& x_lengths,
-                const std::optional<at::Tensor>& y_lengths);
+void check_grid(const char* op, const Tensor& cost, const std::optional<Tensor>& x_lengths,
+                const std::optional<Tensor>& y_lengths);
 
-void check_cpu(const char* op, const char* name, const at::Tensor& value);
+void check_cpu(const char* op, const char* name, const Tensor& value);
 
 // Valid steps of checked lengths, between 1 and `steps`, contiguous; all steps where there are none. On the CPU.
-at::Tensor check_lengths(const char* op, const char* name, const std::optional<at::Tensor>& lengths, int64_t batch,
-                         int64_t steps);
+Tensor check_lengths(const char* op, const char* name, const std::optional<Tensor>& lengths, int64_t batch,
+                     int64_t steps);
 
 // `grad` of a result of this shape, of a floating-point dtype: contiguous, in the dtype of accumulation.
-at::Tensor check_grad(const char* op, at::IntArrayRef shape, at::ScalarType dtype, at::Device device,
-                      const at::Tensor& grad);
+Tensor check_grad(const char* op, const Shape& shape, ScalarType dtype, const Device& device, const Tensor& grad);
 
 // `value` has this shape, dtype and device; `name` is the argument's.
-void check_saved(const char* op, const char* name, const at::Tensor& value, at::IntArrayRef shape, at::ScalarType dtype,
-                 at::Device device);
+void check_saved(const char* op, const char* name, const Tensor& value, const Shape& shape, ScalarType dtype,
+                 const Device& device);
 
 // A Sakoe-Chiba radius in steps is at least 0.
 void check_band(const char* op, std::optional<int64_t> band);
 
 // A positive number that leaves the range of `dtype` neither itself nor as its inverse, nor in sums along a path.
-void check_positive(const char* op, const char* name, double value, at::ScalarType dtype);
+void check_positive(const char* op, const char* name, double value, ScalarType dtype);
 
 void check_iterations(const char* op, int64_t max_iterations, double tolerance);
 

@@ -54,6 +54,8 @@ void poll(int64_t operations) {
   }
 }
 
+bool in_part() { return loop != nullptr; }
+
 void PartsInParallel::run(int64_t begin, int64_t end, bool calling_thread, const std::function<void(int64_t)>& part) {
   const PartsInParallel* const outer = std::exchange(loop, this);
   const bool outer_called = std::exchange(called_the_op, calling_thread && called_the_op);

@@ -19,6 +19,9 @@ void set_interrupt_check(InterruptCheck check);
 // where the op is to end; cheap otherwise.
 void poll(int64_t operations);
 
+// True inside a part of a parallel loop.
+bool in_part();
+
 // The parts of one parallel loop, of which the calling thread runs some and other threads the rest. The first exception
 // in any of them ends all.
 class PartsInParallel {

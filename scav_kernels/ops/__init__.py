@@ -3,4 +3,4 @@
 # Loading the extension registers its kernels with the dispatcher; torch comes first, for its libraries.
 import torch  # noqa: F401
 
-from scav_kernels import _C  # noqa: F401
+from scav_kernels import _extension  # noqa: F401

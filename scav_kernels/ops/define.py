@@ -6,7 +6,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from scav_kernels import _C
+from scav_kernels._extension import build_info, why_no_cuda
 from scav_kernels.ops.autograd import refuse_double_backward, register_gradient
 from scav_kernels.ops.batching import register_batching
 from scav_kernels.ops.fakes import Arguments, register_fakes
@@ -61,19 +61,18 @@ def _promote_under_autocast(name: str) -> None:
 
 
 def refuse_missing_cuda(*names: str) -> None:
-    """In a build without CUDA kernels, make ops and their gradients raise an error for CUDA tensors.
+    """Where there are no CUDA kernels, make ops and their gradients raise an error for CUDA tensors.
 
-    The error says how to get the kernels.
+    The error says why there are none and how to get them.
     """
-    if _C.build_info()["cuda_version"] is not None:
+    if build_info()["cuda_version"] is not None:
         return
 
     for op in (f"scav::{name}{suffix}" for name in names for suffix in ("", "_backward")):
 
         def refuse(*args: object, op: str = op, **kwargs: object) -> NoReturn:
             raise RuntimeError(
-                f"{op}: this build of scav_kernels has no CUDA kernels; move the inputs to the CPU, or rebuild with "
-                "SCAV_BUILD_CUDA=1 where torch and a CUDA toolkit are installed"
+                f"{op}: there are no CUDA kernels of scav_kernels: {why_no_cuda}; or move the inputs to the CPU"
             )
 
         torch.library.impl(op, "CUDA", refuse)

@@ -10,7 +10,7 @@ from scav_kernels.ops.checks import check_options, check_pair, check_tensors, de
 from scav_kernels.ops.costs import as_batch
 from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.fakes import Arguments, steps_of_x, steps_of_y
-from scav_kernels.ops.registry import METRICS, Metric
+from scav_kernels.ops.registry import METRICS, Metric, always
 
 
 def _fake_path(distances: Tensor, given: Arguments) -> tuple[Tensor]:
@@ -83,7 +83,7 @@ def _distance(
     return distances
 
 
-METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True), sums_along_path=True)
+METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True), sums_along_path=True, is_symmetric=always)
 
 
 @declare_options

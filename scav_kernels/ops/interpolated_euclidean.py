@@ -1,5 +1,6 @@
 """Interpolated Euclidean distance: one sequence is resampled to the other's length, then steps are compared in turn."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -62,7 +63,14 @@ def _distance(
     return torch.ops.scav.interpolated_euclidean(x, y, x_lengths, y_lengths, squared, resample, paired)
 
 
-METRICS["interpolated_euclidean"] = Metric(interpolated_euclidean, partial(_distance, paired=True))
+def _is_symmetric(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
+    """Return True if neither or always the same of two sequences is resampled, whichever comes first."""
+    return lengths is None or options.get("resample") == "shorter"
+
+
+METRICS["interpolated_euclidean"] = Metric(
+    interpolated_euclidean, partial(_distance, paired=True), is_symmetric=_is_symmetric
+)
 
 
 def _triton() -> Any:

@@ -1,7 +1,7 @@
 """Distances by name, for `cdist` and `pairwise_distance`."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -23,6 +23,16 @@ class SearchMethod(NamedTuple):
     takes_candidates: bool = False
 
 
+def always(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
+    """Return True: the distance of x from y is that of y from x."""
+    return True
+
+
+def never(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
+    """Return False: the distance of x from y may be another than that of y from x."""
+    return False
+
+
 class Metric(NamedTuple):
     """One distance, by its functions f(x, y, x_lengths, y_lengths, **options).
 
@@ -31,12 +41,15 @@ class Metric(NamedTuple):
         paired: the function of pairs, which returns (B,).
         sums_along_path: whether the distance is a sum of costs along a path, which grows with the steps of both
             sequences.
+        is_symmetric: is_symmetric(lengths, options) is true if, within sequences of these lengths, x's distance from y
+            is y's from x.
         search: the search method; None: `topk` computes all pairs, each alone.
     """
 
     all_pairs: Callable[..., Tensor]
     paired: Callable[..., Tensor]
     sums_along_path: bool = False
+    is_symmetric: Callable[[Tensor | None, Mapping[str, Any]], bool] = never
     search: SearchMethod | None = None
 
     @property
@@ -78,7 +91,7 @@ _OTHER_NAMES = {
 }
 
 
-def find_metric(name: str, options: dict[str, object]) -> Metric:
+def find_metric(name: str, options: Mapping[str, object]) -> Metric:
     """Return the metric of that name; raise an error for an unknown name, or for an option that it does not take."""
     if not isinstance(name, str):
         raise TypeError(f"expected metric to be a str, e.g. 'dtw', got {name!r} of type {type(name).__name__}")

@@ -10,7 +10,7 @@ from scav_kernels.ops.checks import check_options, check_pair, check_tensors, de
 from scav_kernels.ops.costs import as_batch, ground_cost
 from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.divergence import divergence
-from scav_kernels.ops.registry import METRICS, Metric
+from scav_kernels.ops.registry import METRICS, Metric, always
 
 define_op(
     "soft_dtw",
@@ -74,7 +74,7 @@ def _distance(
     return torch.ops.scav.soft_dtw(x, y, x_lengths, y_lengths, gamma, cost, band, paired)
 
 
-METRICS["soft_dtw"] = Metric(soft_dtw, partial(_distance, paired=True), sums_along_path=True)
+METRICS["soft_dtw"] = Metric(soft_dtw, partial(_distance, paired=True), sums_along_path=True, is_symmetric=always)
 
 
 @declare_options
@@ -116,7 +116,7 @@ def soft_dtw_divergence(
 
 
 METRICS["soft_dtw_divergence"] = Metric(
-    soft_dtw_divergence, partial(divergence, "soft_dtw", paired=True), sums_along_path=True
+    soft_dtw_divergence, partial(divergence, "soft_dtw", paired=True), sums_along_path=True, is_symmetric=always
 )
 
 

@@ -26,7 +26,7 @@ torch.library.define(
     "(Tensor[] x, Tensor[] panels, Tensor limits, Tensor skip, bool squared) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 torch.library.define(
-    "scav::crowd_interpolated_euclidean",
+    "scav::selected_interpolated_euclidean",
     "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, Tensor chosen_x, Tensor chosen_y, int target, "
     "bool squared) -> Tensor",
 )
@@ -113,7 +113,9 @@ def all_pairs_interpolated_euclidean(
     If one of two sequences has `target` steps, this is their interpolated Euclidean distance, up to rounding that
     depends on the other pairs.
     """
-    return torch.ops.scav.crowd_interpolated_euclidean(x, y, x_lengths, y_lengths, chosen_x, chosen_y, target, squared)
+    return torch.ops.scav.selected_interpolated_euclidean(
+        x, y, x_lengths, y_lengths, chosen_x, chosen_y, target, squared
+    )
 
 
 def segment_means(steps: Tensor, lengths: Tensor, chosen: Tensor, target: int, segments: int, squared: bool) -> Tensor:
@@ -276,7 +278,7 @@ def _listed_on_cuda(
 torch.library.impl("scav::aligned_bounds", "CUDA", _aligned_bounds_on_cuda)
 torch.library.impl("scav::aligned_nearest", "CUDA", _aligned_nearest_on_cuda)
 torch.library.impl("scav::aligned_survivors", "CUDA", _aligned_survivors_on_cuda)
-torch.library.impl("scav::crowd_interpolated_euclidean", "CUDA", _all_pairs_on_cuda)
+torch.library.impl("scav::selected_interpolated_euclidean", "CUDA", _all_pairs_on_cuda)
 torch.library.impl("scav::segment_means", "CUDA", _segment_means_on_cuda)
 torch.library.impl("scav::largest_norms", "CUDA", _largest_norms_on_cuda)
 torch.library.impl("scav::listed_interpolated_euclidean", "CUDA", _listed_on_cuda)

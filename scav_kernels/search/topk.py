@@ -1,10 +1,11 @@
 """Exact nearest neighbors."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
+from scav_kernels.metric_types import MetricName, MetricOptions
 from scav_kernels.ops.checks import check_tensors
 from scav_kernels.ops.convergence import OneWarning
 from scav_kernels.ops.registry import METRICS, Metric, find_metric
@@ -42,12 +43,12 @@ def topk(
     query_lengths: Tensor | None = None,
     database_lengths: Tensor | None = None,
     *,
-    metric: str = "interpolated_euclidean",
+    metric: MetricName = "interpolated_euclidean",
     queries_are: str = "x",
     prune: str = "auto",
     limits: Tensor | None = None,
     candidates: int | None = None,
-    **options: Any,
+    **options: Unpack[MetricOptions],
 ) -> TopK:
     """Find the k nearest items of each query: queries (Q, N, D), database (G, M, D) -> distances, indices (Q, k).
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from scav_model.data.datasets import Listing
-    from scav_model.data.manifest import Clip
     from scav_model.data.store.header import StoreHeader
 
 
@@ -70,6 +69,7 @@ def extract(
     from functools import partial
 
     from scav_model.cluster import OverRay, connect
+    from scav_model.data.datasets import clips_of
     from scav_model.data.extract import ExtractionConfig
     from scav_model.data.extract import extract as run
     from scav_model.devices import parse_device, to_device
@@ -77,7 +77,7 @@ def extract(
 
     # The machines of a cluster may have what this one lacks.
     (to_device if ray is None else parse_device)(device)
-    clips, bad_lines = _clips(source)
+    clips, bad_lines = clips_of(source)
     options = EncoderOptions(clip_features, beats_frequency, device, precision, batch_frames)
     config = ExtractionConfig(
         frame_rate=frame_rate,
@@ -102,27 +102,6 @@ def extract(
             raise ValueError("expected --ray with --gpus_per_worker; add --ray local")
         done = run(clips, out, *encoders(), config, spread, bad_lines)
     print(f"{out}: {done.summary()}")
-
-
-def _clips(source: Path) -> tuple[list["Clip"], int]:
-    """Return the clips of a manifest, a folder or a media file, and how many lines of a manifest give none."""
-    from scav_model.data.datasets import folder, is_media, media_clip
-    from scav_model.data.manifest import read_manifest_lenient
-    from scav_model.storage.text import say
-
-    if source.is_dir():
-        listing = folder(source)
-        for remark in listing.remarks:
-            say(f"{source}: {remark}")
-        return listing.clips, 0
-    if is_media(source):
-        return [media_clip(source)], 0
-    if not source.exists():
-        raise FileNotFoundError(f"nothing at {source}; expected a manifest, a folder of media files or a media file")
-    clips, bad = read_manifest_lenient(source)
-    for line in bad:
-        say(f"skipped {line}")
-    return clips, len(bad)
 
 
 def features_info(store: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands that train and search models: `scav demo`, `train`, `evaluate` and `reproduce`."""
+"""The commands that train and search models: `scav train` and `scav evaluate`."""
 
 import json
 import sys
@@ -6,31 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from scav_model import config_files
 from scav_model.config import Config, Option
 from scav_model.storage.files import write_text
-
-
-def demo(
-    out: Path = Path("runs/demo"),
-    seeds: int = 1,
-    quick: bool = False,
-    seed: int = 0,
-    resume: bool = False,
-    threads: int | None = None,
-) -> None:
-    """Renders clips with sound, trains CAV and three SCAV models on them and compares their retrieval.
-
-    Args:
-        out: Folder for clips, features, checkpoints, results.json, retrieval.png and alignment.png.
-        seeds: Number of repetitions, each with clips and weights of its own; the table shows mean and deviation.
-        quick: Fewer clips and epochs: shows in about two minutes that everything runs, not how well.
-        seed: Seed of the first repetition; the others count up from it.
-        threads: CPU threads to train with and processes to render and decode with; null is one per core.
-    """
-    from scav_model.experiments.demo.run import run_demo
-
-    run_demo(out=out, seeds=seeds, quick=quick, seed=seed, resume=resume, threads=threads)
 
 
 def train(
@@ -108,52 +85,6 @@ def evaluate(
         write_text(output, json.dumps(rows, indent=2) + "\n")
         write_ids(output.with_name(f"{output.stem}.ids.txt"), gallery.ids)
     print(f"gallery: {len(gallery)} clips, SHA-256 of their ids {ids_sha256(gallery.ids)}", file=sys.stderr)
-
-
-def reproduce(
-    dataset: Literal["vggsound", "music"],
-    *,
-    features: Path,
-    rows: Sequence[Literal["cav", "scav_euclidean", "scav_dtw", "scav_wasserstein"]] = (
-        "cav",
-        "scav_euclidean",
-        "scav_dtw",
-        "scav_wasserstein",
-    ),
-    out: Path | None = None,
-    hybrid_k: Sequence[int] = (10, 50, 100, 500),
-    settings: str | None = None,
-    device: str = "cpu",
-    seed: int = 0,
-    resume: bool = False,
-) -> None:
-    """Trains and searches every row of the paper's table and sets what it measures beside what was published.
-
-    Args:
-        dataset: Data set whose configs are used: vggsound or music.
-        features: Folder of the clips' features: a feature store with the splits train and test, or train.safetensors
-            and test.safetensors.
-        rows: Rows to train: cav, scav_euclidean, scav_dtw, scav_wasserstein.
-        out: Folder for results.md, results.json, the plots, the lists of clips and a folder per row; null takes
-            runs/reproduce/<dataset>.
-        hybrid_k: Clips that hybrid search takes from the pooled ranking, one search for each number.
-        settings: Config file laid over every row's config, for example to try all this at a small size; the results
-            say so.
-        seed: Seed of the weights, of the order of the clips and of dropout.
-    """
-    from scav_model.experiments.reproduce import reproduce as run
-
-    run(
-        dataset,
-        features,
-        rows=rows,
-        out=Path("runs") / "reproduce" / dataset if out is None else out,
-        hybrid_k=hybrid_k,
-        settings={} if settings is None else config_files.read(settings),
-        device=device,
-        seed=seed,
-        resume=resume,
-    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:

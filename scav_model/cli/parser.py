@@ -9,13 +9,13 @@ from dataclasses import fields
 from importlib import metadata
 from typing import Any, NoReturn
 
-import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser, get_loader, set_loader
 
 from scav_model import config_files
 from scav_model.cli import numbers, places, tree
 from scav_model.cli.exits import FAILURE, INTERRUPTED, PROGRAM, interrupted
+from scav_model.cli.imported import documented, functions
 from scav_model.cli.models import train
 from scav_model.cli.shared_help import SHARED
 from scav_model.cli.terminal import interruptible
@@ -103,14 +103,20 @@ def add_options(command: Parser, function: Callable[..., None]) -> None:
     """An option per parameter but `config`; those that are off by default are flags: --quick, not --quick true."""
     parameters = inspect.signature(function).parameters
     flags = [name for name, parameter in parameters.items() if parameter.default is False]
-    documented = docstring_parser.parse(function.__doc__ or "").params
-    help_of = SHARED | {entry.arg_name: entry.description or "" for entry in documented}
+    help_of = SHARED | documented(functions(function))
     arguments = positional(function)
     for name in arguments:
         kind = parameters[name].annotation
         several: dict[str, Any] = {"nargs": "*", "type": str} if kind == Sequence[str] else {"type": kind}
         command.add_argument(name, help=help_of[name], **several)
-    command.add_function_arguments(function, as_group=False, skip={"config", *flags, *arguments})
+    for part in functions(function):
+        skip: set[str | int] = {
+            "config",
+            *flags,
+            *arguments,
+            *(set(inspect.signature(part).parameters) - set(parameters)),
+        }
+        command.add_function_arguments(part, as_group=False, skip=skip)
     for name in flags:
         command.add_argument(f"--{name}", action="store_true", help=help_of[name])
     for action in command._actions:
@@ -166,7 +172,11 @@ def run(arguments: Sequence[str]) -> int:
     count, function = command_of(arguments)
     words = tuple(arguments[:count]) if function else ()
     command = " ".join((PROGRAM, *words))
-    parser = make_parser(words)
+    try:
+        parser = make_parser(words)
+    except ImportError as error:
+        print(f"{command}: error: {told(error)}", file=sys.stderr)
+        return FAILURE
     try:
         parsed = parser.parse_args(with_files_read(arranged(arguments)))
         assert function is not None, "the parser ends where no command is named"

@@ -1,6 +1,5 @@
 """The commands that make and ask an index: `scav index` and `scav search`."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,9 +44,9 @@ def index_build(
     """
     from scav_model.checkpoint import load_model
     from scav_model.data import open_features
-    from scav_model.search import IndexWriter, SearchIndexError
-    from scav_model.search.build import check_features, describe_features
-    from scav_model.search.header import HEADER, SIDES
+    from scav_model.data.describe import describe_features
+    from scav_model.search.build import check_features, open_writer
+    from scav_model.search.header import SIDES
     from scav_model.search.model import header_for
 
     model, config = load_model(checkpoint, device)
@@ -55,17 +54,7 @@ def index_build(
     described = describe_features(opened, {"video": video_rate_hz, "audio": audio_rate_hz})
     chosen = SIDES if sides == "both" else (sides,)
     header = header_for(checkpoint, model, config, described, metric=metric, options=options, dtype=dtype, sides=chosen)
-    if (index / HEADER).exists():
-        writer = IndexWriter(index, shard_bytes=shard_megabytes << 20)
-        if differing := writer.header.differences(header):
-            writer.close()
-            raise SearchIndexError(
-                f"{index} was built with other settings ({'; '.join(differing)}); "
-                "repeat those, or choose another folder"
-            )
-    else:
-        writer = IndexWriter.create(index, header, shard_bytes=shard_megabytes << 20)
-    with writer:
+    with open_writer(index, header, shard_bytes=shard_megabytes << 20) as writer:
         check_features(writer.header, described)
         _add(index, writer, model, features, manifest, batch_size, device, skip_bad)
 
@@ -89,8 +78,9 @@ def index_add(
         checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
     """
     from scav_model.data import open_features
+    from scav_model.data.describe import describe_features
     from scav_model.search import IndexWriter
-    from scav_model.search.build import check_features, describe_features
+    from scav_model.search.build import check_features
     from scav_model.search.model import load_for
 
     with IndexWriter(index, shard_bytes=shard_megabytes << 20) as writer:
@@ -348,11 +338,9 @@ def _queries(
     device: str,
 ) -> "Queries":
     from scav_model.data import open_features
-    from scav_model.search import SearchIndexError, queries_by_id
-    from scav_model.search.media import front_end, queries_by_features, queries_by_file
+    from scav_model.search import SearchIndexError
+    from scav_model.search.media import front_end, queries_by_features, queries_by_name
     from scav_model.search.model import load_for
-    from scav_model.search.page import SOUND
-    from scav_model.search.queries import check_id
 
     if sum((bool(query), batch is not None, features is not None)) != 1:
         raise SearchIndexError("expected queries on the command line, --batch or --features, one of the three")
@@ -362,22 +350,13 @@ def _queries(
     names = list(query) if batch is None else lines_of(batch)
     if not names:
         raise SearchIndexError(f"{batch} has no query in it; it should have one a line")
-    files = [os.path.isfile(name) for name in names]
-    if not all(files):
-        for name in (name for name, is_file in zip(names, files, strict=True) if not is_file):
-            check_id(index, name)
-        if any(files):
-            odd = names[files.index(False)]
-            raise SearchIndexError(f"expected all queries to be files or all ids, and there is no file {odd!r}")
-        return queries_by_id(index, names, side or "video")
-    if side is None:
-        sounds = [Path(name).suffix.lower() in SOUND for name in names]
-        if any(sounds) and not all(sounds):
-            raise SearchIndexError("these queries are files of sound and of video; name the --side to take of all")
-        side = "audio" if all(sounds) else "video"
-    model = load_for(index.header, checkpoint, device)
-    encoder = front_end(index.header, side, front_ends[side], device)
-    return queries_by_file(index, model, encoder, [Path(name) for name in names], side)
+    return queries_by_name(
+        index,
+        names,
+        side,
+        lambda: load_for(index.header, checkpoint, device),
+        lambda side: front_end(index.header, side, front_ends[side], device),
+    )
 
 
 def lines_of(path: Path) -> list[str]:

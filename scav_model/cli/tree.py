@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from scav_model.cli import data, models, probe, search
-from scav_model.cli.combinations import combinations
+from scav_model.cli import data, models, search
 from scav_model.cli.doctor import doctor
+from scav_model.cli.imported import Imported, Probe
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,18 @@ class Group:
 Command: TypeAlias = Callable[..., None]
 Commands: TypeAlias = Mapping[str, Command | Group]
 
+PROBES = "scav_model.experiments.probes"
+
+QUICKSTART = Imported(
+    "scav_model.quickstart:quickstart",
+    "Makes a folder of videos searchable: features, a small model, an index and a first search as a page.",
+)
 COMMANDS: Commands = {
-    "demo": models.demo,
+    "quickstart": QUICKSTART,
+    "demo": Imported(
+        "scav_model.experiments.demo.run:run_demo",
+        "Renders clips with sound, trains CAV and three SCAV models on them and compares their retrieval.",
+    ),
     "manifest": Group(
         "Makes manifests of data sets' lists and of folders.",
         {"vggsound": data.manifest_vggsound, "music": data.manifest_music, "folder": data.manifest_folder},
@@ -40,15 +50,39 @@ COMMANDS: Commands = {
     ),
     "train": models.train,
     "evaluate": models.evaluate,
-    "reproduce": models.reproduce,
-    "combinations": combinations,
+    "reproduce": Imported(
+        "scav_model.experiments.reproduce:reproduce",
+        "Trains and searches every row of the paper's table and sets what it measures beside what was published.",
+    ),
+    "combinations": Imported(
+        "scav_model.experiments.demo.combinations:run_combinations",
+        "Trains every distance with every source of negatives, with and without auxiliary tasks, on the demo's clips.",
+    ),
     "probe": Group(
         "Experiments on a trained model.",
         {
-            "temporal": probe.temporal,
-            "ablation": probe.ablation,
-            "efficiency": probe.efficiency,
-            "compare": probe.compare,
+            "temporal": Probe(
+                f"{PROBES}.temporal:run_temporal",
+                "Shifts, rolls, crops, warps, reverses and permutes test clips in time: recall against the strength, "
+                "by metric.",
+                "recall.png",
+            ),
+            "ablation": Probe(
+                f"{PROBES}.ablation:run_ablation",
+                "Recall by distance, sequence length, resolution and interpolation direction, of one model without "
+                "training.",
+                "recall.png",
+            ),
+            "efficiency": Probe(
+                f"{PROBES}.efficiency:run_efficiency",
+                "Recall against time and pairs compared: by mean, hybrid over its candidates, exact with bounds and "
+                "without.",
+                "curve.png",
+            ),
+            "compare": Imported(
+                f"{PROBES}.compare:run_compare",
+                "Draws finished temporal experiments of several models into one picture.",
+            ),
         },
     ),
     "index": Group(
@@ -66,7 +100,9 @@ COMMANDS: Commands = {
     "doctor": doctor,
 }
 # Commands that, given once more, go on where they were stopped.
-CONTINUED: frozenset[Command] = frozenset({data.extract, data.features_import, search.index_build, search.index_add})
+CONTINUED: frozenset[Command] = frozenset(
+    {QUICKSTART, data.extract, data.features_import, search.index_build, search.index_add}
+)
 
 
 def leaves(commands: Commands, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:

@@ -20,7 +20,7 @@ from scav_model.cluster.shard import Limits, ShardWorker
 from scav_model.retrieval.means import largest
 from scav_model.retrieval.nearest import smallest
 from scav_model.search.header import SearchIndexError
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.search.queries import Queries
 
 # Times that a worker is restarted, and what it was asked redone, before that is given up.
@@ -49,7 +49,7 @@ class SearchWorkers:
         ClusterError: the cluster has no room for so many.
     """
 
-    def __init__(self, index: SearchIndex, workers: int | None = None, *, gpus_per_worker: float = 0.0) -> None:
+    def __init__(self, index: IndexReader, workers: int | None = None, *, gpus_per_worker: float = 0.0) -> None:
         if workers is not None and workers < 1:
             raise SearchIndexError(f"expected at least 1 worker, got {workers}")
         if not gpus_per_worker >= 0:
@@ -130,7 +130,7 @@ def divide(clips: Sequence[int], workers: int) -> list[range]:
 
 @contextmanager
 def search_workers(
-    address: str | None, index: SearchIndex, workers: int | None, gpus_per_worker: float
+    address: str | None, index: IndexReader, workers: int | None, gpus_per_worker: float
 ) -> Iterator[SearchWorkers | None]:
     """Enter with the workers of the cluster at an address; with None if there is no address.
 

@@ -17,7 +17,7 @@ from scav_model.distances import Sequences
 from scav_model.retrieval.means import mean_scores
 from scav_model.retrieval.nearest import Found, nearest
 from scav_model.search.header import Header, read_deleted
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.search.parts import StoredItems
 from scav_model.search.queries import Queries
 from scav_model.search.search import check_means
@@ -26,11 +26,11 @@ from scav_model.search.search import check_means
 PATIENCE = 1.0
 
 
-def open_part(folder: Path, header: Header, shards: range) -> tuple[SearchIndex, int]:
+def open_part(folder: Path, header: Header, shards: range) -> tuple[IndexReader, int]:
     """Open neighboring shards as an index of their own. Return it, and the number of its clip 0 in the whole index."""
     first = sum(shard.clips for shard in header.shards[: shards.start])
     own = replace(header, shards=header.shards[shards.start : shards.stop], deleted=None, deleted_clips=0)
-    index = SearchIndex(folder, own)
+    index = IndexReader(folder, own)
     deleted = read_deleted(folder, header) - first
     deleted = deleted[(deleted >= 0) & (deleted < own.written)]
     index.live[deleted] = False
@@ -90,11 +90,11 @@ class ShardWorker:
 
     def __init__(self, folder: Path, header: Header, shards: range, part: int, device: str) -> None:
         self._place, self._part, self._device = (folder, header, shards), part, device
-        self._opened: tuple[SearchIndex, int] | None = None
+        self._opened: tuple[IndexReader, int] | None = None
         # It has one CPU of its own; threads would compete with the other actors' for theirs.
         torch.set_num_threads(1)
 
-    def _open(self) -> tuple[SearchIndex, int]:
+    def _open(self) -> tuple[IndexReader, int]:
         if self._opened is None:
             self._opened = open_part(*self._place)
         return self._opened

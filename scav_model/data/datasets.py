@@ -12,11 +12,11 @@ from typing import Any
 from scav_model.data.decode import DecodeError, media_seconds
 from scav_model.data.folders import MEDIA, by_stem, passed_over_line, walk_media
 from scav_model.data.ids import label_problem, name_problem
-from scav_model.data.manifest import Clip, ManifestError
+from scav_model.data.manifest import Clip, ManifestError, read_manifest_lenient
 from scav_model.data.tables import read_table
 from scav_model.data.text_files import line_problem, read_text
 from scav_model.storage.strict_json import parse_json
-from scav_model.storage.text import printable, shown
+from scav_model.storage.text import printable, say, shown
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 VGGSOUND_SECONDS = 10.0
@@ -252,9 +252,29 @@ def media_clip(path: Path, *, split: str = "test") -> Clip:
     return Clip(printable(path.stem), path, split)
 
 
-def find_media(media: Path | str) -> dict[str, Path]:
-    """Return the media files below a folder, by name without suffix; of two of one name the first, by path."""
-    return by_stem(walk_media(Path(media)).files)
+def clips_of(source: str | Path | Sequence[str | Path]) -> tuple[list[Clip], int]:
+    """Return the clips of a manifest, a folder, a media file or a list of files, and how many lines of a manifest give
+    none. Of a list, a clip's id is the file's name without suffix."""
+    if not isinstance(source, str | Path):
+        paths = [Path(path) for path in source]
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(f"expected a media file, found none at {path}; check the name")
+        return _unique("the list of files", [media_clip(path) for path in paths], [], []).clips, 0
+    source = Path(source)
+    if source.is_dir():
+        listing = folder(source)
+        for remark in listing.remarks:
+            say(f"{source}: {remark}")
+        return listing.clips, 0
+    if is_media(source):
+        return [media_clip(source)], 0
+    if not source.exists():
+        raise FileNotFoundError(f"nothing at {source}; expected a manifest, a folder of media files or a media file")
+    clips, bad = read_manifest_lenient(source)
+    for line in bad:
+        say(f"skipped {line}")
+    return clips, len(bad)
 
 
 def _unique(source: Path | str, clips: Sequence[Clip], missing: Sequence[str], remarks: list[str | None]) -> Listing:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torchaudio.functional
 from torch import Tensor
 
 from scav_model.data.batches import Batch
 from scav_model.data.decode import Media
+from scav_model.extras import needed_by
 
 # Thirty tenths of a clip of 50 steps are 15 steps, whatever 50 · 0.3 rounds to.
 SLACK = 1e-6
@@ -81,7 +81,9 @@ def play(media: Media, video: Excerpts, audio: Excerpts, clip: int) -> Media:
     samples = torch.from_numpy(media.audio[first : first + places_of_samples.shape[1] * speed])
     if bool(excerpt.backwards):
         samples = samples.flip(0)
-    played = torchaudio.functional.resample(samples, speed, 1)
+    with needed_by("playing excerpts", "torchaudio"):
+        from torchaudio.functional import resample
+    played = resample(samples, speed, 1)
     return Media(media.frames[places[0].numpy()], played.numpy())
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from scav_model.data.text_files import ManifestError
 from scav_model.storage.text import printable
 
+# Suffixes of files that have sound alone.
+SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 # Suffixes of files that hold video and can hold sound, and that FFmpeg reads.
 # fmt: off
 MEDIA = (

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchaudio.transforms import MelSpectrogram
+
+from scav_model.extras import needed_by
 
 # Added to mel power before the logarithm: about -100 dB of full scale, below any recording's noise.
 POWER_FLOOR = 1e-10
@@ -84,6 +85,9 @@ class LogMel:
     """Audio (samples,) float32 to steps (M, dim) float32, of the order of one."""
 
     def __init__(self, config: LogMelConfig) -> None:
+        # Here, because a torchaudio built for another torch fails to load, and all but sound can do without it.
+        with needed_by("a log-mel front end", "torchaudio"):
+            from torchaudio.transforms import MelSpectrogram
         self.config = config
         self._mel = MelSpectrogram(
             sample_rate=config.sample_rate, n_fft=config.window, hop_length=config.hop, n_mels=config.mels

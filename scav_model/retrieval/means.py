@@ -10,10 +10,14 @@ from torch import Tensor
 
 from scav_model.distances import Sequences, pooled
 
-# Clips that are pooled together, queries that are compared together, means that are compared with them in one step, and
-# floats of the pairs of means that are compared one by one: 16 MiB each.
+# Clips that are pooled together, queries that are compared together, and means that are compared with them in one step:
+# 16 MiB each. Floats of the pairs of means that are compared one by one: they stay in cache.
 CLIPS, ROWS, BLOCK = 256, 1024, 4096
-FLOATS = 1 << 22
+FLOATS = 1 << 17
+# Products beyond the k largest that are looked at first: of most queries, no more are within rounding of the k-th.
+SPARE = 8
+# Queries below which a product with the means on its left is quicker.
+FEW = 16
 
 # Numbers (B,) and vectors (B, D) of some clips.
 Block = tuple[Tensor, Tensor]
@@ -60,13 +64,12 @@ def largest_products(queries: Tensor, blocks: Iterable[Block], k: int) -> tuple[
     # The product of a matrix and one vector takes as long as that with three.
     asked = torch.cat((queries, queries)) if len(queries) == 1 else queries
     for together in _joined(blocks):
-        rough = torch.cat([F.linear(vectors, asked) for _, vectors in together])[:, : len(queries)].T
-        if best.shape[1] < k:
-            known = torch.cat((best, rough.masked_fill(rough.isnan(), -torch.inf)), dim=1)
-            limits = known.topk(min(k, known.shape[1]), dim=1).values[:, -1]
-        else:
-            limits = best[:, -1]
-        rows, columns = (rough >= (limits - slack)[:, None]).nonzero(as_tuple=True)
+        products = [
+            F.linear(vectors, asked).T if len(asked) < FEW else F.linear(asked, vectors) for _, vectors in together
+        ]
+        rough = (torch.cat(products, dim=1) if len(products) > 1 else products[0])[: len(queries)]
+        limits = best[:, -1] - slack if best.shape[1] == k else best.new_full((len(queries),), -torch.inf)
+        rows, columns = _near(rough, limits, slack, k)
         if not len(rows):
             continue
         found = _products(queries, [vectors for _, vectors in together], rows, columns)
@@ -74,11 +77,31 @@ def largest_products(queries: Tensor, blocks: Iterable[Block], k: int) -> tuple[
         counts = rows.bincount(minlength=len(queries))
         places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
         scores = best.new_full((len(queries), int(counts.max())), -torch.inf)
-        scores[rows, places] = found.masked_fill(found.isnan(), -torch.inf)
+        scores[rows, places] = found
         ids = numbers.new_zeros(scores.shape)
         ids[rows, places] = torch.cat([listed for listed, _ in together])[columns]
         best, numbers = largest(torch.cat((best, scores), dim=1), torch.cat((numbers, ids), dim=1), k)
     return best, numbers
+
+
+def _near(rough: Tensor, limits: Tensor, slack: float, k: int) -> tuple[Tensor, Tensor]:
+    """Return rows and columns, ascending, of all products (Q, C) above the limits (Q,) that may be among the k largest
+    of their row, though they are wrong by half the slack. NaN is left out."""
+    width = rough.shape[1]
+    largest_first, columns = rough.topk(min(k + SPARE, width), dim=1)
+    if largest_first[:, 0].isnan().any():  # NaN is sorted as the largest
+        rough = rough.nan_to_num(nan=-torch.inf)
+        largest_first, columns = rough.topk(min(k + SPARE, width), dim=1)
+    limits = torch.maximum(limits, largest_first[:, min(k, width) - 1] - slack)[:, None]
+    near = (largest_first >= limits) & ~largest_first.isneginf()
+    pairs = (torch.arange(len(rough), device=rough.device)[:, None] * width + columns)[near]
+    if width > k + SPARE and len(more := near[:, -1].nonzero()[:, 0]):
+        # Of these rows, others are as near.
+        rest = rough[more].scatter(1, columns[more], -torch.inf)
+        row, column = ((rest >= limits[more]) & ~rest.isneginf()).nonzero(as_tuple=True)
+        pairs = torch.cat((pairs, more[row] * width + column))
+    pairs = pairs.sort().values
+    return pairs // width, pairs % width
 
 
 def _joined(blocks: Iterable[Block]) -> Iterator[list[Block]]:
@@ -103,7 +126,7 @@ def _products(queries: Tensor, blocks: list[Tensor], rows: Tensor, columns: Tens
     for owner in owners.unique().tolist():
         vectors, first = blocks[owner], int(ends[owner]) - len(blocks[owner])
         for pairs in (owners == owner).nonzero()[:, 0].split(max(1, FLOATS // queries.shape[1])):
-            found[pairs] = (queries[rows[pairs]] * vectors[columns[pairs] - first]).sum(1)
+            found[pairs] = vectors[columns[pairs] - first].mul_(queries[rows[pairs]]).sum(1)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -154,8 +154,7 @@ def has_bounds(distance: Distance) -> bool:
     if distance.metric == POOLED_COSINE:
         return False
     one = torch.zeros(1, 1, 1)
-    options: dict[str, Any] = distance.options
-    return scav_kernels.topk(one, one, 1, metric=distance.metric, **options).report.exhaustive is None
+    return scav_kernels.topk(one, one, 1, metric=distance.kernel_metric, **distance.options).report.exhaustive is None
 
 
 def compare(queries: Sequences, clips: Sequences, side: str, distance: Distance) -> Tensor:
@@ -216,7 +215,6 @@ class _Search(NamedTuple):
     ) -> tuple[Tensor, Tensor]:
         """A pair's distance is the same whatever is pruned: neither bounds nor limits change a digit."""
         distance, lengths = self.distance, self.queries.lengths
-        options: dict[str, Any] = distance.options
         # The database's items have one length.
         steps = lengths[:, None] + database.lengths[:1] if distance.per_step else None
         limits = self.limits
@@ -229,12 +227,12 @@ class _Search(NamedTuple):
                 database,
                 k,
                 lengths,
-                metric=distance.metric,
+                metric=distance.kernel_metric,
                 queries_are="x" if self.side == "video" else "y",
                 prune=part.prune,
                 limits=None if limits is None else limits.to(database.dtype),
                 candidates=None if candidates is None else max(k, min(int(candidates), len(database))),
-                **options,
+                **distance.options,
             )
         self.report.pairs += answer.report.pairs
         self.report.scored += answer.report.scored

@@ -9,8 +9,8 @@ directions-000000.safetensors      the directions along which that is kept
 deleted-000003.bin                 numbers of the deleted clips, where there are any
 """
 
+from scav_model.search.files import SearchIndex
 from scav_model.search.header import DamagedIndexError, Header, SearchIndexError
-from scav_model.search.index import SearchIndex
 from scav_model.search.queries import Queries, make_queries, queries_by_id
 from scav_model.search.search import Answer, Hit, rerank, search
 from scav_model.search.shard import Encoded

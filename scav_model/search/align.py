@@ -12,7 +12,7 @@ from torch import Tensor
 
 import scav_kernels
 from scav_model.distances import Distance, Sequences
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.search.search import Answer
 
 # Cells of a plan that hold less than this share of the largest are left out, their part of the distance in `rest`.
@@ -46,7 +46,7 @@ Matches = tuple[Tensor, Tensor, Tensor]
 
 
 @torch.no_grad()
-def alignments(index: SearchIndex, answer: Answer) -> list[list[Alignment]]:
+def alignments(index: IndexReader, answer: Answer) -> list[list[Alignment]]:
     """Return the alignment of each hit of each query, in the index's metric, after mode mean too."""
     side, target = answer.queries.side, answer.queries.target
     rates = {name: index.header.features[name]["rate_hz"] for name in ("video", "audio")}

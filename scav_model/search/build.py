@@ -12,10 +12,11 @@ import torch
 from tqdm import tqdm
 
 from scav_model.data import Batch, Features, FeatureStore, collate
+from scav_model.data.describe import front_end_differences
 from scav_model.data.manifest import Clip
-from scav_model.data.store.header import DTYPES, StoreHeader
+from scav_model.data.store.header import DTYPES
 from scav_model.model import AudioVisualModel
-from scav_model.search.header import SIDES, Header, SearchIndexError
+from scav_model.search.header import HEADER, SHARD_BYTES, SIDES, Header, SearchIndexError
 from scav_model.search.shard import Encoded
 from scav_model.search.writer import IndexWriter
 from scav_model.storage.strict_json import is_writable
@@ -28,7 +29,8 @@ class Added:
     Attributes:
         clips: how many were added.
         known: how many were skipped, because the index has their ids.
-        refused: ids of clips that were left out because their features are NaN or infinite.
+        refused: ids of clips that were left out because their features are NaN or infinite, or their files cannot be
+            used.
         seconds: wall-clock time.
     """
 
@@ -38,18 +40,21 @@ class Added:
     seconds: float = 0.0
 
 
-def describe_features(features: Features, rates: Mapping[str, float | None] | None = None) -> dict[str, dict[str, Any]]:
-    """Describe the features of each side: `dim`, `rate_hz` and, from a store, all that its header says of them.
+def open_writer(folder: Path, header: Header, *, shard_bytes: int = SHARD_BYTES) -> IndexWriter:
+    """Return a writer of a new index, or of one that was begun with the same settings.
 
-    Args:
-        features: a feature store, or others, whose rates have to be given to be known.
-        rates: steps per second of `video` and of `audio`.
+    Raises:
+        SearchIndexError: the folder has an index of other settings.
     """
-    if isinstance(features, FeatureStore):
-        return {"video": dict(features.header.video), "audio": dict(features.header.audio)}
-    known = rates or {}
-    dims = {"video": features.video_dim, "audio": features.audio_dim}
-    return {side: {"dim": dims[side], "rate_hz": known.get(side)} for side in SIDES}
+    if not (folder / HEADER).exists():
+        return IndexWriter.create(folder, header, shard_bytes=shard_bytes)
+    writer = IndexWriter(folder, shard_bytes=shard_bytes)
+    if differing := writer.header.differences(header):
+        writer.close()
+        raise SearchIndexError(
+            f"{folder} was built with other settings ({'; '.join(differing)}); repeat those, or choose another folder"
+        )
+    return writer
 
 
 def check_features(header: Header, found: dict[str, dict[str, Any]]) -> None:
@@ -68,21 +73,6 @@ def check_features(header: Header, found: dict[str, dict[str, Any]]) -> None:
         raise SearchIndexError(
             f"these features are of other front ends than the index's ({'; '.join(differing)}); extract them with those"
         )
-
-
-def front_end_differences(there: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> list[str]:
-    """Return "field: there …, now …" for each field that both have and that differs."""
-
-    def both(side: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        # Precision is the machine's: an index that a GPU made is searched on a CPU.
-        shared = [key for key in there[side] if key in now[side] and key != "precision"]
-        first, second = ({key: sides[side][key] for key in shared} for sides in (there, now))
-        if None in (first["rate_hz"], second["rate_hz"]):
-            del first["rate_hz"], second["rate_hz"]
-        return first, second
-
-    video, audio = both("video"), both("audio")
-    return StoreHeader(video[0], audio[0]).differences(StoreHeader(video[1], audio[1]))
 
 
 def media_of(features: Features, manifest: Mapping[str, Clip] | None) -> Callable[[int], dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,8 +25,11 @@ from scav_model.search.header import (
 from scav_model.search.shard import ShardReader
 from scav_model.storage.committed_folder import MappedFiles
 
+if TYPE_CHECKING:
+    from typing import Self
 
-class SearchIndex:
+
+class IndexReader:
     """One version of an index, as it was when it was opened; what is added later is seen by opening it again.
 
     Clips are numbered from 0 in the order in which they were added; a deleted clip keeps its number until `compact`.
@@ -40,7 +43,11 @@ class SearchIndex:
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
-        self.folder, self.header = folder, header
+        self.folder = folder
+        self._read(header)
+
+    def _read(self, header: Header) -> None:
+        folder, self.header = self.folder, header
         self.shards = [ShardReader(folder, shard, header) for shard in header.shards]
         self.starts = np.cumsum([0, *(len(shard) for shard in self.shards)])  # first number of each shard, and the end
         self.live = np.ones(header.written, dtype=bool)
@@ -57,7 +64,7 @@ class SearchIndex:
         self._numbers: dict[str, int] | None = None
 
     @classmethod
-    def open(cls, folder: Path | str) -> SearchIndex:
+    def open(cls, folder: Path | str) -> Self:
         """Open the index in a folder.
 
         Raises:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,16 @@ from torch import Tensor
 
 from scav_model.data import Features, collate
 from scav_model.data.decode import DecodeError, decode_frames, decode_sound, media_seconds
+from scav_model.data.describe import describe_features, front_end_differences
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
-from scav_model.data.frontends import FramePatchConfig, LogMelConfig
-from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
+from scav_model.data.folders import SOUND
+from scav_model.encoders.described import described_encoder
 from scav_model.encoders.encoder import EncoderError
-from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from scav_model.model import AudioVisualModel
-from scav_model.search.build import bad_clips, check_features, describe_features, front_end_differences
+from scav_model.search.build import bad_clips, check_features
 from scav_model.search.header import Header, SearchIndexError
-from scav_model.search.index import SearchIndex
-from scav_model.search.queries import Queries, make_queries
+from scav_model.search.index import IndexReader
+from scav_model.search.queries import Queries, check_id, make_queries, queries_by_id
 
 OPTION = {"video": "--visual", "audio": "--audio"}
 
@@ -35,7 +36,12 @@ def front_end(header: Header, side: str, spec: str | None = None, device: str = 
         SearchIndexError: it has to be named, or is another than the index's.
     """
     described = header.features[side]
-    encoder = _named(described, side, spec, device) if spec is not None else _described(described, side, device)
+    try:
+        encoder = described_encoder(described, side, spec, device, owner="index")
+    except EncoderError as error:
+        if spec is not None:
+            raise
+        raise SearchIndexError(f"{error}; name it with {OPTION[side]}, as scav extract takes it") from error
     rate = described["rate_hz"] if side == "video" else getattr(encoder, "rate_hz", None)
     found = {**header.features, side: {"dim": encoder.dim, "rate_hz": rate, **encoder.describe()}}
     if differing := front_end_differences(header.features, found):
@@ -45,35 +51,45 @@ def front_end(header: Header, side: str, spec: str | None = None, device: str = 
     return encoder
 
 
-def _named(described: dict[str, Any], side: str, spec: str, device: str) -> VisualEncoder | AudioEncoder:
-    options = EncoderOptions(device=device)
-    if side == "video":
-        features = described.get("features", options.clip_features)
-        return visual_encoder(spec, EncoderOptions(clip_features=features, device=device))
-    frequency = described.get("frequency", options.beats_frequency)
-    return audio_encoder(spec, EncoderOptions(beats_frequency=frequency, device=device))
+def queries_by_name(
+    index: IndexReader,
+    names: Sequence[str],
+    side: str | None,
+    model: Callable[[], AudioVisualModel],
+    encoder: Callable[[str], VisualEncoder | AudioEncoder],
+) -> Queries:
+    """Return media files, or clips of the index by their ids, as queries.
 
+    Args:
+        names: all of files, or all of clips.
+        side: of the queries; None takes audio for files of sound alone, and else video.
+        model: loads the index's model, for files.
+        encoder: makes the front end of a side, for files.
 
-def _described(described: dict[str, Any], side: str, device: str) -> VisualEncoder | AudioEncoder:
-    kind = described.get("encoder")
-    if kind == "patches":
-        return FramePatchEncoder(FramePatchConfig(**described["preprocessing"]))
-    if kind == "log_mel":
-        return LogMelEncoder(LogMelConfig(**described["preprocessing"]))
-    reason = f"the index does not say which {side} front end made its features"
-    if kind is not None:
-        reason = f"the index's {side} features are of {kind} {described.get('model', '')}"
-        if kind == "clip":
-            try:
-                return _named(described, side, f"clip:{described['model']}", device)
-            except EncoderError as error:
-                reason += f", which could not be had ({error})"
-    raise SearchIndexError(f"{reason}; name it with {OPTION[side]}, as scav extract takes it")
+    Raises:
+        SearchIndexError: a name of neither; names of both, or of several sides.
+    """
+    files = [os.path.isfile(name) for name in names]
+    if not all(files):
+        for name in (name for name, is_file in zip(names, files, strict=True) if not is_file):
+            check_id(index, name)
+        if any(files):
+            odd = names[files.index(False)]
+            raise SearchIndexError(f"expected all queries to be files or all ids, and there is no file {odd!r}")
+        return queries_by_id(index, names, side or "video")
+    if side is None:
+        sounds = [Path(name).suffix.lower() in SOUND for name in names]
+        if any(sounds) and not all(sounds):
+            raise SearchIndexError("these queries are files of sound and of video; name the --side to take of all")
+        side = "audio" if all(sounds) else "video"
+    # The model first: what is wrong with it is said without a front end.
+    loaded = model()
+    return queries_by_file(index, loaded, encoder(side), [Path(name) for name in names], side)
 
 
 @torch.no_grad()
 def queries_by_file(
-    index: SearchIndex,
+    index: IndexReader,
     model: AudioVisualModel,
     encoder: VisualEncoder | AudioEncoder,
     paths: Sequence[Path],
@@ -119,7 +135,7 @@ def _features(encoder: Any, path: Path, side: str, rate: float) -> Tensor:
 
 @torch.no_grad()
 def queries_by_features(
-    index: SearchIndex, model: AudioVisualModel, features: Features, side: str, batch_size: int = 64
+    index: IndexReader, model: AudioVisualModel, features: Features, side: str, batch_size: int = 64
 ) -> Queries:
     """All clips of some features as queries.
 

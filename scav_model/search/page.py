@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from scav_model.data.folders import SOUND
 from scav_model.search.align import Alignment, alignments
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.search.search import Answer, Hit
 from scav_model.search.thumbnails import thumbnails
 from scav_model.storage.text import printable
 
 WIDTH, HEIGHT, BARS, MARGIN = 640, 90, 48, 34  # px of a drawing
-SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
 NO_QUERY_FILE = "No player: no media file of this query is known."
 NO_FILE = (
     "No player: the index names no media file of this clip. Build it with --manifest, or from a feature store that "
@@ -38,7 +38,7 @@ svg { width: 100%; max-width: 720px; height: auto; } svg text { font-size: 11px;
 """
 
 
-def as_html(index: SearchIndex, answer: Answer) -> str:
+def as_html(index: IndexReader, answer: Answer) -> str:
     """Return the page: a player of each query; pictures, a player and the alignment of each hit."""
     aligned = alignments(index, answer)
     queries = answer.queries

@@ -19,7 +19,7 @@ from scav_model.retrieval.nearest import Part
 from scav_model.search import bounds
 from scav_model.search.bounds import has_bounds
 from scav_model.search.header import AGAIN, DamagedIndexError
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.search.shard import ShardReader
 
 # Numbers of the block of clips that are compared at a time: 32 MiB.
@@ -57,7 +57,7 @@ class Group:
         lengths, dim, dtype: as of `scav_kernels.Reader`.
     """
 
-    def __init__(self, index: SearchIndex, side: str, shards: range) -> None:
+    def __init__(self, index: IndexReader, side: str, shards: range) -> None:
         self._index, self._side, self._shards = index, side, shards
         first, end = index.starts[shards.start], index.starts[shards.stop]
         self._live = index.live[first:end]
@@ -125,7 +125,7 @@ class StoredItems:
 
     ascending = True
 
-    def __init__(self, index: SearchIndex, side: str) -> None:
+    def __init__(self, index: IndexReader, side: str) -> None:
         self.index, self.side = index, side
 
     @property

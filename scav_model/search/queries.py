@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scav_model.distances import Sequences
 from scav_model.search.header import SIDES, SearchIndexError
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.storage.text import shown
 
 # Ids that are compared with one that is not there.
@@ -52,7 +52,7 @@ class Queries:
         """Return one query, unpadded: (1, T, D)."""
         return Sequences(self.steps(query)[None], self.sequences.lengths[query : query + 1])
 
-    def check(self, index: SearchIndex) -> None:
+    def check(self, index: IndexReader) -> None:
         """Check that the index can be searched for these queries.
 
         Raises:
@@ -82,7 +82,7 @@ def make_queries(
     return Queries(side, list(names), Sequences(padded, lengths), list(media or [None] * len(names)))
 
 
-def queries_by_id(index: SearchIndex, ids: Sequence[str], side: str) -> Queries:
+def queries_by_id(index: IndexReader, ids: Sequence[str], side: str) -> Queries:
     """Return clips of the index as queries; their `side` searches the other side.
 
     Raises:
@@ -94,7 +94,7 @@ def queries_by_id(index: SearchIndex, ids: Sequence[str], side: str) -> Queries:
     return make_queries(side, ids, [index.steps(side, number) for number in numbers], media)
 
 
-def check_id(index: SearchIndex, name: str) -> None:
+def check_id(index: IndexReader, name: str) -> None:
     """Check that a clip has this id.
 
     Raises:

@@ -12,7 +12,7 @@ from torch import Tensor
 from scav_model.retrieval.nearest import METHODS, nearest
 from scav_model.search.bounds import has_bounds
 from scav_model.search.header import SearchIndexError
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.search.parts import StoredItems
 from scav_model.search.queries import Queries
 
@@ -37,6 +37,16 @@ class Hit:
     number: int
     distance: float
     media: dict[str, Any]
+
+    @property
+    def file(self) -> str | None:
+        """Path of the clip's media file, if it is known."""
+        return self.media.get("path")
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration of the clip, if it is known."""
+        return self.media.get("seconds")
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Workers(Protocol):
 
 @torch.no_grad()
 def search(
-    index: SearchIndex,
+    index: IndexReader,
     queries: Queries,
     k: int = 10,
     *,
@@ -123,7 +133,7 @@ def search(
 
 
 def find(
-    index: SearchIndex, queries: Queries, k: int, mode: str, candidates: int = 0, workers: Workers | None = None
+    index: IndexReader, queries: Queries, k: int, mode: str, candidates: int = 0, workers: Workers | None = None
 ) -> tuple[Tensor, Tensor]:
     """Find the k nearest of at least k clips, as `search` does: distances (Q, k), ascending, and numbers (Q, k).
 
@@ -144,7 +154,7 @@ def find(
     return distances, numbers
 
 
-def check_means(index: SearchIndex, side: str, numbers: Tensor) -> None:
+def check_means(index: IndexReader, side: str, numbers: Tensor) -> None:
     """Check that means were found for all places.
 
     Raises:
@@ -156,7 +166,7 @@ def check_means(index: SearchIndex, side: str, numbers: Tensor) -> None:
         )
 
 
-def hits(index: SearchIndex, distances: Sequence[float], numbers: Sequence[int]) -> list[Hit]:
+def hits(index: IndexReader, distances: Sequence[float], numbers: Sequence[int]) -> list[Hit]:
     """Return one query's hits, with their ids and media."""
     listed = enumerate(zip(distances, numbers, strict=True), start=1)
     return [Hit(rank, index.id(number), number, far, index.media(number)) for rank, (far, number) in listed]
@@ -164,7 +174,7 @@ def hits(index: SearchIndex, distances: Sequence[float], numbers: Sequence[int])
 
 @torch.no_grad()
 def rerank(
-    index: SearchIndex, queries: Queries, candidates: Sequence[Sequence[str]], k: int | None = None
+    index: IndexReader, queries: Queries, candidates: Sequence[Sequence[str]], k: int | None = None
 ) -> list[list[str]]:
     """Reorder candidates that another system chose by the distances of their sequences.
 

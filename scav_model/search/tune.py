@@ -11,7 +11,7 @@ import torch
 
 from scav_model.search.bounds import has_bounds
 from scav_model.search.header import SearchIndexError
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.search.queries import queries_by_id
 from scav_model.search.search import find
 
@@ -20,7 +20,7 @@ CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 @torch.no_grad()
 def tune(
-    index: SearchIndex,
+    index: IndexReader,
     *,
     k: int = 10,
     queries: int = 50,

@@ -30,7 +30,7 @@ from scav_model.search.header import (
     load_tensors,
     write_file,
 )
-from scav_model.search.index import SearchIndex
+from scav_model.search.index import IndexReader
 from scav_model.search.shard import Encoded, check_media, write_shard
 from scav_model.storage.committed_folder import FolderWriter
 from scav_model.storage.files import LOCK, is_partial, make_folder
@@ -54,7 +54,7 @@ class IndexWriter(FolderWriter):
         self._gathered: list[Encoded] = []
         self._bytes = 0
         try:
-            index = SearchIndex.open(self.folder)
+            index = IndexReader.open(self.folder)
             self.header = index.header
             self.ids = set(index.numbers)
             self._clear()
@@ -137,7 +137,7 @@ class IndexWriter(FolderWriter):
             SearchIndexError: the index has no clip of an id; then none is deleted.
         """
         self.commit()
-        index = SearchIndex(self.folder, self.header)
+        index = IndexReader(self.folder, self.header)
         chosen = [index.number(name) for name in dict.fromkeys(ids)]
         if not chosen:
             return 0
@@ -157,7 +157,7 @@ class IndexWriter(FolderWriter):
         """
         self.commit()
         before = sum(file.bytes for file in self.header.files())
-        index = SearchIndex(self.folder, self.header)
+        index = IndexReader(self.folder, self.header)
         with self._change():
             # Computed anew, from more clips than there were at first.
             self.header.directions, self.header.common_steps = None, {}
@@ -166,7 +166,7 @@ class IndexWriter(FolderWriter):
         self._clear()
         return before - sum(file.bytes for file in self.header.files())
 
-    def _batches(self, index: SearchIndex) -> Iterator[list[Encoded]]:
+    def _batches(self, index: IndexReader) -> Iterator[list[Encoded]]:
         gathered: list[Encoded] = []
         size = 0
         for number in np.flatnonzero(index.live).tolist():

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from scav_model import checkpoint, parallel
 from scav_model.config import Config, to_dict
-from scav_model.data import Features
+from scav_model.data import Features, FeatureStore
+from scav_model.data.describe import describe_features
 from scav_model.distances import retrieval_distance
 from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
@@ -139,8 +140,14 @@ def train(
 
 
 def with_input_sizes(config: Config, features: Features) -> Config:
-    """`config` with the features' sizes where it leaves them open; a ValueError where it says otherwise."""
+    """`config` with the features' sizes where it leaves them open; a ValueError where it says otherwise.
+
+    Of a feature store it also gets the front ends, so that the model can encode media files.
+    """
     model = replace(config.model, visual_input=features.video_dim, audio_input=features.audio_dim)
+    if isinstance(features, FeatureStore):
+        described = describe_features(features)
+        model = replace(model, visual_front_end=described["video"], audio_front_end=described["audio"])
     for name in ("visual_input", "audio_input"):
         wanted, size = getattr(config.model, name), getattr(model, name)
         if wanted not in (None, size):

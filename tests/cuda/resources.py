@@ -1,4 +1,4 @@
-"""Registers, stack and shared memory of the CUDA kernels as they are compiled into the extension.
+"""Registers, stack and shared memory of the CUDA kernels as they are compiled into `scav_kernels._cuda`.
 
 `python -m tests.cuda.resources` prints them; `--write` makes them the table that test_resources.py holds them to.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import triton
 
-from scav_kernels import _C
+from scav_kernels import _cuda
 
 TABLE = Path(__file__).with_name("resources.json")
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -21,7 +21,7 @@ Usage = dict[str, int]
 
 def measured() -> dict[str, dict[str, Usage]]:
     """{"sm_90": {kernel: {"registers": …, "stack": … bytes, "shared": … bytes}}}"""
-    command = [CUOBJDUMP, "--dump-resource-usage", _C.__file__]
+    command = [CUOBJDUMP, "--dump-resource-usage", _cuda.__file__]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: dict[str, dict[str, Usage]] = {}
     architecture = ""
@@ -39,7 +39,7 @@ def measured() -> dict[str, dict[str, Usage]]:
 
 def with_tensor_cores() -> dict[str, set[str]]:
     """{"sm_90": kernels with tensor-core instructions}"""
-    command = [CUOBJDUMP, "-sass", _C.__file__]
+    command = [CUOBJDUMP, "-sass", _cuda.__file__]
     found: dict[str, set[str]] = {}
     architecture = symbol = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as dump:

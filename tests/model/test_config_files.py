@@ -10,7 +10,7 @@ from scav_model.cli import main
 from scav_model.cli.words import arranged
 from scav_model.config import Config, from_dict, to_dict
 from scav_model.config_files import CONFIGS, load, packaged, read
-from scav_model.distances import retrieval_distance, training_distance
+from scav_model.distances import retrieval_distance
 from scav_model.fields import nearest, section
 
 ROWS = ("cav", "scav_euclidean", "scav_dtw", "scav_wasserstein")
@@ -22,7 +22,7 @@ def test_every_row_of_the_paper_has_a_short_config(dataset, row):
     config = load(f"{dataset}/{row}")
     assert config.optim.batch_size == 32
     assert (config.model.dim, config.model.visual_blocks, config.model.audio_blocks) == (512, 8, 2)
-    metrics = training_distance(config).metric, retrieval_distance(config).metric
+    metrics = config.loss.metric, retrieval_distance(config).metric
     assert (
         metrics
         == {
@@ -36,7 +36,7 @@ def test_every_row_of_the_paper_has_a_short_config(dataset, row):
 
 
 def test_packaged_configs_are_the_rows_and_their_base():
-    assert packaged() == sorted(["base", *(f"{data}/{row}" for data in ("music", "vggsound") for row in ROWS)])
+    assert packaged() == sorted(["base", "small", *(f"{data}/{row}" for data in ("music", "vggsound") for row in ROWS)])
 
 
 def test_the_base_is_the_defaults():

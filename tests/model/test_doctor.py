@@ -56,6 +56,16 @@ def test_a_front_end_that_cannot_be_loaded_is_a_problem(capsys):
     assert "audio        problem: EncoderError: no checkpoint at nothing.pt" in out
 
 
+def test_a_package_for_another_torch_is_a_problem(monkeypatch):
+    def load(name: str) -> None:
+        raise OSError(f"Could not load this library: {name}.so")
+
+    monkeypatch.setattr(doctor, "import_module", load)
+    lines = [str(finding) for finding in doctor.examine()]
+    problem = "OSError: Could not load this library: torchaudio.so"
+    assert f"torchaudio   problem: {problem}; install the build of torchaudio for this torch" in lines
+
+
 @pytest.mark.parametrize("missing", ["scav_kernels._C", "torch"])
 def test_a_broken_installation_is_described(missing):
     program = f"import sys; sys.modules[{missing!r}] = None; from scav_model.doctor import report; print(report())"

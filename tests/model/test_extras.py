@@ -87,3 +87,20 @@ def test_a_package_that_another_needs_is_explained_with_what_does_without() -> N
         raise ModuleNotFoundError("No module named 'hyperpyyaml'", name="hyperpyyaml")
     expected = "BEATs needs speechbrain (No module named 'hyperpyyaml'); "
     assert str(caught.value) == expected + "pip install 'scav-kernels[encoders]', or take log_mel"
+
+
+@pytest.mark.parametrize("error", [OSError("Could not load x.so"), RuntimeError("operator x does not exist")])
+def test_a_package_for_another_torch_is_explained(error) -> None:
+    with pytest.raises(MissingPackageError) as caught, needed_by("a log-mel front end", "torchaudio"):
+        raise error from OSError("no libcudart.so.13")
+    assert str(caught.value) == (
+        "a log-mel front end needs torchaudio, which cannot load its libraries with this torch (no libcudart.so.13); "
+        "install the build of torchaudio for this torch, from where torch came"
+    )
+    with pytest.raises(type(error)), needed_by("training"):
+        raise error
+
+
+def test_only_sound_needs_torchaudio() -> None:
+    program = "import sys; sys.modules['torchaudio'] = None; import scav_model.data.player, scav_model.training"
+    subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, check=True)

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import scav_kernels
+from scav_kernels.nn import SequenceContrastiveLoss, symmetric_cross_entropy
 from scav_model.config import Config, LossConfig, RetrievalConfig
-from scav_model.distances import POOLED_COSINE, Distance, Sequences, retrieval_distance, training_distance
-from scav_model.losses import ContrastiveLoss, symmetric_cross_entropy
+from scav_model.distances import POOLED_COSINE, Distance, Sequences, retrieval_distance
+from scav_model.losses import ContrastiveLoss
 
 
 def clips(batch: int, steps: int, seed: int) -> Sequences:
@@ -93,7 +94,6 @@ def test_retrieval_distance_follows_the_training():
     assert metric_and_options(soft, metric="dtw") == ("dtw", {})
     assert metric_and_options(soft, metric="dtw", options={"band": 3}) == ("dtw", {"band": 3})
     assert metric_and_options(LossConfig(metric=POOLED_COSINE)) == ("interpolated_euclidean", {})
-    assert training_distance(Config(loss=soft)).options == {"gamma": 0.1}
 
 
 def test_bad_arguments_are_named():
@@ -103,3 +103,10 @@ def test_bad_arguments_are_named():
         ContrastiveLoss()(clips(3, 4, 0), clips(2, 4, 0))
     with pytest.raises(ValueError, match="ascending order"):
         LossConfig(scale=200.0)
+
+
+@pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw"])
+def test_the_loss_of_one_process_is_that_of_scav_kernels(metric):
+    video, audio = clips(4, 5, seed=1), clips(4, 6, seed=2)
+    expected = SequenceContrastiveLoss(metric, scale=3.0)(video.steps, audio.steps, video.lengths, audio.lengths)
+    assert torch.equal(ContrastiveLoss(LossConfig(metric, scale=3.0))(video, audio), expected)

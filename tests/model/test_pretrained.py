@@ -77,7 +77,9 @@ def test_what_is_missing_or_does_not_fit_is_named(model, tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         AudioVisualModel.from_pretrained(tmp_path)
-    with pytest.raises(FileNotFoundError, match="owner/none is no folder here, and no repository that can be had"):
+    with pytest.raises(
+        FileNotFoundError, match="no model owner/none: tried a file and a folder of that name, then the Hub"
+    ):
         AudioVisualModel.from_pretrained("owner/none", local_files_only=True, cache_dir=tmp_path / "cache")
 
 

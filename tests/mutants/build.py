@@ -4,15 +4,16 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from sysconfig import get_path
 
 from torch.utils.cpp_extension import get_cxx_compiler, library_paths
 
-from setup import CSRC, get_extension
+from setup import CSRC, compiler_flags
 
 from .table import Mutant
 
 # What every kernel's file includes, and what takes most of its compilation.
-HEADERS = "#include <ATen/ATen.h>\n#include <torch/library.h>\n"
+HEADERS = "#include <torch/csrc/stable/library.h>\n#include <torch/csrc/stable/ops.h>\n"
 SOURCES = sorted(path for folder in ("cpu", "shared") for path in (CSRC / folder).glob("*.cpp"))
 # Files without an op. The extension has defined the ops, and each op's library registers its own.
 COMMON = [str(path.relative_to(CSRC)) for path in SOURCES if "TORCH_LIBRARY" not in path.read_text(encoding="utf-8")]
@@ -22,12 +23,17 @@ def file_of(op: str) -> str:
     return f"cpu/{op.removesuffix('_from_cost')}.cpp"
 
 
+def compiler(*more: str) -> list[str]:
+    """As it compiles a file of the extension, by hand."""
+    return [get_cxx_compiler(), *compiler_flags()["cxx"], f"-I{get_path('include')}", "-fPIC", *more]
+
+
 class Workshop:
     """Builds in the folder `scratch`; nothing of what it builds is optimized, as tests compute little."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
-        self.compiler = [get_cxx_compiler(), *get_extension().extra_compile_args["cxx"], "-O0", "-fPIC", "-w"]
+        self.compiler = compiler("-O0", "-w")
         self.objects: dict[str, Path] = {}  # of unchanged files
         self.headers = scratch / "headers.h"
         self.headers.write_text(HEADERS)

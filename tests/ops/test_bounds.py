@@ -152,7 +152,7 @@ def test_largest_norms() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_a_crowd_has_the_distances_of_the_op(dtype: torch.dtype) -> None:
+def test_selected_pairs_have_the_distances_of_the_op(dtype: torch.dtype) -> None:
     # More rows than a block has, and panels that are not full.
     x, xl = clips(150, 9, 37, seed=0)
     y, yl = clips(130, 11, 37, seed=1)

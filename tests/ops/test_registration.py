@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 import scav_kernels
+from scav_kernels.ops.registry import METRICS
 
 from .cases import CORE, OPS, Case
-from .inputs import Sequences, Shape, sequences
+from .inputs import Sequences, Shape, sequences, weights
 from .tolerances import assert_close
 
 
@@ -95,6 +97,43 @@ def test_default_metric() -> None:
     expected = scav_kernels.interpolated_euclidean(*given)
     assert torch.equal(scav_kernels.cdist(*given), expected)
     assert_close("paired", scav_kernels.pairwise_distance(*given), expected.diagonal())
+
+
+@pytest.mark.parametrize("batch", [1, 31, 32, 65, 131])
+@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_without_y_sequences_are_compared_with_each_other(case: Case, ragged: bool, batch: int) -> None:
+    x, _, lengths, _ = sequences(Shape(b1=batch, b2=1, n=5, m=1, d=3, ragged=ragged), torch.float64)
+    alone, both = (x.clone().requires_grad_() for _ in range(2))
+    value = scav_kernels.cdist(alone, x_lengths=lengths, metric=case.metric, **case.options)
+    expected = scav_kernels.cdist(both, both, lengths, lengths, metric=case.metric, **case.options)
+    for result in (value, expected):
+        (result * weights(result)).sum().backward()
+    assert_close("value", value, expected)
+    assert_close("gradient", alone.grad, both.grad)
+
+
+def test_each_pair_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = []
+    dtw = METRICS["dtw"]
+
+    def counted(x: Tensor, y: Tensor, *lengths: Tensor | None) -> Tensor:
+        pairs.append(len(x) * len(y))
+        return dtw.all_pairs(x, y, *lengths)
+
+    monkeypatch.setitem(METRICS, "dtw", dtw._replace(all_pairs=counted))
+    scav_kernels.cdist(torch.randn(256, 4, 2), metric="dtw")
+    assert sum(pairs) == 256 * 256 * 9 // 16
+
+
+def test_errors_without_y_are_those_of_the_whole_batch() -> None:
+    x = torch.randn(64, 4, 2)
+    lengths = torch.full((64,), 4)
+    lengths[50] = 5
+    with pytest.raises(ValueError, match="got 5 at index 50"):
+        scav_kernels.cdist(x, x_lengths=lengths, metric="dtw")
+    with pytest.raises(ValueError, match="no y_lengths without y"):
+        scav_kernels.cdist(x, y_lengths=lengths, metric="dtw")
 
 
 def test_build_info() -> None:

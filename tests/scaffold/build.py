@@ -3,10 +3,10 @@
 import subprocess
 from pathlib import Path
 
-from torch.utils.cpp_extension import get_cxx_compiler, library_paths
+from torch.utils.cpp_extension import library_paths
 
-from setup import CSRC, get_extension
-from tests.mutants.build import COMMON
+from setup import CSRC
+from tests.mutants.build import COMMON, compiler
 
 
 def build(csrc: Path, source: str, to: Path) -> Path:
@@ -16,10 +16,11 @@ def build(csrc: Path, source: str, to: Path) -> Path:
     """
     together = to.with_suffix(".cpp")
     together.write_text("".join(f'#include "{file}"\n' for file in (*COMMON, source)))
-    compiler = [get_cxx_compiler(), *get_extension().extra_compile_args["cxx"], "-O1", "-fPIC", "-shared"]
     folders = [f"-I{csrc}", f"-I{CSRC}", *(f"-L{path}" for path in library_paths())]
     done = subprocess.run(
-        [*compiler, *folders, str(together), "-lc10", "-ltorch_cpu", "-o", str(to)], capture_output=True, text=True
+        [*compiler("-O1", "-shared"), *folders, str(together), "-lc10", "-ltorch_cpu", "-o", str(to)],
+        capture_output=True,
+        text=True,
     )
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-6000:])

@@ -1,7 +1,9 @@
 """Every command, with every option wrong in many ways: one line that says so, and no traceback."""
 
+import functools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import Any, get_args
@@ -25,6 +27,7 @@ LONG = {
     ("demo",): "scav_model.experiments.demo.run.run_demo",
     ("combinations",): "scav_model.experiments.demo.combinations.run_combinations",
     ("train",): "scav_model.train.train",
+    ("quickstart",): "scav_model.quickstart.quickstart",
     ("reproduce",): "scav_model.experiments.reproduce.reproduce",
 }
 # Right values of options that have no default, or one that takes long.
@@ -60,6 +63,7 @@ RIGHT_OF: dict[tuple[str, ...], dict[str, str | None]] = {
     ("index", "build"): {"index": "new"},
     ("manifest", "music"): {"listing": "list.json"},
     ("probe", "compare"): {"metric": "pooled_cosine"},
+    ("quickstart",): {"folder": "media"},
     ("reproduce",): {"dataset": "music"},
     ("search",): {"candidates": "10", "features": None, "query": "clip-1"},
 }
@@ -133,12 +137,19 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def skipped(place: str) -> Callable[..., SimpleNamespace]:
+    """Return a function of the same signature that does nothing."""
+    module, _, name = place.rpartition(".")
+    function = getattr(import_module(module), name)
+    return functools.wraps(function)(lambda *arguments, **options: SimpleNamespace(history=[], seconds=0.0))
+
+
 @pytest.fixture
 def here(things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of one's own with these things in it."""
     monkeypatch.chdir(shutil.copytree(things, tmp_path / "here"))
     for function in LONG.values():
-        monkeypatch.setattr(function, lambda *arguments, **options: SimpleNamespace(history=[], seconds=0.0))
+        monkeypatch.setattr(function, skipped(function))
     return tmp_path / "here"
 
 

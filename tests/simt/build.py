@@ -7,9 +7,11 @@ import fcntl
 import subprocess
 import sys
 from pathlib import Path
+from sysconfig import get_path
 
 import torch
-from torch.utils.cpp_extension import include_paths
+
+from setup import SHARED, compiler_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "simt"
@@ -18,19 +20,14 @@ HEADERS = Path(__file__).with_name("headers.h")
 CSRC = ROOT / "csrc"
 # GCC's sanitizers; what a kernel reads beyond its memory, or computes that C++ leaves undefined, ends the process.
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
-FLAGS = "-std=c++20 -O1 -g1 -fPIC -fno-wrapv -Wall -Wextra -Werror -Wno-unknown-pragmas -DSCAV_SIMT"
+FLAGS = f"{' '.join(compiler_flags()['cxx'])} -O1 -g1 -fPIC -fno-wrapv -Werror -DSCAV_SIMT -I{get_path('include')}"
 
 
 def sources() -> list[Path]:
+    """What `_cuda` is made of, less its module, and the shim."""
     device = [path for pattern in ("*.cu", "*.cpp") for path in (CSRC / "cuda").glob(pattern)]
-    return sorted(
-        [
-            *device,
-            CSRC / "shared" / "checks.cpp",
-            CSRC / "shared" / "interrupt.cpp",
-            *Path(__file__).parent.glob("*.cpp"),
-        ]
-    )
+    ours = [*device, *(ROOT / file for file in SHARED), *Path(__file__).parent.glob("*.cpp")]
+    return sorted(path for path in ours if path.name != "module.cpp")
 
 
 def object_of(source: Path) -> str:
@@ -39,7 +36,7 @@ def object_of(source: Path) -> str:
 
 def compiler(csrc: Path, sanitizers: str) -> str:
     """As it compiles one file of the copy of csrc/."""
-    folders = f"-I{csrc} -I{Path(__file__).parent} {' '.join(f'-isystem{path}' for path in include_paths())}"
+    folders = f"-I{csrc} -I{Path(__file__).parent}"
     return f"c++ {FLAGS} {sanitizers} {folders} -c"
 
 
@@ -68,8 +65,8 @@ def build(folder: Path = BUILD, sanitizers: str = SANITIZERS) -> Path:
     ]
     for source in sources():
         lines.append(f"build {object_of(source)}: compile {source} | headers.h.gch")
-        # Found beside it, precompiled.
-        if source.suffix == ".cpp":
+        # Found beside it, precompiled; memory.cpp uses another API of torch.
+        if source.suffix == ".cpp" and source.name != "memory.cpp":
             lines.append(f"  headers = -include {HEADERS.name}")
     lines.append(f"build {LIBRARY.name}: link {' '.join(map(object_of, sources()))}")
     # One at a time, where several processes run tests.

@@ -1,12 +1,11 @@
 // What the launchers choose for a shape, for tests to ask.
 
-#include <torch/library.h>
-
 #include "cuda/inputs.h"
 #include "cuda/sweep.h"
 #include "cuda/dtw.h"
 #include "cuda/sinkhorn.h"
 #include "cuda/soft_dtw.h"
+#include "shared/boxed.h"
 
 namespace {
 
@@ -61,11 +60,16 @@ std::tuple<int64_t, int64_t> part(std::string pass, int64_t n, int64_t m, int64_
 
 }  // namespace
 
-TORCH_LIBRARY(scav_simt, m) {
+STABLE_TORCH_LIBRARY(scav_simt, m) {
   m.def(
       "sweep(int b1, int b2, int n, int m, int d, bool paired, bool halves, int column_bytes, int multiprocessors, "
-      "int shared_bytes) -> str",
-      &sweep);
-  m.def("kernel_place(int n, int m, int element, int cell_bytes) -> str", &kernel_place);
-  m.def("part(str pass_, int n, int m, int element, int cell_bytes) -> (int, int)", &part);
+      "int shared_bytes) -> str");
+  m.def("kernel_place(int n, int m, int element, int cell_bytes) -> str");
+  m.def("part(str pass_, int n, int m, int element, int cell_bytes) -> (int, int)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(scav_simt, CompositeExplicitAutograd, m) {
+  m.impl("sweep", SCAV_BOX(&sweep));
+  m.impl("kernel_place", SCAV_BOX(&kernel_place));
+  m.impl("part", SCAV_BOX(&part));
 }

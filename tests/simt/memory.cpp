@@ -1,6 +1,9 @@
 // Counts what torch allocates on the CPU: scav_simt::count_memory starts, scav_simt::most_memory() is the most bytes
 // that were held at a time since.
 
+// The stable ABI has no allocators.
+#undef TORCH_TARGET_VERSION
+
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <torch/library.h>

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
@@ -77,8 +77,8 @@ class Combination:
 
 def run_combinations(
     features: Path,
-    out: Path,
-    systems: Sequence[str] = ("cav", "scav_euclidean"),
+    out: Path = Path("runs/combinations"),
+    systems: Sequence[Literal["cav", "scav_euclidean", "scav_dtw", "scav_wasserstein"]] = ("cav", "scav_euclidean"),
     epochs: int = FULL.epochs,
     clips: int = FULL.train_clips,
     seed: int = 0,
@@ -88,7 +88,15 @@ def run_combinations(
 ) -> None:
     """Train every combination on a demo's features, search the held-out clips and write the table.
 
-    The arguments are those of the command, `scav_model.cli.combinations`.
+    Args:
+        features: A demo's feature store: DEMO/seed-0/features.
+        out: Folder for a checkpoint per combination, combinations.json and the table, combinations.md.
+        systems: Distances, by the names of the demo's systems: cav is of means, the others are of sequences.
+        epochs: Passes over the training clips, for every combination.
+        clips: Training clips to use, from the first on.
+        seed: Seed of weights, order and excerpts.
+        manifest: The demo's manifest.jsonl: tasks play decoded clips; null cuts excerpts from stored features.
+        threads: CPU threads to train with; null takes as many as PyTorch does.
     """
     if threads is not None:
         torch.set_num_threads(threads)

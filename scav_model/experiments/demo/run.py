@@ -64,7 +64,12 @@ def run_demo(
 ) -> None:
     """Run the demo, from rendering to the table; write results.json, retrieval.png and alignment.png in `out`.
 
-    The arguments are those of the command, `scav_model.cli.models.demo`; `threads` None takes as many as PyTorch does.
+    Args:
+        out: Folder for clips, features, checkpoints, results.json, retrieval.png and alignment.png.
+        seeds: Number of repetitions, each with clips and weights of its own; the table shows mean and deviation.
+        quick: Fewer clips and epochs: shows in about two minutes that everything runs, not how well.
+        seed: Seed of the first repetition; the others count up from it.
+        threads: CPU threads to train with and processes to render and decode with; null is one per core.
     """
     if seeds < 1:
         raise ValueError(f"expected at least 1 seed, got {seeds}")

@@ -19,7 +19,7 @@ from torch import Tensor
 from scav_model.config import Option
 from scav_model.distances import Distance, Sequences
 from scav_model.experiments.probes.change import SIDES, WHERE, Change, Sides, Where, changed
-from scav_model.experiments.probes.experiment import Experiment, distances, search
+from scav_model.experiments.probes.experiment import METRICS, Experiment, distances, search
 from scav_model.experiments.probes.plots import plot_ablation
 from scav_model.experiments.probes.results import Results
 from scav_model.experiments.tables import Row, markdown, mean_of_directions
@@ -28,7 +28,7 @@ from scav_model.storage.files import working_in, write_text
 INTERPOLATED = "interpolated_euclidean"
 KEYS = ("where", "length", "factor", "metric", "resample")
 Direction: TypeAlias = Literal["x", "y", "shorter"]
-DIRECTIONS = ("x", "y", "shorter")
+DIRECTIONS: tuple[Direction, ...] = ("x", "y", "shorter")
 Reduction: TypeAlias = Literal["average", "subsample"]
 REDUCTIONS = ("average", "subsample")
 
@@ -70,7 +70,7 @@ def check(
     resample: Sequence[str],
     where: Sequence[str],
     reduction: str,
-    coarsen_sides: str,
+    coarsened_sides: str,
 ) -> None:
     outside = [length for length in lengths if not 0 < length <= 1]
     if outside or not lengths:
@@ -82,7 +82,7 @@ def check(
         ("resample", resample, DIRECTIONS),
         ("where", where, WHERE),
         ("reduction", (reduction,), REDUCTIONS),
-        ("coarsen", (coarsen_sides,), SIDES),
+        ("coarsen", (coarsened_sides,), SIDES),
     ):
         unknown = [value for value in values if value not in known]
         if unknown or not values:
@@ -109,15 +109,15 @@ def variants(
 def run_ablation(
     experiment: Experiment,
     *,
-    metrics: Sequence[str],
-    options: Mapping[str, Mapping[str, Option]],
-    lengths: Sequence[float],
-    factors: Sequence[int],
-    resample: Sequence[Direction],
-    where: Sequence[Where],
-    reduction: Reduction,
-    coarsen_sides: Sides,
-    out: Path,
+    out: Path = Path("runs/ablation"),
+    metrics: Sequence[str] = METRICS,
+    options: dict[str, dict[str, Option]] | None = None,
+    lengths: Sequence[float] = (1.0, 0.5, 0.25),
+    factors: Sequence[int] = (1, 2, 4),
+    resample: Sequence[Direction] = DIRECTIONS,
+    where: Sequence[Where] = ("encoded", "features"),
+    reduction: Reduction = "average",
+    coarsen: Sides = "both",
     resume: bool = False,
     overwrite: bool = False,
 ) -> list[Row]:
@@ -126,10 +126,22 @@ def run_ablation(
     A row's `video_steps` and `audio_steps` are the clips' mean steps as they are compared; `setting` says "as trained"
     of whole clips at full resolution and "test time" of all others. Writes results.json after every cell, and table.md
     and recall.png at the end, all in `out`.
+
+    Args:
+        out: Folder for results.json (written after every cell), table.md and recall.png.
+        options: Keyword arguments by metric, {soft_dtw: {gamma: 0.1}}; without any, a metric takes the checkpoint's.
+        lengths: Shares of each clip to keep, from its start, on both sides; above 0, up to 1.
+        factors: How many steps in a row become one; 2 halves the steps per second.
+        resample: Side that interpolated_euclidean resamples to the other: x (video), y (audio) or the shorter.
+        where: Change the features that the encoder reads, the encoded steps, or each in turn.
+        reduction: What steps become one by: their mean, or the first of them.
+        coarsen: Modality whose resolution is lowered.
+        resume: Keep the finished cells of an earlier run with the same settings; metrics, lengths may be added.
     """
-    check(lengths, factors, resample, where, reduction, coarsen_sides)
+    options = options or {}
+    check(lengths, factors, resample, where, reduction, coarsen)
     searched = variants(experiment, metrics, options, resample)
-    settings = {**experiment.settings(), "reduction": reduction, "coarsen": coarsen_sides, "options": options}
+    settings = {**experiment.settings(), "reduction": reduction, "coarsen": coarsen, "options": options}
     with working_in(out, "runs an experiment"):
         results = Results(out, settings, KEYS, resume=resume, overwrite=overwrite)
         grid = product(dict.fromkeys(where), sorted(set(lengths), reverse=True), sorted(set(factors)), searched)
@@ -146,7 +158,7 @@ def run_ablation(
                 return encoded()
             changes: list[tuple[Change, Sides]] = [
                 (shortening(length), "both"),
-                (coarsening(factor, reduction), coarsen_sides),
+                (coarsening(factor, reduction), coarsen),
             ]
             return changed(experiment, encoded(), changes, place)
 
@@ -156,8 +168,8 @@ def run_ablation(
             return [{**_about(cell, sequences), **row} for row in found]
 
         rows = results.fill(cells, search_cell)
-        write_text(out / "table.md", table(rows, experiment, reduction, coarsen_sides) + "\n")
-        plot_ablation(rows, gallery=len(experiment.features), coarsened=coarsen_sides, path=out / "recall.png")
+        write_text(out / "table.md", table(rows, experiment, reduction, coarsen) + "\n")
+        plot_ablation(rows, gallery=len(experiment.features), coarsened=coarsen, path=out / "recall.png")
         return rows
 
 
@@ -172,14 +184,14 @@ def _about(cell: Mapping[str, Any], sequences: tuple[Sequences, Sequences]) -> d
     }
 
 
-def table(rows: Sequence[Row], experiment: Experiment, reduction: Reduction, coarsen_sides: Sides) -> str:
+def table(rows: Sequence[Row], experiment: Experiment, reduction: Reduction, coarsened_sides: Sides) -> str:
     """Return a Markdown table per place: R@1, mean of both directions, by length and factor, and distance."""
     gallery = len(experiment.features)
     recall = mean_of_directions(rows, ("where", "length", "factor", "distance"))
     columns = list(dict.fromkeys(row["distance"] for row in rows))
     parts = [
         f"R@1 in % among {gallery} clips (chance {100 / gallery:.1f}), mean of both directions. Length is the share of "
-        f"each clip that is kept, factor how many steps become one ({reduction}, {coarsen_sides}); steps are means. "
+        f"each clip that is kept, factor how many steps become one ({reduction}, {coarsened_sides}); steps are means. "
         "Whole clips at factor 1 are as trained; all else is the same model at other settings, not trained for them."
     ]
     for place in dict.fromkeys(row["where"] for row in rows):

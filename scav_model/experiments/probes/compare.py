@@ -16,8 +16,14 @@ from scav_model.storage.files import writing
 SHARED = ("features", "gallery", "side", "where", "seed")
 
 
-def run_compare(results: Mapping[str, Path], metric: str | None, path: Path) -> None:
-    """Draw R@1, mean of both directions, against strength: a line per label; `metric` None takes each model's own."""
+def run_compare(results: dict[str, Path], metric: str | None = None, out: Path = Path("runs/temporal.png")) -> None:
+    """Draw R@1, mean of both directions, against strength: a line per label.
+
+    Args:
+        results: results.json of each model's `scav probe temporal`, by the label to show: --results.CAV FILE.
+        metric: Distance to show all models by; null takes each model's own, as it was trained or is set to search.
+        out: File of the picture (PNG).
+    """
     if not results:
         raise ValueError("expected results of at least one experiment, got none")
     found = {label: load(file) for label, file in results.items()}
@@ -48,9 +54,10 @@ def run_compare(results: Mapping[str, Path], metric: str | None, path: Path) -> 
     shared = first["settings"]
     what = "features" if shared["where"] == "features" else "encoded steps"
     title = f"Retrieval among {shared['gallery']} clips, the time of their {shared['side']} {what} disturbed"
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    plot_disturbances(lines, gallery=shared["gallery"], title=title, legend="model, searched by", path=path)
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    plot_disturbances(lines, gallery=shared["gallery"], title=title, legend="model, searched by", path=out)
+    print(f"{out} written")
 
 
 def _recalls(experiment: Mapping[str, Any]) -> dict[tuple[Any, ...], float]:

@@ -33,13 +33,13 @@ EXACT, PRUNED, BY_BOUNDS = "exact", "exact, pruned", "by bounds"
 
 @torch.no_grad()
 def run_efficiency(
-    subject: Experiment,
+    experiment: Experiment,
     *,
-    candidates: Sequence[int],
-    queries: int | None,
-    repeats: int,
-    seed: int,
-    out: Path,
+    out: Path = Path("runs/efficiency"),
+    candidates: Sequence[int] = (10, 20, 50, 100, 200, 500),
+    queries: int | None = None,
+    repeats: int = 5,
+    seed: int = 0,
     overwrite: bool = False,
 ) -> list[Row]:
     """Return a row for each direction and way to search; write results.json, table.md and curve.png.
@@ -49,6 +49,12 @@ def run_efficiency(
     search's ten nearest), in percent, `scored` and `abandoned` (pairs), `share` (of all pairs that were scored, in
     percent), `samples_seconds` (each repeat, for all queries at once), `ms` (a query, by the median of these) and
     `queries_per_second`.
+
+    Args:
+        out: Folder for results.json (with every time that was measured), table.md and curve.png.
+        candidates: Numbers of clips that hybrid takes from the pooled ranking, at least 10.
+        queries: Clips to search with, drawn at random; null takes all.
+        repeats: Times that each search is timed; the median counts.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
@@ -56,16 +62,16 @@ def run_efficiency(
         raise ValueError(f"queries must be at least 1, got {queries}")
     if min(candidates, default=K) < K:
         raise ValueError(f"candidates must be at least {K}, as many as are to be found, got {min(candidates)}")
-    if len(subject.features) < K:
-        raise ValueError(f"expected at least {K} clips to search among, got {len(subject.features)}")
+    if len(experiment.features) < K:
+        raise ValueError(f"expected at least {K} clips to search among, got {len(experiment.features)}")
     with working_in(out, "runs an experiment"):
         if not overwrite:
             refuse_earlier_run(out / RESULTS, "overwrite it")
-        distance = retrieval_distance(subject.config)
+        distance = retrieval_distance(experiment.config)
         load = os.getloadavg()[0]
-        clips = len(subject.features)
+        clips = len(experiment.features)
         chosen = torch.randperm(clips, generator=torch.Generator().manual_seed(seed))[:queries].sort().values
-        sides = dict(zip(("video", "audio"), subject.encode(subject.features), strict=True))
+        sides = dict(zip(("video", "audio"), experiment.encode(experiment.features), strict=True))
         counts = sorted({min(count, clips) for count in candidates})
         rows: list[Row] = []
         with tqdm(total=len(DIRECTIONS) * (repeats + 1), desc="searches", unit="round") as bar:
@@ -74,7 +80,7 @@ def run_efficiency(
                 items = GalleryItems(InMemory(sides[target]), distance)
                 rows += measure(some, items, asked, chosen, direction, counts, repeats, lambda: bar.update())
         settings = {
-            **subject.settings(),
+            **experiment.settings(),
             "metric": distance.metric,
             "options": distance.options,
             "per_step": distance.per_step,

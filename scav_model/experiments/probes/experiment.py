@@ -20,6 +20,7 @@ from scav_model.model import AudioVisualModel
 from scav_model.retrieval import encode, evaluate
 from scav_model.retrieval.ranking import DIRECTIONS
 
+METRICS = (POOLED_COSINE, "interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn")
 MEASURES = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 
 
@@ -34,7 +35,9 @@ class Experiment:
     device: str
 
     @classmethod
-    def load(cls, checkpoint: Path, features: Path, clips: int | None, batch_size: int, device: str) -> Experiment:
+    def load(
+        cls, checkpoint: Path, features: Path, clips: int | None = None, batch_size: int = 64, device: str = "cpu"
+    ) -> Experiment:
         """Return the checkpoint's model and the first `clips` of the features, None for all."""
         if clips is not None and clips < 2:
             raise ValueError(f"clips must be at least 2, to search among, got {clips}")

@@ -8,9 +8,10 @@ that only the distance's own use of order is measured. The first is the default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from scav_model.config import Option
 from scav_model.distances import Sequences
 from scav_model.experiments.probes.change import WHERE, Change, Sides, Where, changed
-from scav_model.experiments.probes.experiment import Experiment, distances, search
+from scav_model.experiments.probes.experiment import METRICS, Experiment, distances, search
 from scav_model.experiments.probes.plots import plot_temporal
 from scav_model.experiments.probes.results import Results
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
@@ -58,14 +59,21 @@ def check(transformations: Sequence[str], strengths: Sequence[float], side: str,
 def run_temporal(
     experiment: Experiment,
     *,
-    metrics: Sequence[str],
-    options: Mapping[str, Mapping[str, Option]],
-    transformations: Sequence[str],
-    strengths: Sequence[float],
-    side: Sides,
-    where: Where,
-    seed: int,
-    out: Path,
+    out: Path = Path("runs/temporal"),
+    metrics: Sequence[str] = METRICS,
+    options: dict[str, dict[str, Option]] | None = None,
+    transformations: Sequence[Literal["shift", "roll", "crop", "warp", "reverse", "permute"]] = (
+        "shift",
+        "roll",
+        "crop",
+        "warp",
+        "reverse",
+        "permute",
+    ),
+    strengths: Sequence[float] = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0),
+    side: Literal["video", "audio"] = "video",
+    where: Where = "features",
+    seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
 ) -> list[Row]:
@@ -73,7 +81,18 @@ def run_temporal(
 
     Strength 0 is always among them: the clips as they are, searched once for all transformations. Writes results.json
     after every cell, and table.md and recall.png at the end, all in `out`.
+
+    Args:
+        out: Folder for results.json (written after every cell), table.md and recall.png.
+        options: Keyword arguments by metric, {soft_dtw: {gamma: 0.1}}; without any, a metric takes the checkpoint's.
+        transformations: What is done to the clips' time; scav_model.experiments.probes.transforms defines each.
+        strengths: How much of it, from 0 (nothing) to 1; 0 is always among them.
+        side: Modality whose clips are transformed, all of them; the other stays as it is.
+        where: Transform the features that the encoder reads, or the encoded steps.
+        seed: Seed of what is random in a transformation, clip by clip.
+        resume: Keep the finished cells of an earlier run with the same settings; metrics, strengths may be added.
     """
+    options = options or {}
     check(transformations, strengths, side, where, seed)
     searched = distances(experiment.config, metrics, options)
     strengths = sorted({0.0, *strengths})

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scav_kernels._version import __version__
-from scav_model import parallel
+from scav_model import config_files, parallel
 from scav_model.config import Config
 from scav_model.config_files import load
 from scav_model.data import Features, open_features
@@ -37,18 +37,35 @@ SPLITS = ("train", "test")
 
 
 def reproduce(
-    dataset: str,
-    features: Path,
+    dataset: Literal["vggsound", "music"],
     *,
-    rows: Sequence[str] = tuple(LABELS),
-    out: Path,
+    features: Path,
+    rows: Sequence[Literal["cav", "scav_euclidean", "scav_dtw", "scav_wasserstein"]] = (
+        "cav",
+        "scav_euclidean",
+        "scav_dtw",
+        "scav_wasserstein",
+    ),
+    out: Path | None = None,
     hybrid_k: Sequence[int] = (10, 50, 100, 500),
-    settings: Mapping[str, Any] | None = None,
+    settings: str | None = None,
     device: str = "cpu",
     seed: int = 0,
     resume: bool = False,
 ) -> None:
-    """Train and search every row of the paper's table; see `scav reproduce --help`. Under torchrun, training is shared.
+    """Train and search every row of the paper's table. Under torchrun, training is shared.
+
+    Args:
+        dataset: Data set whose configs are used: vggsound or music.
+        features: Folder of the clips' features: a feature store with the splits train and test, or train.safetensors
+            and test.safetensors.
+        rows: Rows to train: cav, scav_euclidean, scav_dtw, scav_wasserstein.
+        out: Folder for results.md, results.json, the plots, the lists of clips and a folder per row; null takes
+            runs/reproduce/<dataset>.
+        hybrid_k: Clips that hybrid search takes from the pooled ranking, one search for each number.
+        settings: Config file laid over every row's config, for example to try all this at a small size; the results
+            say so.
+        seed: Seed of the weights, of the order of the clips and of dropout.
 
     Raises:
         FileExistsError: `out` is not empty, and this is not to resume.
@@ -61,7 +78,8 @@ def reproduce(
     if not hybrid_k or min(hybrid_k) < 1:
         raise ValueError(f"hybrid_k must be one or more numbers of clips, at least 1, got {list(hybrid_k)}")
     # In the table's order. All of them are read before the first is trained.
-    changes = dict(settings or {})
+    changes = {} if settings is None else dict(config_files.read(settings))
+    out = Path("runs") / "reproduce" / dataset if out is None else out
     configs = {
         row: load(f"{dataset}/{row}", changes, {"seed": seed, "device": device}) for row in LABELS if row in rows
     }

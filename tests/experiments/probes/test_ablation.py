@@ -25,7 +25,7 @@ SETTINGS = {
     "resample": ("x", "y", "shorter"),
     "where": ("encoded", "features"),
     "reduction": "average",
-    "coarsen_sides": "both",
+    "coarsen": "both",
 }
 
 
@@ -145,7 +145,7 @@ def test_a_cell_is_what_its_name_says(finished, experiment):
 
 
 def test_one_side_alone_can_be_coarsened(experiment, tmp_path):
-    rows = run(experiment, tmp_path, coarsen_sides="video", lengths=(1.0,), metrics=("dtw",))
+    rows = run(experiment, tmp_path, coarsen="video", lengths=(1.0,), metrics=("dtw",))
     coarse = next(row for row in rows if row["factor"] == 3)
     whole = next(row for row in rows if row["factor"] == 1)
     assert coarse["video_steps"] < whole["video_steps"] / 2
@@ -153,7 +153,7 @@ def test_one_side_alone_can_be_coarsened(experiment, tmp_path):
 
 
 def test_directions_of_interpolation_differ(experiment, tmp_path):
-    rows = run(experiment, tmp_path, coarsen_sides="video", lengths=(1.0,), metrics=("interpolated_euclidean",))
+    rows = run(experiment, tmp_path, coarsen="video", lengths=(1.0,), metrics=("interpolated_euclidean",))
     ranks = {row["resample"]: row["MeanR"] for row in rows if (row["factor"], row["direction"]) == (3, "v2a")}
     assert ranks["x"] != ranks["y"]
 
@@ -188,7 +188,7 @@ def test_an_interrupted_ablation_goes_on_to_the_same_rows(finished, experiment, 
         ({"resample": ("x", "z")}, "resample must be of x, y, shorter, got z"),
         ({"where": ("inside",)}, "where must be of features, encoded, got inside"),
         ({"reduction": "median"}, "reduction must be of average, subsample, got median"),
-        ({"coarsen_sides": "none"}, "coarsen must be of video, audio, both, got none"),
+        ({"coarsen": "none"}, "coarsen must be of video, audio, both, got none"),
         ({"metrics": ("edr",)}, "edr"),
     ],
 )

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from scav_model.cli import main
-from scav_model.cli import probe as commands
 from scav_model.data import FeatureSet
 from scav_model.experiments.probes import compare
 from scav_model.experiments.probes.compare import run_compare
 from scav_model.experiments.probes.experiment import Experiment, digest
 from scav_model.experiments.probes.results import load
+from scav_model.experiments.probes.temporal import run_temporal
 from scav_model.experiments.probes.transforms import TRANSFORMATIONS
 from scav_model.experiments.tables import markdown
 
@@ -55,7 +55,7 @@ def test_ablation_prints_its_table(arguments, tmp_path, capsys):
 
 
 def test_every_transformation_is_offered():
-    offered = inspect.signature(commands.temporal).parameters["transformations"].default
+    offered = inspect.signature(run_temporal).parameters["transformations"].default
     assert offered == tuple(TRANSFORMATIONS)
 
 

@@ -1,0 +1,258 @@
+// Recursions over the alignment grid of one pair, r[s, t] = cell(cost[s, t], r[s-1, t-1], r[s-1, t], r[s, t-1]), along
+// its anti-diagonals, for pairs too few to fill the lanes of sweep.inl. Every lane has a row, and is one step of y
+// behind the lane above it: what a cell needs of the row above was computed by the neighboring lane one tick ago.
+//
+//   strip  the rows that advance together, kStripVectors vectors of them: independent chains hide each other's latency
+//   tick   in tick k, row `i` of a strip is at step t = k - i
+//
+// The last row of a strip is kept in memory, for the strip below it. Threads take strips one behind the other.
+// Included once per SIMD level (foreach_level.h): no include guard.
+
+namespace scav::SCAV_LEVEL {
+
+inline constexpr int kStripVectors = 4;
+template <class T>
+inline constexpr int64_t kStripRows = kStripVectors * kWidth<T>;
+// Ticks whose costs are computed at a time: they stay in L1, and are no fewer than the rows of a strip.
+inline constexpr int64_t kChunkTicks = 64;
+
+// The cells of one pair: n rows, m steps, and a band of t - s.
+template <class T>
+struct WavefrontGrid {
+  static constexpr int64_t kRows = kStripRows<T>;
+  int64_t n, m, low, high;
+  bool banded;
+
+  // A Sakoe-Chiba band as that of Lanes (sweep.inl).
+  WavefrontGrid(int64_t rows, int64_t steps, std::optional<int64_t> band)
+      : n(rows), m(steps), banded(band.has_value()) {
+    const int64_t radius = band.has_value() ? std::min(*band, n + m) : n + m;
+    low = -radius - std::max<int64_t>(n - m, 0);
+    high = radius + std::max<int64_t>(m - n, 0);
+  }
+
+  int64_t strips() const { return (n + kRows - 1) / kRows; }
+  int64_t rows_of(int64_t strip) const { return std::min(kRows, n - strip * kRows); }
+  // Ticks of a strip start at a multiple of kChunkTicks.
+  int64_t first_tick(int64_t strip) const {
+    return std::max<int64_t>(0, strip * kRows + low) / kChunkTicks * kChunkTicks;
+  }
+  int64_t end_tick(int64_t strip) const {
+    const int64_t last = rows_of(strip) - 1;
+    return std::min(m - 1, strip * kRows + last + high) + last + 1;
+  }
+  // Strips whose cells fit in the last-level cache, and at least so many that the rows between them, of which every
+  // such number is kept, take no more memory than their cells do.
+  int64_t strips_of_bytes(int64_t bytes_per_cell) const {
+    constexpr int64_t kBytes = int64_t(8) << 20;
+    const int64_t strip_bytes = (std::min(m, high - low + kRows) + kRows + kChunkTicks) * kRows * bytes_per_cell;
+    const double balanced = std::sqrt(static_cast<double>(strips()) * static_cast<double>(m * sizeof(T)) /
+                                      static_cast<double>(strip_bytes));
+    return std::max({kBytes / strip_bytes, static_cast<int64_t>(balanced), 2 * thread_count()});
+  }
+  // A chunk has cells outside the grid's steps or the band, which the recursion may not enter. What it computes past
+  // the last step or row is never read.
+  bool has_edges(int64_t tick) const { return banded || tick < kRows; }
+};
+
+// r[s, t] of one row s, the last of a strip, later steps first: a store of a whole vector, whose last lane is in that
+// row, leaves what later stores overwrite in front of it.
+template <class T>
+struct BoundaryRow {
+  T* origin;  // of t = 0
+
+  static constexpr int64_t kBefore = 2 * kStripRows<T>;
+  static int64_t size(int64_t m) { return m + 2 * kBefore; }
+  static BoundaryRow in(T* memory, int64_t m) { return {memory + m + kBefore}; }
+  T& operator[](int64_t t) const { return origin[-t]; }
+  void fill(int64_t m, T value) const { std::fill(origin - m - kBefore, origin + kBefore, value); }
+};
+
+// Lane l of the result is lane l - 1 of `row`, lane 0 the last of `before`.
+template <class V, int... Lane>
+SCAV_INLINE V shift_in(V before, V row, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(before, row, (static_cast<int>(sizeof...(Lane)) - 1 + Lane)...);
+}
+
+// Lane l of the result is lane l + 1 of `row`, the last lane the first of `after`.
+template <class V, int... Lane>
+SCAV_INLINE V shift_out(V row, V after, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(row, after, (Lane + 1)...);
+}
+
+// Ticks between which a row of a strip is in the grid's steps and in the band.
+template <class T>
+struct WavefrontBounds {
+  static constexpr int W = kWidth<T>;
+  Vec<T, W> first[kStripVectors], last[kStripVectors];
+
+  WavefrontBounds(const WavefrontGrid<T>& grid, int64_t strip) {
+    for (int64_t i = 0; i < kStripRows<T>; ++i) {
+      const int64_t s = strip * kStripRows<T> + i;
+      first[i / W][i % W] = static_cast<T>(std::max<int64_t>(0, s + grid.low) + i);
+      last[i / W][i % W] = static_cast<T>(s < grid.n ? std::min(grid.m - 1, s + grid.high) + i : -1);
+    }
+  }
+  SCAV_INLINE auto inside(int v, int64_t tick) const {
+    const T now = static_cast<T>(tick);
+    return (first[v] <= now) & (last[v] >= now);
+  }
+};
+
+// The recursion in one strip, tick by tick.
+template <class T>
+struct Wavefront {
+  static constexpr int W = kWidth<T>;
+  static constexpr int64_t kRows = kStripRows<T>;
+  using V = Vec<T, W>;
+
+  const WavefrontBounds<T> bounds;
+  V row[kStripVectors], diagonal[kStripVectors];
+
+  Wavefront(const WavefrontGrid<T>& grid, int64_t strip, const BoundaryRow<T>& above) : bounds(grid, strip) {
+    std::fill_n(row, kStripVectors, splat<T, W>(kUnreachable<T>));
+    std::fill_n(diagonal, kStripVectors, splat<T, W>(kUnreachable<T>));
+    diagonal[0][0] = above[grid.first_tick(strip) - 1];
+  }
+
+  // `costs` (ticks, kRows), as a source of costs leaves them. Calls cell(tick, vector, cost, diagonal, up, left).
+  template <bool edges, class Cell>
+  void advance(int64_t tick0, int64_t tick1, const T* costs, const BoundaryRow<T>& above, const BoundaryRow<T>& below,
+               const Cell& cell) {
+    constexpr auto lanes = std::make_integer_sequence<int, W>{};
+    V r[kStripVectors], d[kStripVectors];
+    std::copy_n(row, kStripVectors, r);
+    std::copy_n(diagonal, kStripVectors, d);
+    for (int64_t tick = tick0; tick < tick1; ++tick, costs += kRows) {
+#pragma GCC unroll 4
+      for (int v = kStripVectors - 1; v >= 0; --v) {
+        const V up = shift_in(v > 0 ? r[v > 0 ? v - 1 : 0] : splat<T, W>(above[tick]), r[v], lanes);
+        V value = cell(tick, v, load<T, W>(costs + v * W), d[v], up, r[v]);
+        if constexpr (edges) {
+          value = bounds.inside(v, tick) ? value : splat<T, W>(kUnreachable<T>);
+        }
+        d[v] = up;
+        r[v] = value;
+      }
+      store<T, W>(&below[tick - kRows + 1] - (W - 1), r[kStripVectors - 1]);
+    }
+    std::copy_n(r, kStripVectors, row);
+    std::copy_n(d, kStripVectors, diagonal);
+  }
+
+  T value_of(int64_t i) const { return row[i / W][i % W]; }
+};
+
+struct StripRange {
+  int64_t first, end;
+};
+
+// Where the cells of a range of strips lie, (ticks, kStripRows) of each strip.
+template <class T>
+struct StripCells {
+  int64_t first;
+  std::vector<int64_t> offsets;
+  int64_t size = 0;
+
+  StripCells(const WavefrontGrid<T>& grid, const StripRange& range) : first(range.first) {
+    for (int64_t strip = range.first; strip < range.end; ++strip) {
+      const int64_t first_tick = grid.first_tick(strip);
+      offsets.push_back(size - first_tick * kStripRows<T>);
+      size += std::max<int64_t>(grid.end_tick(strip) - first_tick, 0) * kStripRows<T>;
+    }
+  }
+  // Of tick 0.
+  int64_t offset(int64_t strip) const { return offsets[static_cast<size_t>(strip - first)]; }
+};
+
+// A row between each two strips in work. Those before a strip in work are in work or finished, so that no more are in
+// work than there are threads.
+template <class T>
+class PassingRows {
+ public:
+  explicit PassingRows(int64_t m) : m_(m), count_(thread_count() + 1), rows_(count_ * BoundaryRow<T>::size(m)) {}
+  BoundaryRow<T> of(int64_t index) const {
+    return BoundaryRow<T>::in(rows_.data() + index % count_ * BoundaryRow<T>::size(m_), m_);
+  }
+
+ private:
+  int64_t m_, count_;
+  Buffer<T> rows_;
+};
+
+// The last rows of strips. Those above the first strip of a range are kept: a recursion starts from them a second time.
+template <class T>
+class StripRows {
+ public:
+  // Ranges of `range_strips` strips.
+  StripRows(const WavefrontGrid<T>& grid, int64_t range_strips)
+      : m_(grid.m),
+        strips_(grid.strips()),
+        range_strips_(std::min(range_strips, strips_)),
+        kept_(ranges() * BoundaryRow<T>::size(m_)),
+        passing_(m_) {
+    const BoundaryRow<T> top = below(-1);
+    top.fill(m_, kUnreachable<T>);
+    top[-1] = 0;  // the grid is entered at (0, 0), as if diagonally from a cell of cost 0
+  }
+
+  int64_t ranges() const { return (strips_ + range_strips_ - 1) / range_strips_; }
+  StripRange range(int64_t index) const {
+    return {index * range_strips_, std::min((index + 1) * range_strips_, strips_)};
+  }
+  // The last row of `strip`; the row above the grid for -1.
+  BoundaryRow<T> below(int64_t strip) const {
+    const int64_t next = strip + 1;
+    if (next % range_strips_ == 0 && next < strips_) {
+      return BoundaryRow<T>::in(kept_.data() + next / range_strips_ * BoundaryRow<T>::size(m_), m_);
+    }
+    return passing_.of(next);
+  }
+  void clear(int64_t strip) const { below(strip).fill(m_, kUnreachable<T>); }
+
+ private:
+  int64_t m_, strips_, range_strips_;
+  Buffer<T> kept_;
+  PassingRows<T> passing_;
+};
+
+// Runs a range of strips; cell_of(strip) gives the cell of a strip's recursion. Returns r in the last row of the range,
+// at the grid's last step.
+template <class T, class Source, class CellOf>
+T run_strips(const Source& source, const WavefrontGrid<T>& grid, const StripRange& range, const StripRows<T>& rows,
+             const CellOf& cell_of) {
+  const int64_t count = range.end - range.first, parts = std::min(thread_count(), count);
+  Pipeline pipeline(count);
+  T result = 0;
+  run_parts(parts, [&](int64_t) {
+    typename Source::Scratch scratch(source);
+    const Buffer<T> costs(kChunkTicks * kStripRows<T>);
+    for (int64_t task = pipeline.take(); task < count; task = pipeline.take()) {
+      const int64_t strip = range.first + task, end = grid.end_tick(strip);
+      const auto cell = cell_of(strip);
+      const BoundaryRow<T> above = rows.below(strip - 1), below = rows.below(strip);
+      rows.clear(strip);
+      int64_t tick = grid.first_tick(strip);
+      pipeline.wait(task, std::max<int64_t>(tick, 1));  // for the row above before its first step
+      Wavefront<T> wavefront(grid, strip, above);
+      for (; tick < end; tick += kChunkTicks) {
+        const int64_t chunk_end = std::min(tick + kChunkTicks, end);
+        source.costs(scratch, strip, tick, chunk_end, costs.data());
+        pipeline.wait(task, chunk_end < end ? chunk_end : Pipeline::kFinished);
+        if (grid.has_edges(tick)) {
+          wavefront.template advance<true>(tick, chunk_end, costs.data(), above, below, cell);
+        } else {
+          wavefront.template advance<false>(tick, chunk_end, costs.data(), above, below, cell);
+        }
+        pipeline.publish(task, chunk_end - kStripRows<T> + 1);
+      }
+      pipeline.publish(task, Pipeline::kFinished);
+      if (task == count - 1) {
+        result = wavefront.value_of(grid.rows_of(strip) - 1);
+      }
+    }
+  });
+  return result;
+}
+
+}  // namespace scav::SCAV_LEVEL

@@ -1,0 +1,214 @@
+// Soft-DTW along the anti-diagonals of one pair, forward and backward.
+// Included once per SIMD level (foreach_level.h): no include guard.
+
+namespace scav::SCAV_LEVEL {
+
+// The cell of a recursion that keeps nothing.
+template <class Source, class T>
+auto soft_dtw_plain(const SoftDtw<T>& recurrence) {
+  using V = Vec<T, kWidth<T>>;
+  return [&recurrence](int64_t, int, V cost, V diagonal, V up, V left) __attribute__((always_inline)) {
+    return within_reach<Source, T, kWidth<T>>(recurrence.template cell<kWidth<T>>(cost, diagonal, up, left));
+  };
+}
+
+template <class T, class Source>
+T wavefront_soft_dtw_pair(const SoftDtw<T>& recurrence, const Source& source) {
+  const WavefrontGrid<T>& grid = source.grid;
+  const StripRows<T> rows(grid, grid.strips());
+  const T distance =
+      run_strips(source, grid, rows.range(0), rows, [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
+  return distance < kReached<T> ? distance : std::numeric_limits<T>::infinity();
+}
+
+// Weights of the softmins in the cells of a range of strips, and the adjoint e = d out / d r = d out / d cost, which
+// takes the place of the diagonal's weights.
+template <class T, class Source>
+struct WavefrontAdjoint {
+  static constexpr int W = kWidth<T>;
+  static constexpr int64_t kRows = kStripRows<T>;
+  using V = Vec<T, W>;
+
+  const WavefrontGrid<T>& grid;
+  const StripCells<T> cells;
+  Buffer<T> diagonal, up;
+
+  WavefrontAdjoint(const WavefrontGrid<T>& all, const StripRange& range)
+      : grid(all), cells(all, range), diagonal(cells.size), up(cells.size) {}
+
+  auto recorder(const SoftDtw<T>& recurrence, int64_t strip) const {
+    return [&recurrence, to_diagonal = diagonal.data() + cells.offset(strip), to_up = up.data() + cells.offset(strip)](
+               int64_t tick, int v, V cost, V d, V u, V l) __attribute__((always_inline)) {
+      const int64_t at = tick * kRows + v * W;
+      const V r = within_reach<Source, T, W>(recurrence.template cell<W>(cost, d, u, l, to_diagonal + at, to_up + at));
+      if constexpr (Source::kForbids) {
+        // Marks cells that no path enters.
+        const V weight = load<T, W>(to_diagonal + at);
+        store<T, W>(to_diagonal + at, r < kReached<T> ? weight : splat<T, W>(T(-1)));
+      }
+      return r;
+    };
+  }
+
+  // The adjoint of one strip: `below` holds what the strip below sends to its last row, `above` becomes what it sends
+  // to the strip above. `grad` enters at the last cell.
+  void retreat(int64_t strip, T grad, Pipeline& pipeline, int64_t task, const BoundaryRow<T>& below,
+               const BoundaryRow<T>& above) const {
+    const WavefrontBounds<T> bounds(grid, strip);
+    const int64_t first = grid.first_tick(strip), count = grid.rows_of(strip);
+    State state{};
+    if (strip == grid.strips() - 1) {
+      state.left[(count - 1) / W][(count - 1) % W] = grad;
+    }
+    int64_t end = grid.end_tick(strip);
+    while (end > first) {
+      const int64_t tick = std::max(first, (end - 1) / kChunkTicks * kChunkTicks);
+      poll((end - tick) * kRows * 8);
+      pipeline.wait(task, tick > first ? grid.m - (tick - kRows + 1) : Pipeline::kFinished);
+      if (grid.banded || tick < kRows || end > grid.m || count < kRows) {
+        retreat_ticks<true>(tick, end, bounds, strip, below, above, state);
+      } else {
+        retreat_ticks<false>(tick, end, bounds, strip, below, above, state);
+      }
+      pipeline.publish(task, grid.m - tick);
+      end = tick;
+    }
+    // What the first row's first step sends along the diagonal.
+    above[first - 1] = state.diagonal[0][0];
+    pipeline.publish(task, Pipeline::kFinished);
+  }
+
+  // Copies e of steps [step0, step1) of a strip's rows, row i to out + i * stride, and overwrites what is less than
+  // kRows before and after them.
+  void copy(int64_t strip, int64_t step0, int64_t step1, T* out, int64_t stride) const {
+    const int64_t tick0 = std::max(grid.first_tick(strip), step0),
+                  tick1 = std::min(grid.end_tick(strip), step1 + kRows - 1);
+    const T* from = diagonal.data() + cells.offset(strip);
+    if (tick0 < tick1) {
+      transpose<T>(
+          tick1 - tick0, grid.rows_of(strip), [&](int64_t k) { return from + (tick0 + k) * kRows; },
+          [&](int64_t i) { return out + i * stride + tick0 - i - step0; });
+    }
+  }
+
+ private:
+  // What cells send to their neighbors: to t - 1, to s - 1 of the same step, and, in the next tick, to s - 1.
+  struct State {
+    V left[kStripVectors], up[kStripVectors], diagonal[kStripVectors];
+  };
+
+  template <bool edges>
+  void retreat_ticks(int64_t tick0, int64_t tick1, const WavefrontBounds<T>& bounds, int64_t strip,
+                     const BoundaryRow<T>& below, const BoundaryRow<T>& above, State& state) const {
+    constexpr auto lanes = std::make_integer_sequence<int, W>{};
+    T* const weights = diagonal.data() + cells.offset(strip);
+    const T* const up_weights = up.data() + cells.offset(strip);
+    State sent = state;
+    for (int64_t tick = tick1 - 1; tick >= tick0; --tick) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kStripVectors; ++v) {
+        const V next =
+            v + 1 < kStripVectors ? sent.up[v + 1 < kStripVectors ? v + 1 : 0] : splat<T, W>(below[tick - kRows + 1]);
+        T* const at = weights + tick * kRows + v * W;
+        V e = sent.left[v] + shift_out(sent.up[v], next, lanes);
+        V d = load<T, W>(at), u = load<T, W>(up_weights + tick * kRows + v * W);
+        if constexpr (Source::kForbids) {
+          e = d < T(0) ? V{} : e;
+        }
+        // Weights outside the grid or the band may be anything.
+        if constexpr (edges) {
+          const auto inside = bounds.inside(v, tick);
+          e = inside ? e : V{};
+          d = inside ? d : V{};
+          u = inside ? u : V{};
+        }
+        sent.left[v] = e * vmax(T(1) - d - u, V{});
+        sent.up[v] = e * u + sent.diagonal[v];
+        sent.diagonal[v] = e * d;
+        store<T, W>(at, e);
+      }
+      store<T, W>(&above[tick], sent.up[0]);
+    }
+    state = sent;
+  }
+};
+
+// Adds the gradient of one pair, times `grad`, to what `to` holds.
+template <class T, class Source, class To>
+void wavefront_soft_dtw_pair_backward(const SoftDtw<T>& recurrence, const Source& source, T grad, const To& to) {
+  const WavefrontGrid<T>& grid = source.grid;
+  const StripRows<T> rows(grid, grid.strips_of_bytes(2 * sizeof(T)));
+  const PassingRows<T> sent(grid.m);
+  sent.of(grid.strips()).fill(grid.m, T(0));
+  for (int64_t index = 0; index + 1 < rows.ranges(); ++index) {
+    run_strips(source, grid, rows.range(index), rows, [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
+  }
+  for (int64_t index = rows.ranges() - 1; index >= 0; --index) {
+    const StripRange range = rows.range(index);
+    const int64_t count = range.end - range.first;
+    const WavefrontAdjoint<T, Source> adjoint(grid, range);
+    run_strips(source, grid, range, rows, [&](int64_t strip) { return adjoint.recorder(recurrence, strip); });
+    Pipeline pipeline(count);
+    run_parts(std::min(thread_count(), count), [&](int64_t) {
+      for (int64_t task = pipeline.take(); task < count; task = pipeline.take()) {
+        const int64_t strip = range.end - 1 - task;
+        sent.of(strip).fill(grid.m, T(0));
+        adjoint.retreat(strip, grad, pipeline, task, sent.of(strip + 1), sent.of(strip));
+      }
+    });
+    const auto copy = [&](int64_t strip, int64_t step0, int64_t step1, T* out, int64_t stride) {
+      adjoint.copy(strip, step0, step1, out, stride);
+    };
+    add_gradient(source, range, copy, to);
+  }
+}
+
+// Every pair of Inputs or CostInputs.
+template <class T, class Batch>
+void wavefront_soft_dtw(const SoftDtw<T>& recurrence, const Batch& batch, std::optional<int64_t> band, T* out) {
+  for_each_wavefront_pair<T>(batch, band, [&](const auto& source, const PairIndex& pair) {
+    out[pair.result] = wavefront_soft_dtw_pair<T>(recurrence, source);
+  });
+}
+
+// dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null. Threads share a pair: other pairs add to the same rows.
+template <class T>
+void wavefront_soft_dtw_backward(const SoftDtw<T>& recurrence, const Inputs& inputs, std::optional<int64_t> band,
+                                 const T* grad, T* dx, T* dy) {
+  const Sequences<T> x = inputs.sequences_x<T>(), y = inputs.sequences_y<T>();
+  const auto rows_of = [](T* gradient, const Sequences<T>& side, int64_t b) {
+    return gradient ? gradient + b * side.steps * side.dim : nullptr;
+  };
+  std::vector<PairIndex> pairs = all_pairs(x, y, inputs.paired);
+  std::erase_if(pairs, [&](const PairIndex& pair) { return grad[pair.result] == 0; });
+  if (x.dim <= kMaxDifferenceFeatures) {
+    for (const PairIndex& pair : pairs) {
+      const DifferenceCosts<T> costs(inputs.cost, x, y, pair, band);
+      const DifferenceGradient<T> to(y.row(pair.y, 0), x.dim, pair.m, rows_of(dx, x, pair.x), rows_of(dy, y, pair.y));
+      wavefront_soft_dtw_pair_backward(recurrence, costs, grad[pair.result], to);
+      to.finish();
+    }
+    return;
+  }
+  const ProductPairs<T> products(inputs, true);
+  const PackedGradient<T> gradient(products.packed, dy != nullptr);
+  for (const PairIndex& pair : pairs) {
+    const TileCosts<T, GroupCosts<T>> costs{products.source(pair), {pair.n, pair.m, band}};
+    wavefront_soft_dtw_pair_backward(recurrence, costs, grad[pair.result], gradient.adjoint(rows_of(dx, x, pair.x)));
+  }
+  gradient.unpack(products.packed, dy);
+}
+
+// d_cost: (B1, B2, N, M), zero on entry.
+template <class T>
+void wavefront_soft_dtw_from_cost_backward(const SoftDtw<T>& recurrence, const CostInputs& costs,
+                                           std::optional<int64_t> band, const T* grad, T* d_cost) {
+  for_each_wavefront_pair<T>(costs, band, [&](const auto& source, const PairIndex& pair) {
+    if (grad[pair.result] != 0) {
+      T* const cells = d_cost + pair.result * costs.steps_x() * costs.steps_y();
+      wavefront_soft_dtw_pair_backward(recurrence, source, grad[pair.result], MatrixAdjoint<T>{cells, costs.steps_y()});
+    }
+  });
+}
+
+}  // namespace scav::SCAV_LEVEL
