@@ -30,6 +30,8 @@ class Workload:
     # Of as many as fit into a second, unless said.
     rounds: int | None = None
     ops: tuple[str, ...] = ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn")
+    # Whether the limit is the recursion of one feature in registers, not the products.
+    few_features: bool = False
 
     def tiny(self) -> "Workload":
         """The same kind of thing, in no time."""
@@ -48,6 +50,10 @@ WORKLOADS = [
     # As many cells as `ragged` has valid ones, within a few per cent.
     Workload("even", 128, 128, 36, 36),
     Workload("long", 8, 8, 2048, 2048, d=64),
+    *(
+        Workload(name, 256, 256, 128, 128, d=d, devices=CPU, ops=("dtw", "soft_dtw"), few_features=True)
+        for name, d in (("series", 1), ("series-3", 3), ("series-8", 8))
+    ),
     Workload("pair", 1, 1, 2000, 2000, d=1, devices=CPU, ops=("dtw", "soft_dtw")),
     Workload("pair-64", 1, 1, 2000, 2000, d=64, devices=CPU, ops=("dtw", "soft_dtw")),
     Workload("gallery", 100, 10_000, 50, 62, directions=DIRECTIONS[:1], devices=CPU, rounds=1),

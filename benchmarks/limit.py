@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.cases import Workload
 from benchmarks.machine import cpu_name
 
 SOURCE = Path(__file__).with_name("peak.cpp")
@@ -24,8 +25,19 @@ LARGEST_PRODUCT = {"cpu": 2**25, "cuda": 2**31}
 def arithmetic_peak(dtype: torch.dtype) -> float:
     """FLOP/s of multiply-adds in registers, on as many threads as torch uses, now; what accumulates in float32 has
     the peak of float32."""
-    function = "float64_flops" if dtype == torch.float64 else "float32_flops"
-    return max(getattr(library(), function)(torch.get_num_threads(), STEPS) for _ in range(TRIES))
+    return rate("flops", dtype)
+
+
+def cells_peak(dtype: torch.dtype) -> float:
+    """Cells per second of a subtraction, two minima and a multiply-add in registers: the least that dynamic time
+    warping of one feature needs."""
+    return rate("cells", dtype)
+
+
+def rate(of: str, dtype: torch.dtype) -> float:
+    """The best of several tries, on as many threads as torch uses."""
+    function = getattr(library(), f"float64_{of}" if dtype == torch.float64 else f"float32_{of}")
+    return max(function(torch.get_num_threads(), STEPS) for _ in range(TRIES))
 
 
 @cache
@@ -40,7 +52,8 @@ def library() -> ctypes.CDLL:
         subprocess.run([os.environ.get("CXX", "c++"), *flags, str(SOURCE), "-o", str(unfinished)], check=True)
         unfinished.rename(built)
     loaded = ctypes.CDLL(str(built))
-    for function in (loaded.float32_flops, loaded.float64_flops):
+    for name in ("float32_flops", "float64_flops", "float32_cells", "float64_cells"):
+        function = getattr(loaded, name)
         function.argtypes, function.restype = [ctypes.c_int, ctypes.c_long], ctypes.c_double
     return loaded
 
@@ -62,6 +75,14 @@ def matmul_flops(rows: int, columns: int, depth: int, dtype: torch.dtype, device
 def peak_flops(rows: int, columns: int, depth: int, dtype: torch.dtype, device: str) -> float:
     """FLOP/s that the limit goes by: of arithmetic alone on a CPU, of cuBLAS on a GPU."""
     return arithmetic_peak(dtype) if device == "cpu" else matmul_flops(rows, columns, depth, dtype, device)
+
+
+def limit_rate(work: Workload, rows: int, columns: int, dtype: torch.dtype, device: str) -> float:
+    """Cells per second, now, of the arithmetic that a workload's limit counts: the products of the steps, or the
+    recursion where their features are few."""
+    if work.few_features:
+        return cells_peak(dtype)
+    return peak_flops(rows, columns, work.d, dtype, device) / (2 * work.d)
 
 
 def cuda_extra_bytes(run: Callable[[], object]) -> int:

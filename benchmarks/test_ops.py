@@ -30,9 +30,12 @@ def test_op(benchmark: BenchmarkFixture, record: Record, smoke: bool, case: Case
 
     batch = inputs(work, dtype, device, gradient=direction == "forward_backward")
     rows, columns = products(op, batch)
-    shape = rows, columns, work.d, dtype, device
-    mm = limit.matmul_flops(*shape)
-    peaks = [limit.peak_flops(*shape)]
+    mm = limit.matmul_flops(rows, columns, work.d, dtype, device) / (2 * work.d)
+
+    def limit_rate() -> float:
+        return limit.limit_rate(work, rows, columns, dtype, device)
+
+    peaks = [limit_rate()]
 
     extra_bytes: list[int] = []
 
@@ -47,15 +50,15 @@ def test_op(benchmark: BenchmarkFixture, record: Record, smoke: bool, case: Case
         else:
             extra_bytes.append((limit.cuda_extra_bytes if device == "cuda" else cpu_extra_bytes)(complete))
 
-    times = time_rounds(benchmark, run, lambda: peaks.append(limit.peak_flops(*shape)), work.rounds)
-    limit_seconds = 2 * rows * columns * work.d / max(peaks)
+    times = time_rounds(benchmark, run, lambda: peaks.append(limit_rate()), work.rounds)
+    limit_seconds = rows * columns / max(peaks)
     facts = {
         **times,
         "shapes": [list(steps.shape) for steps in batch[:2]],
         "dtype": name_of(dtype),
         "cells": rows * columns,
         "cells_per_second": rows * columns / times["seconds"],
-        "peak_flops": max(peaks),
+        "limit_cells_per_second": max(peaks),
         "limit_seconds": limit_seconds,
         "efficiency": limit_seconds / times["seconds"],
         "matmul_efficiency": mm / max(peaks),

@@ -4,9 +4,11 @@
 #include "cpu/gemm.inl"
 #include "cpu/transpose.inl"
 #include "cpu/packed.inl"
+#include "cpu/difference_costs.inl"
 #include "cpu/group_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
+#include "cpu/difference_sweep.inl"
 #include "cpu/matrix_costs.inl"
 #include "cpu/wavefront.inl"
 #include "cpu/wavefront_costs.inl"
@@ -16,35 +18,25 @@
 
 namespace scav::SCAV_LEVEL {
 
-template <class T, int W, int V, bool banded, class Pairs>
-void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int64_t>& results, T* out, uint8_t* paths,
-               int64_t path_stride) {
+// The recursion of one set of lanes, and their paths unless `paths` is null. `advance(step0, step1, cell)` sweeps
+// `state` (rows, lanes) over steps [step0, step1) and takes the results of the lanes that end there; step0 is a
+// multiple of `panel_steps`.
+template <class T, int W, int V, class Advance>
+void dtw_recursion(int64_t steps, int64_t panel_steps, const Lanes<T>& lanes, const std::vector<int64_t>& results,
+                   T* state, const Advance& advance, uint8_t* paths, int64_t path_stride) {
   constexpr int64_t width = W * V;
-  const int64_t rows = pairs.rows(), steps = pairs.steps(), panel_steps = pairs.panel_steps();
-  const int64_t stride = panel_steps * W, vector_stride = rows * stride;
-  Buffer<T> state(rows * width), costs(V * vector_stride);
-  std::fill_n(state.data(), rows * width, kUnreachable<T>);
-
-  auto on_step = [&](int64_t t) { take_results(lanes, t, state.data(), results, out); };
-  auto ignore = [](int64_t) {};
-  // Costs are computed a panel of steps at a time, and read while they are in L1.
-  auto advance = [&](int64_t step0, int64_t step1, const auto& cell, const auto& after) {
-    for (int64_t t = step0; t < step1; t += panel_steps) {
-      const int64_t end = std::min(t + panel_steps, step1);
-      pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
-      sweep<T, W, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell, after);
-    }
-  };
+  const int64_t rows = lanes.rows;
+  std::fill_n(state, rows * width, kUnreachable<T>);
   auto plain = [](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
                    __attribute__((always_inline)) { return dtw_cell(cost, diagonal, up, left); };
   if (paths == nullptr) {
-    advance(0, steps, plain, on_step);
+    advance(0, steps, plain);
     return;
   }
 
   const CheckpointPlan plan = plan_checkpoints(rows, steps, width, panel_steps, 1, sizeof(T));
   Buffer<T> states(plan.checkpoints * rows * width);
-  Buffer<uint8_t> codes(std::min(plan.steps, steps) * rows * width);
+  Buffer<uint8_t> codes(plan.steps * rows * width);
   auto record = [&](int64_t step0) {
     return [&codes, step0, rows](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
                                  Vec<T, W> left) __attribute__((always_inline)) {
@@ -55,12 +47,12 @@ void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int6
     };
   };
   for (int64_t index = 0; index < plan.checkpoints; ++index) {
-    std::copy_n(state.data(), rows * width, states.data() + index * rows * width);
+    std::copy_n(state, rows * width, states.data() + index * rows * width);
     const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
     if (index + 1 < plan.checkpoints) {
-      advance(step0, step1, plain, on_step);
+      advance(step0, step1, plain);
     } else {
-      advance(step0, step1, record(step0), on_step);
+      advance(step0, step1, record(step0));
     }
   }
   PathWalker walker;
@@ -72,11 +64,29 @@ void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int6
   for (int64_t index = plan.checkpoints - 1; index >= 0; --index) {
     const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
     if (index + 1 < plan.checkpoints) {
-      std::copy_n(states.data() + index * rows * width, rows * width, state.data());
-      advance(step0, step1, record(step0), ignore);
+      std::copy_n(states.data() + index * rows * width, rows * width, state);
+      advance(step0, step1, record(step0));
     }
     walker.walk(step0, rows, codes.data());
   }
+}
+
+template <class T, int W, int V, bool banded, class Pairs>
+void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int64_t>& results, T* out, uint8_t* paths,
+               int64_t path_stride) {
+  const int64_t rows = pairs.rows(), panel_steps = pairs.panel_steps();
+  const int64_t stride = panel_steps * W, vector_stride = rows * stride;
+  Buffer<T> state(rows * W * V), costs(V * vector_stride);
+  // Costs are computed a panel of steps at a time, and read while they are in L1.
+  auto advance = [&](int64_t step0, int64_t step1, const auto& cell) {
+    for (int64_t t = step0; t < step1; t += panel_steps) {
+      const int64_t end = std::min(t + panel_steps, step1);
+      pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
+      sweep<T, W, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell,
+                             [&](int64_t step) { take_results(lanes, step, state.data(), results, out); });
+    }
+  };
+  dtw_recursion<T, W, V>(pairs.steps(), panel_steps, lanes, results, state.data(), advance, paths, path_stride);
 }
 
 // Every pair of a PairBatch or MatrixBatch. `paths` may be null: (results, path_stride) steps from the end of each path
@@ -95,10 +105,36 @@ void dtw_batch(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t*
   });
 }
 
+// As dtw_batch, for few features.
+template <class T>
+void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, std::optional<int64_t> band, T* out, uint8_t* paths,
+                     int64_t path_stride) {
+  constexpr int W = kWidth<T>;
+  with_difference_tile(batch, cost, [&](auto vectors, auto shared, auto kind) {
+    constexpr int V = vectors;
+    for_each_pairs(batch, [&](const DifferencePairs<T>& pairs, const std::vector<int64_t>& results) {
+      const Lanes<T> lanes(pairs, band);
+      const std::vector<LaneEnd> ends = lane_ends(lanes, results);
+      const BandWalls<T, W, V> walls(lanes);
+      const DifferenceTile<T, W, V, shared, decltype(kind)> tile{pairs.x.data(), pairs.y, batch.x.dim, kHiddenOne<T>};
+      Buffer<T> state(lanes.rows * W * V);
+      auto advance = [&](int64_t step0, int64_t step1, const auto& cell) {
+        difference_sweep<T, W, V>(tile, StepRange{step0, step1}, lanes, walls, ends, state.data(), cell, out);
+      };
+      dtw_recursion<T, W, V>(pairs.steps(), kPassSteps, lanes, results, state.data(), advance, paths, path_stride);
+    });
+  });
+}
+
 template <class T>
 void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint8_t* paths) {
   if (suits_wavefront<T>(grid_sizes(inputs))) {
     wavefront_dtw<T>(inputs, band, out, paths);
+    return;
+  }
+  if (const int64_t vectors = difference_vectors<T>(inputs, paths ? 1 : 0)) {
+    const DifferenceBatch<T> batch(inputs, vectors);
+    dtw_differences(batch, inputs.cost, band, out, paths, inputs.steps_x() + inputs.steps_y());
     return;
   }
   const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, paths ? 1 : 0), false);

@@ -12,9 +12,9 @@ SCAV_INLINE V dtw_cell(V cost, V diagonal, V up, V left) {
 template <class T, int W>
 SCAV_INLINE Vec<IntOf<T>, W> dtw_step(Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) {
   using I = Vec<IntOf<T>, W>;
-  const I straight = (diagonal <= up) & (diagonal <= left);
-  const I side = up <= left ? I{} + IntOf<T>(kUp) : I{} + IntOf<T>(kLeft);
-  return straight ? I{} + IntOf<T>(kDiagonal) : side;
+  static_assert(kDiagonal == 0);
+  const I not_left = up < diagonal ? I{} + IntOf<T>(kUp) : I{};
+  return left < vmin(diagonal, up) ? I{} + IntOf<T>(kLeft) : not_left;
 }
 
 // Walks optimal paths backwards, lane by lane, from checkpoint to checkpoint.

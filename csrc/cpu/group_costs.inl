@@ -29,6 +29,11 @@ struct GroupCosts {
     for (int64_t panel = panel0; panel < panel1; ++panel, out += width) {
       const int64_t column = group.column + panel * width;
       poll(width * (row1 - row0) * (x.dim + 1));
+      if (has_difference_cells(cost, x.dim)) {
+        difference_cells<T>(x.row(b, row0), packed.panels.data() + column * x.dim, row1 - row0, x.dim, width,
+                            cost == Cost::euclidean, out + row0 * stride, stride);
+        continue;
+      }
       products(column, row0, row1, out + row0 * stride, stride);
       for (int64_t s = row0; s < row1; ++s) {
         if (cost == Cost::euclidean) {
@@ -52,6 +57,12 @@ struct GroupCosts {
     for (int64_t panel = panel0; panel < panel1; ++panel) {
       const int64_t at = (panel - panel0) * width, column = group.column + panel * width;
       poll(2 * width * count * (dim + 1));
+      if (has_difference_cells(cost, dim)) {
+        difference_adjoint<T>(x.row(b, row0), packed.panels.data() + column * dim, count, dim, width,
+                              cost == Cost::euclidean, costs + row0 * stride + at, weights + row0 * stride + at, stride,
+                              to.dx ? to.dx + row0 * dim : nullptr, to.dy ? to.dy + column * dim : nullptr);
+        continue;
+      }
       for (int64_t s = row0; s < row1; ++s) {
         row_weights(s, panel, costs + s * stride + at, weights + s * stride + at, to);
       }

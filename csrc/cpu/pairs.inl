@@ -185,14 +185,15 @@ struct PairBatch {
         lanes(count.width),
         vectors(count.vectors),
         x_order(by_length(x.lengths, x.batch)) {
+    const bool in_bfloat16 = inputs.in_bfloat16 && !has_difference_cells(inputs.cost, x.dim);
     if (inputs.paired) {
       pair_groups = interleave(y.lengths, y.batch, lanes);
-      packed = pack<T>(y, one_by_one(y.lengths, y.batch, true), with_rows, inputs.in_bfloat16);
+      packed = pack<T>(y, one_by_one(y.lengths, y.batch, true), with_rows, in_bfloat16);
     } else {
       packed = pack<T>(y, lanes == 1 ? one_by_one(y.lengths, y.batch) : interleave(y.lengths, y.batch, lanes),
-                       with_rows, inputs.in_bfloat16);
+                       with_rows, in_bfloat16);
     }
-    if (inputs.in_bfloat16) {
+    if (in_bfloat16) {
       x_words = to_words<T>(x);
     }
   }
@@ -239,24 +240,22 @@ struct PairBatch {
   }
 };
 
-// Calls f(pairs, results) for every set of pairs that share a recursion.
-template <class T, class F>
-void for_each_pairs(const PairBatch<T>& batch, const F& f) {
-  const bool paired = batch.inputs.paired;
-  const auto& groups = paired ? batch.pair_groups.groups : batch.packed.layout.groups;
-  const int64_t parts = thread_count(), vectors = batch.vectors;
-  const int64_t recursions = paired ? 1 : (batch.x.batch + vectors - 1) / vectors;  // of one group
+// Calls f(group, first, end) for every recursion: of a group with the x's number [first, end) of `order`, up to
+// `vectors` of them.
+template <class F>
+void for_each_recursion(const std::vector<Group>& groups, const std::vector<int64_t>& order, const int64_t* x_lengths,
+                        int64_t vectors, const F& f) {
+  const int64_t parts = thread_count(), xs = static_cast<int64_t>(order.size());
+  const int64_t recursions = (xs + vectors - 1) / vectors;  // of one group
   // Tasks are a group against a part of the x's: small enough to balance, few enough to list.
   const int64_t x_parts = std::clamp<int64_t>(16 * parts / static_cast<int64_t>(groups.size()), 1, recursions);
-  const auto first_of = [&](int64_t x_part) {
-    return std::min(recursions * x_part / x_parts * vectors, batch.x.batch);
-  };
+  const auto first_of = [&](int64_t x_part) { return std::min(recursions * x_part / x_parts * vectors, xs); };
   std::vector<double> weights;
   for (const Group& group : groups) {
     for (int64_t x_part = 0; x_part < x_parts; ++x_part) {
       int64_t rows = 0;
       for (int64_t at = first_of(x_part); at < first_of(x_part + 1); ++at) {
-        rows += paired ? 1 : batch.x.lengths[batch.x_order[static_cast<size_t>(at)]];
+        rows += x_lengths[order[static_cast<size_t>(at)]];
       }
       weights.push_back(static_cast<double>(group.steps * rows));
     }
@@ -264,19 +263,32 @@ void for_each_pairs(const PairBatch<T>& batch, const F& f) {
   const auto bounds = split_by_weight(weights, parts);
   run_parts(parts, [&](int64_t part) {
     for (int64_t task = bounds[static_cast<size_t>(part)]; task < bounds[static_cast<size_t>(part) + 1]; ++task) {
-      const Group& group = groups[static_cast<size_t>(task / x_parts)];
-      if (paired) {
-        const auto pairs = batch.separate(group);
-        f(pairs, batch.results_of(pairs, group));
-        continue;
-      }
       const int64_t x_part = task % x_parts, end = first_of(x_part + 1);
       for (int64_t first = first_of(x_part); first < end; first += vectors) {
-        const auto pairs = batch.shared(group, batch.x_order, first, end);
-        f(pairs, batch.results_of(pairs, group));
+        f(groups[static_cast<size_t>(task / x_parts)], first, std::min(first + vectors, end));
       }
     }
   });
+}
+
+// Pairs that are not of every x: a group's recursion has x's of its own, and counts as one x.
+inline const std::vector<int64_t> kOwnX{0};
+
+// Calls f(pairs, results) for every set of pairs that share a recursion.
+template <class T, class F>
+void for_each_pairs(const PairBatch<T>& batch, const F& f) {
+  if (batch.inputs.paired) {
+    for_each_recursion(batch.pair_groups.groups, kOwnX, batch.x.lengths, 1, [&](const Group& group, int64_t, int64_t) {
+      const auto pairs = batch.separate(group);
+      f(pairs, batch.results_of(pairs, group));
+    });
+  } else {
+    for_each_recursion(batch.packed.layout.groups, batch.x_order, batch.x.lengths, batch.vectors,
+                       [&](const Group& group, int64_t first, int64_t end) {
+                         const auto pairs = batch.shared(group, batch.x_order, first, end);
+                         f(pairs, batch.results_of(pairs, group));
+                       });
+  }
 }
 
 // Calls f(group) for every group of y's. A thread owns whole groups, so that their gradients need no lock.

@@ -11,6 +11,7 @@
 #include "cpu/gemm.inl"
 #include "cpu/transpose.inl"
 #include "cpu/packed.inl"
+#include "cpu/difference_costs.inl"
 #include "cpu/group_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"

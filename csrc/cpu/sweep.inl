@@ -12,6 +12,8 @@ struct Lanes {
   Buffer<T> low, high;                       // (lanes,) bounds of t - s
   std::vector<int64_t> last_row, last_step;  // (lanes,) of a pair; -1 where there is none
   int64_t lowest = 0, highest = 0;           // over the lanes
+  // Bounds of the offsets that are in the bands of all lanes.
+  int64_t inner_low = std::numeric_limits<int64_t>::min() / 2, inner_high = std::numeric_limits<int64_t>::max() / 2;
   int64_t rows;
 
   template <class Pairs>
@@ -29,6 +31,10 @@ struct Lanes {
       if (m > 0) {
         lowest = std::min(lowest, from);
         highest = std::max(highest, to);
+        if (banded) {
+          inner_low = std::max(inner_low, from);
+          inner_high = std::min(inner_high, to);
+        }
       }
     }
   }
@@ -111,13 +117,16 @@ inline constexpr int kMaxVectors = 4;
 template <class T>
 inline constexpr int kMinLanes = std::min(kWidth<T>, 4);
 
+// Most bytes of the states and cells of a recursion.
+inline constexpr int64_t kScratch = int64_t(24) << 20;
+
 // Chooses the lanes of a recursion. A vector's lanes are y's of one x; narrow vectors leave fewer lanes empty, and
 // keep the scratch of long sequences small. The choice takes the least time over the threads. They divide the
 // recursions or, where `by_group`, whole groups of y's; a recursion keeps `bytes_per_cell` until it is walked
 // backwards. Pairs that share no x are compiled for one vector of several lanes only.
 template <class T>
 LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_cell) {
-  constexpr int64_t kScratch = int64_t(24) << 20, kSecondLevelCache = int64_t(1) << 20;
+  constexpr int64_t kSecondLevelCache = int64_t(1) << 20;
   LaneCount best{kMinLanes<T>, 1};
   double best_time = std::numeric_limits<double>::infinity();
   const int64_t parts = thread_count(), narrowest = sizes.shared ? 1 : kMinLanes<T>;

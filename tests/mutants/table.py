@@ -143,15 +143,15 @@ MUTANTS = [
         "dtw",
         "cpu/dtw_path.inl",
         "a path that may come from s - 1 or from t - 1 comes from t - 1",
-        "up <= left ?",
-        "up < left ?",
+        "return left < vmin(diagonal, up) ?",
+        "return (left <= up) & (left < diagonal) ?",
     ),
     Mutant(
         "path-checkpoint",
         "dtw",
         DTW,
         "steps of a long path are recorded from the last state, not from that of each checkpoint",
-        "std::copy_n(states.data() + index * rows * width, rows * width, state.data());",
+        "std::copy_n(states.data() + index * rows * width, rows * width, state);",
         "",
     ),
     Mutant(
@@ -405,10 +405,10 @@ MUTANTS = [
     Mutant(
         "path-tie-of-the-diagonal",
         "dtw_from_cost",
-        "cpu/dtw.inl",
+        "cpu/dtw_path.inl",
         "a path that may come diagonally or from s - 1 comes from s - 1",
-        "(diagonal <= up) & (diagonal <= left)",
-        "(diagonal < up) & (diagonal <= left)",
+        "up < diagonal ?",
+        "up <= diagonal ?",
     ),
     Mutant(
         "row-stride",

@@ -1,0 +1,124 @@
+"""Steps of few features, whose costs come from their differences inside the recursion, or pass by pass."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import scav_kernels
+
+from .cases import OPS, Case
+from .inputs import Sequences, Shape, answer, sequences
+from .test_padding import poisoned
+from .tolerances import assert_accurate
+
+# The most features that are few; more are products.
+MOST = 16
+FLOATS = [torch.float32, torch.float64]
+ALIGNED = [case for case in OPS if case.metric in ("dtw", "soft_dtw", "sinkhorn")]
+DTW = [case for case in OPS if case.metric == "dtw"]
+# Around the vectors of a recursion and the lanes of a vector.
+COUNTS = (1, 2, 5, 17)
+
+
+def assert_right(case: Case, shape: Shape, dtype: torch.dtype = torch.float32, paired: bool = False) -> None:
+    # A cosine of one feature is 1 or -1, and has no gradient to compare.
+    given = sequences(replace(shape, d=max(shape.d, 2)) if case.options.get("cost") == "cosine" else shape, dtype)
+    oracle = answer(case.reference, given.map(Tensor.double), paired)
+    plain = [answer(case.reference, given, paired)]
+    if given.x_lengths is not None:
+        given = poisoned(given, torch.nan)
+    assert_accurate(case, answer(case.kernel, given, paired), plain, oracle)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("d", [1, 2, 5, MOST, MOST + 1])
+@pytest.mark.parametrize("case", ALIGNED, ids=str)
+def test_dimensions(case: Case, d: int, dtype: torch.dtype) -> None:
+    assert_right(case, Shape(b1=5, b2=17, n=5, m=6, d=d), dtype)
+
+
+@pytest.mark.parametrize("ragged", [False, True], ids=["even", "ragged"])
+@pytest.mark.parametrize(("n", "m"), [(1, 65), (15, 16), (16, 17), (17, 15), (33, 4), (65, 33), (66, 1)])
+@pytest.mark.parametrize("case", DTW, ids=str)
+def test_lengths(case: Case, n: int, m: int, ragged: bool) -> None:
+    assert_right(case, Shape(b1=2, b2=3, n=n, m=m, d=1 + n % 3, ragged=ragged))
+
+
+@pytest.mark.parametrize(("b1", "b2"), list(itertools.product(COUNTS, COUNTS)))
+@pytest.mark.parametrize("case", DTW, ids=str)
+def test_counts(case: Case, b1: int, b2: int) -> None:
+    assert_right(case, Shape(b1=b1, b2=b2, n=4, m=6, d=1 + b1 % 2))
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 17, 35])
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("case", ALIGNED, ids=str)
+def test_paired(case: Case, d: int, count: int) -> None:
+    assert_right(case, Shape(b1=count, b2=count, n=11, m=9, d=d), paired=True)
+
+
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("case", [case for case in DTW if case.options.get("cost") != "cosine"], ids=str)
+def test_ties(case: Case, dtype: torch.dtype, paired: bool) -> None:
+    # Of whole numbers, so that sums are exact and many paths are optimal: gradients tell which was taken.
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(0, 2, (18, steps, 1), generator=generator).to(dtype) for steps in (9, 7))
+    given = Sequences(x, y, None, None)
+    found, expected = answer(case.kernel, given, paired), answer(case.reference, given, paired)
+    for part in found._fields:
+        torch.testing.assert_close(getattr(found, part), getattr(expected, part))
+
+
+# A product rounds otherwise: this is how the test sees which way the costs were computed.
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_costs_of_one_feature_are_exact(dtype: torch.dtype, paired: bool) -> None:
+    x, y, _, _ = sequences(Shape(b1=20, b2=20, n=1, m=1, d=1, ragged=False), dtype)
+    difference = x[:, None, 0, 0] - y[None, :, 0, 0]
+    difference = difference.diagonal() if paired else difference
+    arguments = {"paired": paired} if paired else {}
+    for cost, expected in (("euclidean", difference.abs()), ("sqeuclidean", difference.square())):
+        distance = Case(cost, "dtw", {"cost": cost}).kernel(x, y, **arguments)
+        assert torch.equal(distance, expected)
+
+
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+@pytest.mark.parametrize("d", [1, 5, MOST])
+@pytest.mark.parametrize("cost", ["euclidean", "sqeuclidean"])
+def test_identical_sequences_are_at_distance_zero(cost: str, d: int, paired: bool) -> None:
+    x = 1e3 + sequences(Shape(b1=19, b2=1, n=9, m=1, d=d, ragged=False)).x
+    case = Case(cost, "dtw", {"cost": cost})
+    distance = case.kernel(x, x, paired=True) if paired else case.kernel(x, x).diagonal()
+    assert torch.equal(distance, torch.zeros(19))
+
+
+def more_features(steps: Tensor) -> Tensor:
+    """The same distances by products."""
+    return torch.nn.functional.pad(steps, (0, MOST))
+
+
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+@pytest.mark.parametrize("band", [None, 0, 5, 200])
+def test_long_sequences_are_those_of_products(band: int | None, paired: bool) -> None:
+    # Of whole numbers, whose sums are exact. A recursion keeps fewer cells than these at once.
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(-9, 9, (17, steps, 1), generator=generator).float() for steps in (700, 900))
+    lengths = [torch.randint(600, steps + 1, (17,), generator=generator) for steps in (700, 900)]
+    case = Case("dtw", "dtw", {"cost": "sqeuclidean", "band": band})
+    found = answer(case.kernel, Sequences(x, y, *lengths), paired)
+    expected = answer(case.kernel, Sequences(more_features(x), more_features(y), *lengths), paired)
+    assert torch.equal(found.value, expected.value)
+    assert torch.equal(found.x_grad, expected.x_grad[..., :1])
+    assert torch.equal(found.y_grad, expected.y_grad[..., :1])
+
+
+def test_padding_is_not_read() -> None:
+    given = sequences(Shape(b1=7, b2=33, n=21, m=18, d=1))
+    finite, poison = poisoned(given, 0.0), poisoned(given, torch.nan)
+    for metric in ("dtw", "soft_dtw"):
+        distance = getattr(scav_kernels, metric)
+        assert torch.equal(distance(*finite), distance(*poison))
