@@ -163,14 +163,6 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "strip-band",
-        "dtw",
-        "cpu/wavefront.inl",
-        "the band of a strip is one step too wide above",
-        "std::min(grid.m - 1, s + grid.high) + i",
-        "std::min(grid.m - 1, s + grid.high + 1) + i",
-    ),
-    Mutant(
         "dtw-factor",
         "dtw",
         DTW,
@@ -405,7 +397,7 @@ MUTANTS = [
     Mutant(
         "path-tie-of-the-diagonal",
         "dtw_from_cost",
-        "cpu/dtw.inl",
+        "cpu/dtw_path.inl",
         "a path that may come diagonally or from s - 1 comes from s - 1",
         "(diagonal <= up) & (diagonal <= left)",
         "(diagonal < up) & (diagonal <= left)",
