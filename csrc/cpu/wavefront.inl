@@ -200,6 +200,14 @@ class StripRows {
   StripRange range(int64_t index) const {
     return {index * range_strips_, std::min((index + 1) * range_strips_, strips_)};
   }
+  // Cells of the largest range.
+  int64_t largest(const WavefrontGrid<T>& grid) const {
+    int64_t size = 0;
+    for (int64_t index = 0; index < ranges(); ++index) {
+      size = std::max(size, StripCells<T>(grid, range(index)).size);
+    }
+    return size;
+  }
   // The last row of `strip`; the row above the grid for -1.
   BoundaryRow<T> below(int64_t strip) const {
     const int64_t next = strip + 1;

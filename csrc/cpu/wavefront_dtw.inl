@@ -9,11 +9,12 @@ struct WavefrontCodes {
   static constexpr int W = kWidth<T>;
   static constexpr int64_t kRows = kStripRows<T>;
   const StripCells<T> cells;
-  Buffer<uint8_t> codes;
+  uint8_t* const codes;
 
-  WavefrontCodes(const WavefrontGrid<T>& grid, const StripRange& range) : cells(grid, range), codes(cells.size) {}
+  WavefrontCodes(const WavefrontGrid<T>& grid, const StripRange& range, const Buffer<uint8_t>& memory)
+      : cells(grid, range), codes(memory.data()) {}
 
-  uint8_t* of(int64_t strip) const { return codes.data() + cells.offset(strip); }
+  uint8_t* of(int64_t strip) const { return codes + cells.offset(strip); }
 
   auto recorder(int64_t strip) const {
     return [to = of(strip)](int64_t tick, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
@@ -45,6 +46,7 @@ T wavefront_dtw_pair(const Source& source, uint8_t* path) {
     return [](int64_t, int, V cost, V diagonal, V up, V left)
                __attribute__((always_inline)) { return dtw_cell(cost, diagonal, up, left); };
   };
+  const Buffer<uint8_t> memory(path != nullptr ? rows.largest(grid) : 0);
   PathWalker::Position at{grid.n - 1, grid.m - 1, path};
   T distance = 0;
   for (int64_t index = 0; index < rows.ranges(); ++index) {
@@ -54,7 +56,7 @@ T wavefront_dtw_pair(const Source& source, uint8_t* path) {
     if (path == nullptr || !last) {
       value = run_strips(source, grid, range, rows, plain);
     } else {
-      const WavefrontCodes<T> codes(grid, range);
+      const WavefrontCodes<T> codes(grid, range, memory);
       value = run_strips(source, grid, range, rows, [&](int64_t strip) { return codes.recorder(strip); });
       codes.walk(at);
     }
@@ -64,7 +66,7 @@ T wavefront_dtw_pair(const Source& source, uint8_t* path) {
     // No path comes back to a later step.
     WavefrontGrid<T> rest = grid;
     rest.m = at.t + 1;
-    const WavefrontCodes<T> codes(rest, rows.range(index));
+    const WavefrontCodes<T> codes(rest, rows.range(index), memory);
     run_strips(source, rest, rows.range(index), rows, [&](int64_t strip) { return codes.recorder(strip); });
     codes.walk(at);
   }

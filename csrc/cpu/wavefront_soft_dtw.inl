@@ -31,13 +31,14 @@ struct WavefrontAdjoint {
 
   const WavefrontGrid<T>& grid;
   const StripCells<T> cells;
-  Buffer<T> diagonal, up;
+  T *diagonal, *up;
 
-  WavefrontAdjoint(const WavefrontGrid<T>& all, const StripRange& range)
-      : grid(all), cells(all, range), diagonal(cells.size), up(cells.size) {}
+  WavefrontAdjoint(const WavefrontGrid<T>& all, const StripRange& range, const Buffer<T>& diagonal_weights,
+                   const Buffer<T>& up_weights)
+      : grid(all), cells(all, range), diagonal(diagonal_weights.data()), up(up_weights.data()) {}
 
   auto recorder(const SoftDtw<T>& recurrence, int64_t strip) const {
-    return [&recurrence, to_diagonal = diagonal.data() + cells.offset(strip), to_up = up.data() + cells.offset(strip)](
+    return [&recurrence, to_diagonal = diagonal + cells.offset(strip), to_up = up + cells.offset(strip)](
                int64_t tick, int v, V cost, V d, V u, V l) __attribute__((always_inline)) {
       const int64_t at = tick * kRows + v * W;
       const V r = within_reach<Source, T, W>(recurrence.template cell<W>(cost, d, u, l, to_diagonal + at, to_up + at));
@@ -83,7 +84,7 @@ struct WavefrontAdjoint {
   void copy(int64_t strip, int64_t step0, int64_t step1, T* out, int64_t stride) const {
     const int64_t tick0 = std::max(grid.first_tick(strip), step0),
                   tick1 = std::min(grid.end_tick(strip), step1 + kRows - 1);
-    const T* from = diagonal.data() + cells.offset(strip);
+    const T* from = diagonal + cells.offset(strip);
     if (tick0 < tick1) {
       transpose<T>(
           tick1 - tick0, grid.rows_of(strip), [&](int64_t k) { return from + (tick0 + k) * kRows; },
@@ -101,8 +102,8 @@ struct WavefrontAdjoint {
   void retreat_ticks(int64_t tick0, int64_t tick1, const WavefrontBounds<T>& bounds, int64_t strip,
                      const BoundaryRow<T>& below, const BoundaryRow<T>& above, State& state) const {
     constexpr auto lanes = std::make_integer_sequence<int, W>{};
-    T* const weights = diagonal.data() + cells.offset(strip);
-    const T* const up_weights = up.data() + cells.offset(strip);
+    T* const weights = diagonal + cells.offset(strip);
+    const T* const up_weights = up + cells.offset(strip);
     State sent = state;
     for (int64_t tick = tick1 - 1; tick >= tick0; --tick) {
 #pragma GCC unroll 4
@@ -139,6 +140,8 @@ void wavefront_soft_dtw_pair_backward(const SoftDtw<T>& recurrence, const Source
   const WavefrontGrid<T>& grid = source.grid;
   const StripRows<T> rows(grid, grid.strips_of_bytes(2 * sizeof(T)));
   const PassingRows<T> sent(grid.m);
+  const int64_t largest = rows.largest(grid);
+  const Buffer<T> diagonal(largest), up(largest);
   sent.of(grid.strips()).fill(grid.m, T(0));
   for (int64_t index = 0; index + 1 < rows.ranges(); ++index) {
     run_strips(source, grid, rows.range(index), rows, [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
@@ -146,7 +149,7 @@ void wavefront_soft_dtw_pair_backward(const SoftDtw<T>& recurrence, const Source
   for (int64_t index = rows.ranges() - 1; index >= 0; --index) {
     const StripRange range = rows.range(index);
     const int64_t count = range.end - range.first;
-    const WavefrontAdjoint<T, Source> adjoint(grid, range);
+    const WavefrontAdjoint<T, Source> adjoint(grid, range, diagonal, up);
     run_strips(source, grid, range, rows, [&](int64_t strip) { return adjoint.recorder(recurrence, strip); });
     Pipeline pipeline(count);
     run_parts(std::min(thread_count(), count), [&](int64_t) {

@@ -163,14 +163,6 @@ MUTANTS = [
         "",
     ),
     Mutant(
-        "strip-band",
-        "dtw",
-        "cpu/wavefront.inl",
-        "the band of a strip is one step too wide above",
-        "std::min(grid.m - 1, s + grid.high) + i",
-        "std::min(grid.m - 1, s + grid.high + 1) + i",
-    ),
-    Mutant(
         "dtw-factor",
         "dtw",
         DTW,
