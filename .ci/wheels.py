@@ -63,7 +63,9 @@ def build(python: Path) -> Path:
         package.extractall(source, filter="data")
     (tree,) = source.iterdir()
     objects = WORK / tag / "objects"
-    run(python, "setup.py", "--quiet", "build", f"--build-base={objects}", "bdist_wheel", f"--dist-dir={raw}", cwd=tree)
+    # Without --skip-build, bdist_wheel compiles all again.
+    pack = ("bdist_wheel", "--skip-build", f"--dist-dir={raw}")
+    run(python, "setup.py", "--quiet", "build", f"--build-base={objects}", *pack, cwd=tree)
     (wheel,) = raw.glob("*.whl")
     DIST.mkdir(exist_ok=True)
     for old in DIST.glob(f"*-{tag}-*.whl"):

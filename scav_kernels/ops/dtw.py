@@ -126,11 +126,8 @@ def dtw_path(x: Tensor, y: Tensor, *, cost: str = "euclidean", band: int | None 
     check_options("dtw_path", cost=cost, band=band)
     with torch.no_grad():
         _, path = torch.ops.scav.dtw(x[None], y[None], None, None, cost, band, True, True)
-    s, t = x.shape[0] - 1, y.shape[0] - 1
-    cells = [(s, t)]
-    for step in path[0].tolist():
-        if step == 3:
-            break
-        s, t = s - (step != 2), t - (step != 1)
-        cells.append((s, t))
-    return torch.tensor(cells[::-1], dtype=torch.int64)
+    codes = path[0].cpu()
+    steps = codes[: int((codes == 3).byte().argmax())]
+    ends = torch.tensor([[x.shape[0] - 1, y.shape[0] - 1]])
+    moves = torch.stack((steps != 2, steps != 1), 1).long()
+    return torch.cat((ends, ends - moves.cumsum(0))).flip(0)

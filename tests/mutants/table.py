@@ -155,6 +155,22 @@ MUTANTS = [
         "",
     ),
     Mutant(
+        "strip-diagonal",
+        "dtw",
+        "cpu/wavefront.inl",
+        "the first cell of a strip is not entered along the diagonal",
+        "diagonal[0][0] = above[grid.first_tick(strip) - 1];",
+        "",
+    ),
+    Mutant(
+        "strip-band",
+        "dtw",
+        "cpu/wavefront.inl",
+        "the band of a strip is one step too wide above",
+        "std::min(grid.m - 1, s + grid.high) + i",
+        "std::min(grid.m - 1, s + grid.high + 1) + i",
+    ),
+    Mutant(
         "dtw-factor",
         "dtw",
         DTW,
@@ -216,6 +232,14 @@ MUTANTS = [
         SOFT_DTW,
         "a range of a long adjoint starts from the state after it, not from that of its checkpoint",
         "std::copy_n(states.data() + index * rows * width, rows * width, state.data());",
+        "",
+    ),
+    Mutant(
+        "strip-adjoint",
+        "soft_dtw",
+        "cpu/wavefront_soft_dtw.inl",
+        "the first step of a strip in a band sends nothing along the diagonal",
+        "above[first - 1] = state.diagonal[0][0];",
         "",
     ),
     Mutant(
