@@ -1,10 +1,9 @@
 """The commands that make, look at and check data: `scav manifest`, `scav extract` and `scav features`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from scav_model.data.datasets import Listing
     from scav_model.data.store.header import StoreHeader
 
 
@@ -220,66 +219,26 @@ def features_convert(source: Path, *, out: Path) -> None:
     print(f"{out}: written")
 
 
-def manifest_vggsound(listing: Path, media: Path, *, out: Path, split: str | None = None) -> None:
-    """Makes a manifest of VGGSound's csv and a folder of its videos; says which are missing.
+def write_listing(made: Any, out: Path) -> None:
+    """Write a `Listing` as a manifest.
 
     Args:
-        listing: vggsound.csv (YouTube id, start, label, split) or the csv of the test set; commas, tabs or semicolons.
-        media: Folder of media files, ID_000030.mp4 (the ten seconds) or ID.mp4 (the whole video), at any depth.
         out: Manifest to write; its ids go beside it as NAME.ids.txt, those that are missing as NAME.missing.txt.
-        split: Keep this split only; a list that names no splits gets it as its own; null keeps all, test where none.
     """
-    from scav_model.data.datasets import vggsound
-
-    _write(vggsound(listing, media, split=split), out)
-
-
-def manifest_music(
-    listing: Path, media: Path, *, out: Path, split: str = "test", clip_seconds: float | None = None
-) -> None:
-    """Makes a manifest of MUSIC's or MUSIC21's json and a folder of its videos; says which are missing.
-
-    Args:
-        listing: MUSIC_solo_videos.json, MUSIC_duet_videos.json or MUSIC21_solo_videos.json.
-        media: Folder of media files, ID.mp4, at any depth.
-        out: Manifest to write; its ids go beside it as NAME.ids.txt, those that are missing as NAME.missing.txt.
-        split: Split that all clips get; the json has none.
-        clip_seconds: Cut every video into clips of so many seconds; null makes each video one clip.
-    """
-    from scav_model.data.datasets import music
-
-    _write(music(listing, media, split=split, clip_seconds=clip_seconds), out)
-
-
-def manifest_folder(media: Path, *, out: Path, split: str = "test") -> None:
-    """Makes a manifest of a plain folder of media files, [SPLIT/][LABEL/]NAME.mp4.
-
-    Args:
-        media: The folder; a first level named train, val or test is the split, the folder a file lies in its label.
-            Hidden files and files of other suffixes than videos have are passed over and counted.
-        out: Manifest to write; its ids go beside it as NAME.ids.txt.
-        split: Split of files outside such a folder.
-    """
-    from scav_model.data.datasets import folder
-
-    _write(folder(media, split=split), out)
-
-
-def _write(listing: "Listing", out: Path) -> None:
     from scav_model.data.ids import ids_sha256, write_ids
     from scav_model.data.manifest import write_manifest
     from scav_model.storage.files import make_folder, write_whole
     from scav_model.storage.text import say
 
-    ids = [clip.id for clip in listing.clips]
+    ids = [clip.id for clip in made.clips]
     missing = out.with_name(f"{out.stem}.missing.txt")
     if not ids:
-        raise ValueError(f"{listing.summary()}: no manifest written; is it the right folder of media files?")
+        raise ValueError(f"{made.summary()}: no manifest written; is it the right folder of media files?")
     make_folder(out.parent)
-    write_manifest(out, listing.clips)
+    write_manifest(out, made.clips)
     write_ids(out.with_name(f"{out.stem}.ids.txt"), ids)
-    write_whole(missing, "".join(f"{name}\n" for name in listing.missing).encode())
-    for remark in listing.remarks:
+    write_whole(missing, "".join(f"{name}\n" for name in made.missing).encode())
+    for remark in made.remarks:
         say(remark)
-    print(f"{out}: {listing.summary()}" + (f", listed in {missing}" if listing.missing else ""))
+    print(f"{out}: {made.summary()}" + (f", listed in {missing}" if made.missing else ""))
     print(f"SHA-256 of the ids: {ids_sha256(ids)}")

@@ -70,6 +70,24 @@ class Probe(Imported):
         print(f"{values['out']}/results.json, table.md and {self.picture} written")
 
 
+class Manifest(Imported):
+    """The command that writes the clips that a function lists to a manifest; it takes `out` besides."""
+
+    def functions(self) -> list[Callable[..., Any]]:
+        return [find(self.place), find("scav_model.cli.data:write_listing")]
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        listing, writing = (inspect.signature(each, eval_str=True) for each in self.functions())
+        out = writing.parameters["out"].replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        return inspect.Signature([*listing.parameters.values(), out])
+
+    def __call__(self, **values: Any) -> None:
+        list_clips, write = self.functions()
+        out = values.pop("out")
+        write(list_clips(**values), out)
+
+
 def functions(command: Callable[..., None]) -> list[Callable[..., Any]]:
     """Return the functions whose parameters a command takes."""
     return command.functions() if isinstance(command, Imported) else [command]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from scav_model.cli import data, models, search
 from scav_model.cli.doctor import doctor
-from scav_model.cli.imported import Imported, Probe
+from scav_model.cli.imported import Imported, Manifest, Probe
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Group:
 Command: TypeAlias = Callable[..., None]
 Commands: TypeAlias = Mapping[str, Command | Group]
 
+DATASETS = "scav_model.data.datasets"
 PROBES = "scav_model.experiments.probes"
 
 QUICKSTART = Imported(
@@ -36,7 +37,19 @@ COMMANDS: Commands = {
     ),
     "manifest": Group(
         "Makes manifests of data sets' lists and of folders.",
-        {"vggsound": data.manifest_vggsound, "music": data.manifest_music, "folder": data.manifest_folder},
+        {
+            "vggsound": Manifest(
+                f"{DATASETS}:vggsound",
+                "Makes a manifest of VGGSound's csv and a folder of its videos; says which are missing.",
+            ),
+            "music": Manifest(
+                f"{DATASETS}:music",
+                "Makes a manifest of MUSIC's or MUSIC21's json and a folder of its videos; says which are missing.",
+            ),
+            "folder": Manifest(
+                f"{DATASETS}:folder", "Makes a manifest of a plain folder of media files, [SPLIT/][LABEL/]NAME.mp4."
+            ),
+        },
     ),
     "extract": data.extract,
     "features": Group(

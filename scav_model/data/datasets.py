@@ -64,9 +64,9 @@ def vggsound(listing: Path | str, media: Path | str, *, split: str | None = None
     `<id>_<start>.*`, taken to be the ten seconds alone, or `<id>.*`, taken to be the whole video.
 
     Args:
-        listing: the csv.
-        media: folder of media files, at any depth.
-        split: keep the rows of this split only.
+        listing: vggsound.csv (YouTube id, start, label, split) or the csv of the test set; commas, tabs or semicolons.
+        media: Folder of media files, ID_000030.mp4 (the ten seconds) or ID.mp4 (the whole video), at any depth.
+        split: Keep this split only; a list that names no splits gets it as its own; null keeps all, test where none.
     """
     found = walk_media(Path(media))
     files = by_stem(found.files)
@@ -154,11 +154,11 @@ def music(listing: Path | str, media: Path | str, *, split: str = "test", clip_s
     have no splits, and their videos last minutes.
 
     Args:
-        listing: the json.
-        media: folder of media files `<id>.*`, at any depth.
-        split: name of the split that all clips get.
-        clip_seconds: cut every video into clips of so many seconds, one after the other, what is left at the end being
-            dropped; None makes a video one clip.
+        listing: MUSIC_solo_videos.json, MUSIC_duet_videos.json or MUSIC21_solo_videos.json.
+        media: Folder of media files, ID.mp4, at any depth.
+        split: Split that all clips get; the json has none.
+        clip_seconds: Cut every video into clips of so many seconds, one after the other, and drop the rest at its end;
+            null makes each video one clip.
     """
     if clip_seconds is not None and not 0 < clip_seconds < float("inf"):
         raise ManifestError(f"expected clip_seconds to be above 0, got {clip_seconds}")
@@ -223,6 +223,11 @@ def folder(media: Path | str, *, split: str = "test") -> Listing:
     A first folder named train, val, valid, validation or test is a split; the folder a file lies in, if there is one
     besides, is its label. Files outside such a folder get `split`. Hidden files are passed over. Characters of a name
     that do not print become escapes in the id and the label.
+
+    Args:
+        media: The folder; a first level named train, val or test is the split, the folder a file lies in its label.
+            Hidden files and files of other suffixes than videos have are passed over and counted.
+        split: Split of files outside such a folder.
     """
     root = Path(media)
     found = walk_media(root)

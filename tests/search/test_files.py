@@ -48,7 +48,7 @@ def test_the_package_shows_what_it_exports() -> None:
     program = "import sys, scav_model; print(*dir(scav_model)); assert 'torch' not in sys.modules"
     shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
     names = {"AudioVisualModel", "Media", "SearchIndex", "read_clip"}
-    assert names <= set(shown) & set(scav_model.__all__)
+    assert names <= set(shown) == set(scav_model.__all__)
     assert all(getattr(scav_model, name).__name__ == name for name in names)
     with pytest.raises(AttributeError, match="has no attribute 'Modle'"):
         _ = scav_model.Modle
