@@ -14,7 +14,7 @@ from .inputs import Sequences, Shape, answer, sequences
 from .test_padding import poisoned
 from .tolerances import assert_accurate
 
-# The most features that are few; more are products.
+# The most features that are few for DTW, and half of them for stored costs; more are products.
 MOST = 16
 FLOATS = [torch.float32, torch.float64]
 ALIGNED = [case for case in OPS if case.metric in ("dtw", "soft_dtw", "sinkhorn")]
@@ -34,7 +34,7 @@ def assert_right(case: Case, shape: Shape, dtype: torch.dtype = torch.float32, p
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("d", [1, 2, 5, MOST, MOST + 1])
+@pytest.mark.parametrize("d", [1, 2, MOST // 2, MOST, MOST + 1])
 @pytest.mark.parametrize("case", ALIGNED, ids=str)
 def test_dimensions(case: Case, d: int, dtype: torch.dtype) -> None:
     assert_right(case, Shape(b1=5, b2=17, n=5, m=6, d=d), dtype)
