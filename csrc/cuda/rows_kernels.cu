@@ -292,8 +292,8 @@ void add_near(const Costs<T>& costs, const Weights<T>& weights, T* dx, T* dy, St
 
 template <class T>
 void add_share(const Share<T>& share, int64_t all_steps, T* dx, T* along, Stream stream) {
-  launch("collect a share", collect<T>, ceil_div<int64_t>(share.count * share.steps, kThreads / kWarp), kThreads, 0, stream,
-         share, all_steps, dx, along);
+  launch("collect a share", collect<T>, ceil_div<int64_t>(share.count * share.steps, kThreads / kWarp), kThreads, 0,
+         stream, share, all_steps, dx, along);
 }
 
 template <class T>
