@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace scav {
 
@@ -31,7 +32,8 @@ void append(Layout& layout, Group group) {
 std::vector<int64_t> by_length(const int64_t* lengths, int64_t batch) {
   std::vector<int64_t> order(static_cast<size_t>(batch));
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] < lengths[b]; });
+  std::sort(order.begin(), order.end(),
+            [&](int64_t a, int64_t b) { return std::pair(lengths[a], a) < std::pair(lengths[b], b); });
   return order;
 }
 

@@ -63,8 +63,8 @@ struct MatrixBatch {
   MatrixBatch(const CostInputs& given, LaneCount count)
       : costs(given), lanes(count.width), order(static_cast<size_t>(given.pairs())) {
     std::iota(order.begin(), order.end(), 0);
-    const auto size = [&](int64_t pair) { return std::pair(costs.length_y(pair), costs.length_x(pair)); };
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return size(a) < size(b); });
+    const auto place = [&](int64_t pair) { return std::tuple(costs.length_y(pair), costs.length_x(pair), pair); };
+    std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return place(a) < place(b); });
   }
 
   int64_t groups() const { return (costs.pairs() + lanes - 1) / lanes; }
