@@ -30,6 +30,7 @@ RAY_SECONDS = 40.0
 # that the command spawns import this, too.
 PROGRAM = """
 import ctypes
+import functools
 import importlib
 import os
 import signal
@@ -43,6 +44,7 @@ for part in path:
     stuck = getattr(stuck, part)
 function = getattr(stuck, name)
 
+@functools.wraps(function)
 def hang(*given, **options):
     if os.environ["STUCK_FILE"] not in str(given):
         return function(*given, **options)
