@@ -2,6 +2,9 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <cstdlib>
+#include <new>
+
 namespace scav {
 
 namespace {
@@ -12,6 +15,10 @@ Tensor detach(const Tensor& tensor) {
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::detach", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
+
+int32_t shim_dtype(ScalarType dtype) { return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)); }
+
+void free_scratch(void* data) { std::free(static_cast<void**>(data)[-1]); }
 
 // The stable ABI says that a call failed, not why: for a shape that torch can have, memory is the reason.
 template <class Allocation>
@@ -89,17 +96,23 @@ Tensor copy_of(const Tensor& tensor) {
 
 Tensor new_scratch(const Shape& shape, ScalarType dtype) {
   Shape strides(shape.size());
-  int64_t stride = 1;
-  for (size_t axis = shape.size(); axis-- > 0; stride *= shape[axis]) {
-    strides[axis] = stride;
+  int64_t count = 1;
+  for (size_t axis = shape.size(); axis-- > 0; count *= shape[axis]) {
+    strides[axis] = count;
   }
+  // From malloc, aligned here: glibc rarely gives a freed aligned block to the next request of its size, so that with
+  // torch's allocator, which asks it for alignment, memory grew with the number of calls.
+  constexpr uintptr_t kAlignment = 64;
+  const size_t bytes = static_cast<size_t>(count) * aoti_torch_dtype_element_size(shim_dtype(dtype));
   return allocate(shape, dtype, cpu(), [&] {
-    AtenTensorHandle memory;
-    TORCH_ERROR_CODE_CHECK(
-        aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(),
-                                 torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-                                 aoti_torch_device_type_cpu(), 0, &memory));
-    return Tensor(memory);
+    void* const memory = std::malloc(bytes + sizeof(void*) + kAlignment);
+    if (memory == nullptr) {
+      throw std::bad_alloc();
+    }
+    const uintptr_t first = reinterpret_cast<uintptr_t>(memory) + sizeof(void*);
+    void** const data = reinterpret_cast<void**>((first + kAlignment - 1) / kAlignment * kAlignment);
+    data[-1] = memory;
+    return torch::stable::from_blob(data, shape, strides, cpu(), dtype, &free_scratch);
   });
 }
 
