@@ -63,7 +63,7 @@ sanitize: $(VENV)/.installed
 	$(BIN)/python setup.py --quiet build --build-base $(SANITIZE) --build-lib $(SANITIZE)/lib
 	cd $(SANITIZE)/lib && LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(abspath $(BIN))/python -m pytest $(CURDIR)/tests/ops --numprocesses auto \
+	$(abspath $(BIN))/python -m pytest $(CURDIR)/tests/ops --numprocesses auto -o pythonpath="$(SANITIZE)/lib $(CURDIR)" \
 	-k "not memory and not large and not reference and not registration and not simd"
 
 # Build kernels with one deliberate fault each, fail if the tests miss one, and write docs/engineering/mutants.md.
