@@ -66,6 +66,8 @@ def cdist(
     if isinstance(x, Tensor) and x.dim() == 3 and found.is_symmetric(x_lengths, options):
         try:
             return _with_itself(partial(found.all_pairs, **options), x, x_lengths)
+        except torch.OutOfMemoryError:
+            raise
         except (TypeError, ValueError, RuntimeError):
             pass  # the whole batch fails below, with an error that counts its sequences from the first
     return found.all_pairs(x, x, x_lengths, x_lengths, **options)
