@@ -24,7 +24,7 @@ check: build
 	$(BIN)/python -m pytest tests -m slow --numprocesses auto --dist worksteal
 
 # Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
-bench: build $(VENV)/.bench
+bench: build $(VENV)/.bench $(VENV)-aeon/.installed
 	$(BIN)/python -m benchmarks.run
 
 # The wheel of the source package, in dist, built in an empty folder.
@@ -95,6 +95,12 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 
 $(VENV)/.bench: $(VENV)/.installed constraints-bench.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r constraints-bench.txt
+	touch $@
+
+# aeon does not fit the pins: the benchmarks run it in a process of its own.
+$(VENV)-aeon/.installed:
+	test -x $(VENV)-aeon/bin/python || $(PYTHON) -m venv $(VENV)-aeon
+	$(VENV)-aeon/bin/pip install --quiet --disable-pip-version-check aeon==1.6.0
 	touch $@
 
 # Rewrites constraints.txt from what is installed now, after an upgrade by hand. pip lists what constraints-bench.txt

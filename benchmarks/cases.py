@@ -69,7 +69,9 @@ WORKLOADS = [
         rounds=3,
     ),
 ]
-SQUARE, LONG, PAIR = (next(work for work in WORKLOADS if work.name == name) for name in ("square", "long", "pair"))
+SQUARE, LONG, PAIR, SERIES = (
+    next(work for work in WORKLOADS if work.name == name) for name in ("square", "long", "pair", "series")
+)
 
 # The options that fix the work: Sinkhorn never stops early.
 OPS: dict[str, dict[str, Any]] = {

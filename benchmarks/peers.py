@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import plain
+from benchmarks import elsewhere, plain
 from benchmarks.cases import DIRECTIONS, OPS, OURS, ours
-from benchmarks.machine import missing
+from benchmarks.machine import ROOT, missing
 from scav_kernels import reference
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -102,14 +102,8 @@ def dtaidistance_dtw() -> Distance:
 
 
 def aeon_dtw() -> Distance:
-    from aeon.distances import dtw_pairwise_distance
-
-    def distance(x: Tensor, y: Tensor) -> Tensor:
-        # (B, D, steps), whose features lie side by side all the same.
-        clips = (steps.double().mT.numpy() for steps in (x, y))
-        return torch.as_tensor(dtw_pairwise_distance(*clips, n_jobs=-1))
-
-    return distance
+    arrays = elsewhere.all_pairs("aeon", ROOT / ".venv-aeon" / "bin" / "python", torch.get_num_threads())
+    return lambda x, y: torch.as_tensor(arrays(x.numpy(), y.numpy()))
 
 
 def tslearn_soft_dtw() -> Distance:

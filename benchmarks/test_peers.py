@@ -1,4 +1,4 @@
-"""Other libraries and plain PyTorch on `square`, `long` and `pair`, beside our own time in the same process."""
+"""Other libraries and plain PyTorch on `square`, `long`, `pair` and `series`, beside our own time in the same process."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.cases import LONG, PAIR, SQUARE, Workload, inputs, once, ours
+from benchmarks.cases import LONG, PAIR, SERIES, SQUARE, Workload, inputs, once, ours
 from benchmarks.conftest import Record
 from benchmarks.limit import seconds_of, synchronize
 from benchmarks.machine import about
@@ -18,7 +18,7 @@ from scav_kernels import reference
 # Slower ones are timed on fewer pairs, and their time scaled.
 LONGEST = 0.5
 # Sequences on a side of the first trial, which double while there is time.
-TRIAL = {"square": 8, "long": 1, "pair": 1}
+TRIAL = {"square": 8, "long": 1, "pair": 1, "series": 8}
 # Runs of ours at most, of which the best counts.
 OUR_ROUNDS = 3
 
@@ -39,7 +39,7 @@ def parameter(peer: Peer, work: Workload, direction: str) -> object:
         parameter(peer, work, direction)
         for peer in PEERS
         # What compiles does so for all pairs, which is more than memory holds of the long ones.
-        for work in (SQUARE, replace(SQUARE, d=64), *([] if peer.compiles else [LONG, PAIR]))
+        for work in (SQUARE, replace(SQUARE, d=64), *([] if peer.compiles else [LONG, PAIR, SERIES]))
         for direction in peer.directions
         if peer.op in work.ops
     ],
