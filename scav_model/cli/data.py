@@ -67,7 +67,7 @@ def extract(
     from contextlib import ExitStack
     from functools import partial
 
-    from scav_model.cluster import OverRay, connect
+    from scav_model.distributed import OverRay, connect
     from scav_model.data.datasets import clips_of
     from scav_model.data.extract import ExtractionConfig
     from scav_model.data.extract import extract as run

@@ -167,7 +167,7 @@ def extract(
     process.
 
     Args:
-        spread: decodes and encodes, e.g. `scav_model.cluster.OverRay`. None: `workers` processes decode, and this one
+        spread: decodes and encodes, e.g. `scav_model.distributed.OverRay`. None: `workers` processes decode, and this one
             encodes. This process writes the store.
         bad_lines: number of lines of the manifest that give no clip; each counts as a clip that could not be used.
 
