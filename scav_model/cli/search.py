@@ -9,8 +9,8 @@ from scav_model.config import Option
 from scav_model.storage.text import printable
 
 if TYPE_CHECKING:
-    from scav_model.model import AudioVisualModel
     from scav_model.index import IndexWriter, Queries, SearchIndex
+    from scav_model.model import AudioVisualModel
 
 
 def index_build(
@@ -256,8 +256,8 @@ def search(
         workers: Workers of the cluster, at most one for each shard of the index; null takes as many as it has room for.
         gpus_per_worker: Share of a GPU that each worker compares on; 0 compares on CPUs, one for each.
     """
-    from scav_model.distributed.search import search_workers
     from scav_model.devices import to_device
+    from scav_model.distributed.search import search_workers
     from scav_model.index import SearchIndex
     from scav_model.index import search as find
     from scav_model.index.align import alignments

@@ -17,11 +17,11 @@ from tqdm import tqdm
 import scav_kernels
 from scav_model.distributed.connection import ClusterError, check_resources, connect, import_ray, room
 from scav_model.distributed.shard import Limits, ShardWorker
-from scav_model.retrieval.means import largest
-from scav_model.retrieval.nearest import smallest
 from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.queries import Queries
+from scav_model.retrieval.means import largest
+from scav_model.retrieval.nearest import smallest
 
 # Times that a worker is restarted, and what it was asked redone, before that is given up.
 RESTARTS = 3

@@ -15,10 +15,10 @@ from scav_model.data import Batch, Features, FeatureStore, collate
 from scav_model.data.describe import front_end_differences
 from scav_model.data.manifest import Clip
 from scav_model.data.store.header import DTYPES
-from scav_model.model import AudioVisualModel
 from scav_model.index.header import HEADER, SHARD_BYTES, SIDES, Header, SearchIndexError
 from scav_model.index.shard import Encoded
 from scav_model.index.writer import IndexWriter
+from scav_model.model import AudioVisualModel
 from scav_model.storage.strict_json import is_writable
 
 

@@ -10,8 +10,8 @@ from scav_model.checkpoint import load_model
 from scav_model.config import Config
 from scav_model.distances import retrieval_distance
 from scav_model.encoders.weights import weights_sha256
-from scav_model.model import AudioVisualModel
 from scav_model.index.header import Header, SearchIndexError
+from scav_model.model import AudioVisualModel
 
 
 def load_for(header: Header, checkpoint: Path | None = None, device: str = "cpu") -> AudioVisualModel:

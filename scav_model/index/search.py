@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scav_model.retrieval.nearest import METHODS, nearest
 from scav_model.index.bounds import has_bounds
 from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.parts import StoredItems
 from scav_model.index.queries import Queries
+from scav_model.retrieval.nearest import METHODS, nearest
 
 # Candidates that hybrid takes from the means, and bounds from the bounds.
 CANDIDATES = 200
