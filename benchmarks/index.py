@@ -25,7 +25,7 @@ from benchmarks.machine import ROOT, about
 from benchmarks.retrieval import FEATURES, lifted, repeated
 from benchmarks.stores import evict
 from scav_model.distances import Sequences
-from scav_model.search import Encoded, Header, IndexWriter
+from scav_model.index import Encoded, Header, IndexWriter
 
 RESULTS = ROOT / "benchmarks" / "results" / "index.json"
 K = 10
@@ -33,7 +33,7 @@ SEARCH = """
 import json, sys, threading, time
 from pathlib import Path
 import torch
-from scav_model.search import SearchIndex, make_queries, parts, search
+from scav_model.index import SearchIndex, make_queries, parts, search
 folder, asked, way, candidates = sys.argv[1], torch.load(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(2)
 if way == "all":

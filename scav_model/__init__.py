@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scav_model.data.decode import Media, read_clip
+    from scav_model.index import Hit, SearchIndex
     from scav_model.model import AudioVisualModel
-    from scav_model.search import Hit, SearchIndex
 
 __all__ = ["AudioVisualModel", "Hit", "Media", "SearchIndex", "read_clip"]
 
 # Imported when asked for: not all who import the package need PyAV, or torch.
 _PLACES = {
     "AudioVisualModel": "scav_model.model",
-    "Hit": "scav_model.search",
+    "Hit": "scav_model.index",
     "Media": "scav_model.data.decode",
-    "SearchIndex": "scav_model.search",
+    "SearchIndex": "scav_model.index",
     "read_clip": "scav_model.data.decode",
 }
 

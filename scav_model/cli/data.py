@@ -67,11 +67,11 @@ def extract(
     from contextlib import ExitStack
     from functools import partial
 
-    from scav_model.cluster import OverRay, connect
     from scav_model.data.datasets import clips_of
     from scav_model.data.extract import ExtractionConfig
     from scav_model.data.extract import extract as run
     from scav_model.devices import parse_device, to_device
+    from scav_model.distributed import OverRay, connect
     from scav_model.encoders import EncoderOptions, both_encoders
 
     # The machines of a cluster may have what this one lacks.

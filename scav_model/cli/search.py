@@ -9,8 +9,8 @@ from scav_model.config import Option
 from scav_model.storage.text import printable
 
 if TYPE_CHECKING:
+    from scav_model.index import IndexWriter, Queries, SearchIndex
     from scav_model.model import AudioVisualModel
-    from scav_model.search import IndexWriter, Queries, SearchIndex
 
 
 def index_build(
@@ -45,9 +45,9 @@ def index_build(
     from scav_model.checkpoint import load_model
     from scav_model.data import open_features
     from scav_model.data.describe import describe_features
-    from scav_model.search.build import check_features, open_writer
-    from scav_model.search.header import SIDES
-    from scav_model.search.model import header_for
+    from scav_model.index.build import check_features, open_writer
+    from scav_model.index.header import SIDES
+    from scav_model.index.model import header_for
 
     model, config = load_model(checkpoint, device)
     opened = open_features(features)
@@ -79,9 +79,9 @@ def index_add(
     """
     from scav_model.data import open_features
     from scav_model.data.describe import describe_features
-    from scav_model.search import IndexWriter
-    from scav_model.search.build import check_features
-    from scav_model.search.model import load_for
+    from scav_model.index import IndexWriter
+    from scav_model.index.build import check_features
+    from scav_model.index.model import load_for
 
     with IndexWriter(index, shard_bytes=shard_megabytes << 20) as writer:
         check_features(writer.header, describe_features(open_features(features)))
@@ -101,7 +101,7 @@ def _add(
 ) -> None:
     from scav_model.data import open_features
     from scav_model.data.manifest import read_manifest
-    from scav_model.search.build import add_features
+    from scav_model.index.build import add_features
 
     clips = None if manifest is None else {clip.id: clip for clip in read_manifest(manifest)}
     done = add_features(
@@ -127,7 +127,7 @@ def index_delete(index: Path, ids: Sequence[str], *, compact: bool = False) -> N
         compact: Write the index anew without the deleted clips, which gives their room back and joins small files; it
             needs room for both until then.
     """
-    from scav_model.search import IndexWriter, SearchIndexError
+    from scav_model.index import IndexWriter, SearchIndexError
 
     if not ids and not compact:
         raise SearchIndexError("expected ids of clips to delete, or --compact, got neither")
@@ -140,7 +140,7 @@ def index_delete(index: Path, ids: Sequence[str], *, compact: bool = False) -> N
 
 def index_info(index: Path) -> None:
     """Prints what an index holds: model, metric, clips, sides, rates and sizes."""
-    from scav_model.search import SearchIndex
+    from scav_model.index import SearchIndex
 
     opened = SearchIndex.open(index)
     header = opened.header
@@ -169,7 +169,7 @@ def index_verify(index: Path) -> None:
     """
     from tqdm import tqdm
 
-    from scav_model.search import SearchIndex
+    from scav_model.index import SearchIndex
 
     opened = SearchIndex.open(index)
     checked = tqdm(opened.problems(), total=len(opened.shards), desc="verify", unit="shard")
@@ -200,8 +200,8 @@ def index_tune(
         candidates: Values of search's --candidates to try, those from k to the size of the index.
     """
     from scav_model.cli.models import table
-    from scav_model.search import SearchIndex
-    from scav_model.search.tune import tune
+    from scav_model.index import SearchIndex
+    from scav_model.index.tune import tune
 
     opened = SearchIndex.open(index)
     rows = tune(opened, k=k, queries=queries, side=side, candidates=candidates, seed=seed)
@@ -256,13 +256,13 @@ def search(
         workers: Workers of the cluster, at most one for each shard of the index; null takes as many as it has room for.
         gpus_per_worker: Share of a GPU that each worker compares on; 0 compares on CPUs, one for each.
     """
-    from scav_model.cluster.search import search_workers
     from scav_model.devices import to_device
-    from scav_model.search import SearchIndex
-    from scav_model.search import search as find
-    from scav_model.search.align import alignments
-    from scav_model.search.page import as_html
-    from scav_model.search.report import as_json, as_table
+    from scav_model.distributed.search import search_workers
+    from scav_model.index import SearchIndex
+    from scav_model.index import search as find
+    from scav_model.index.align import alignments
+    from scav_model.index.page import as_html
+    from scav_model.index.report import as_json, as_table
     from scav_model.storage.files import make_folder, write_text
 
     to_device(device)
@@ -299,7 +299,7 @@ def format_of(output: Path | None, named: str | None) -> str:
     Raises:
         SearchIndexError: the two differ, or the name's suffix is of no format and none is named.
     """
-    from scav_model.search import SearchIndexError
+    from scav_model.index import SearchIndexError
 
     if output is None:
         return named or "table"
@@ -318,7 +318,7 @@ def format_of(output: Path | None, named: str | None) -> str:
 
 
 def check_metric(index: "SearchIndex", metric: str | None) -> None:
-    from scav_model.search import SearchIndexError
+    from scav_model.index import SearchIndexError
 
     if metric is not None and metric != index.header.metric:
         raise SearchIndexError(
@@ -338,9 +338,9 @@ def _queries(
     device: str,
 ) -> "Queries":
     from scav_model.data import open_features
-    from scav_model.search import SearchIndexError
-    from scav_model.search.media import front_end, queries_by_features, queries_by_name
-    from scav_model.search.model import load_for
+    from scav_model.index import SearchIndexError
+    from scav_model.index.media import front_end, queries_by_features, queries_by_name
+    from scav_model.index.model import load_for
 
     if sum((bool(query), batch is not None, features is not None)) != 1:
         raise SearchIndexError("expected queries on the command line, --batch or --features, one of the three")

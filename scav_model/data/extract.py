@@ -167,8 +167,8 @@ def extract(
     process.
 
     Args:
-        spread: decodes and encodes, e.g. `scav_model.cluster.OverRay`. None: `workers` processes decode, and this one
-            encodes. This process writes the store.
+        spread: decodes and encodes, e.g. `scav_model.distributed.OverRay`. None: `workers` processes decode, and this
+            one encodes. This process writes the store.
         bad_lines: number of lines of the manifest that give no clip; each counts as a clip that could not be used.
 
     Raises:

@@ -15,9 +15,9 @@ import pytest
 from scav_model.cli import main
 from scav_model.cli.terminal import interruptible
 from scav_model.data import FeatureStore
-from scav_model.search import IndexWriter
+from scav_model.index import IndexWriter
 from tests.data.store_clips import fill
-from tests.search.worlds import clip, header
+from tests.index.worlds import clip, header
 
 pytestmark = pytest.mark.slow
 
@@ -154,7 +154,7 @@ def test_other_commands_that_hang(tmp_path: Path, name: str) -> None:
             ["index", "build", tmp_path / "index", "--checkpoint", tmp_path, "--features", store],
             "scav_model.checkpoint:load_model",
         ),
-        "search": (["search", tmp_path, "clip-1"], "scav_model.search:SearchIndex.open"),
+        "search": (["search", tmp_path, "clip-1"], "scav_model.index:SearchIndex.open"),
     }[name]
     with running(tmp_path, stuck, "", *words) as command:
         command.wait_for((tmp_path / "begun").exists)
@@ -170,12 +170,12 @@ def test_search_over_ray(tmp_path: Path) -> None:
         for number in range(2):
             writer.add(clip(number))
     words = ["search", index, "clip-1", "--ray", "local", "--workers", "1"]
-    with running(tmp_path, "scav_model.search:search", "clip", *words) as command:
+    with running(tmp_path, "scav_model.index:search", "clip", *words) as command:
         # Once while Ray starts, and once while the search waits.
         command.wait_for(lambda: len(command.family()) > 2)
         command.interrupt(group=True, seconds=RAY_SECONDS)
     # What it waits in is Python.
-    with running(tmp_path, "scav_model.search:search", "no such words", *words) as command:
+    with running(tmp_path, "scav_model.index:search", "no such words", *words) as command:
         command.wait_for(lambda: any("ray::ShardWorker" in name for name in command.names()))
         command.interrupt(group=True, seconds=RAY_SECONDS)
 

@@ -15,7 +15,7 @@ import pytest
 from marked_media import make_marked
 
 from scav_model.data.decode import DecodeError, decode_sound, media_seconds, read_clip
-from scav_model.search.thumbnails import thumbnails
+from scav_model.index.thumbnails import thumbnails
 
 IN_OPEN = 0x20
 

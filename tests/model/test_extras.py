@@ -49,7 +49,7 @@ PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pre
         ("orjson", "import scav_model.data", "model"),
         ("huggingface_hub", PUSH, "model"),
         ("matplotlib", "import scav_model.experiments.style", "model"),
-        ("ray", "from scav_model.cluster.connection import import_ray; import_ray()", "ray"),
+        ("ray", "from scav_model.distributed.connection import import_ray; import_ray()", "ray"),
         ("open_clip", "from scav_model.encoders.clip import import_open_clip; import_open_clip()", "encoders"),
         ("speechbrain", "from scav_model.encoders.beats import speechbrain_beats; speechbrain_beats()", "encoders"),
         ("h5py", HDF5, "importers"),

@@ -1,0 +1,5 @@
+"""Deprecated name of scav_model.distributed."""
+
+from scav_model.moved import forward
+
+__getattr__ = forward(__name__, "scav_model.distributed")

@@ -1,0 +1,150 @@
+"""Alignment of a query and a clip: which second matches which, and what each match adds to the distance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import scav_kernels
+from scav_model.distances import Distance, Sequences
+from scav_model.index.index import IndexReader
+from scav_model.index.search import Answer
+
+# Cells of a plan that hold less than this share of the largest are left out, their part of the distance in `rest`.
+SMALLEST = 0.01
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Matches of one query and one clip, L of them.
+
+    Attributes:
+        query: (L,) seconds, the middle of the step, or steps counted from 0 where the index knows no rates.
+        clip: (L,) for the clip, in the same way.
+        weight: (L,) how much of the match counts, 1 the most.
+        contribution: (L,) what the match adds to the distance, in its unit.
+        rest: what no listed match adds: regularisation, and matches too small to be listed.
+        distance: the sum of all.
+        unit: "s" or "steps".
+    """
+
+    query: list[float]
+    clip: list[float]
+    weight: list[float]
+    contribution: list[float]
+    rest: float
+    distance: float
+    unit: str
+
+
+Matches = tuple[Tensor, Tensor, Tensor]
+
+
+@torch.no_grad()
+def alignments(index: IndexReader, answer: Answer) -> list[list[Alignment]]:
+    """Return the alignment of each hit of each query, in the index's metric, after mode mean too."""
+    side, target = answer.queries.side, answer.queries.target
+    rates = {name: index.header.features[name]["rate_hz"] for name in ("video", "audio")}
+    return [
+        [
+            align(index.distance, answer.queries.steps(query), index.steps(target, hit.number), side, rates)
+            for hit in hits
+        ]
+        for query, hits in enumerate(answer.hits)
+    ]
+
+
+def align(distance: Distance, query: Tensor, clip: Tensor, side: str, rates: dict[str, float | None]) -> Alignment:
+    """Return the alignment of a query (N, D) and a clip (M, D) under a distance.
+
+    Args:
+        side: video or audio, what the query is; the clip is the other.
+        rates: steps per second of `video` and `audio`.
+    """
+    video, audio = (query, clip) if side == "video" else (clip, query)
+    cells, weight, contribution = METRICS[distance.metric](video, audio, dict(distance.options))
+    if distance.per_step:
+        contribution = contribution / (len(video) + len(audio))
+    whole = [Sequences(steps[None], torch.tensor([len(steps)])) for steps in (video, audio)]
+    total = float(distance.pairs(*whole))
+    weight = weight / weight.max()
+    kept = weight >= SMALLEST
+    cells, weight, contribution = cells[kept], weight[kept], contribution[kept]
+    known = [rates[name] for name in ("video", "audio")]
+    unit = "steps" if None in known else "s"
+    places = [
+        cells[:, column] if rate is None or None in known else (cells[:, column] + 0.5) / rate
+        for column, rate in enumerate(known)
+    ]
+    if side == "audio":
+        places.reverse()
+    return Alignment(
+        places[0].tolist(),
+        places[1].tolist(),
+        weight.tolist(),
+        contribution.tolist(),
+        rest=total - float(contribution.sum()),
+        distance=total,
+        unit=unit,
+    )
+
+
+def _costs(video: Tensor, audio: Tensor, cost: str) -> Tensor:
+    """Return ground costs (N, M)."""
+    if cost == "cosine":
+        return 1 - F.normalize(video, dim=1) @ F.normalize(audio, dim=1).T
+    euclidean = torch.cdist(video, audio, compute_mode="donot_use_mm_for_euclid_dist")
+    return euclidean.square() if cost == "sqeuclidean" else euclidean
+
+
+def _interpolated(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
+    """Match each step of the side that is not stretched to a place on the other, which may lie between steps."""
+    resample = options.get("resample", "x")
+    if resample == "shorter":
+        resample = "x" if len(video) <= len(audio) else "y"
+    moved, kept = (video, audio) if resample == "x" else (audio, video)
+    stretched = F.interpolate(moved.T[None], size=len(kept), mode="linear", align_corners=False)[0].T
+    apart = (stretched - kept).square().sum(1)
+    if not options.get("squared", False):
+        apart = apart.sqrt()
+    steps = torch.arange(len(kept), dtype=torch.float64)
+    source = ((steps + 0.5) * len(moved) / len(kept) - 0.5).clamp(0, len(moved) - 1)
+    cells = torch.stack((source, steps) if resample == "x" else (steps, source), dim=1)
+    return cells, torch.ones(len(kept)), apart / len(kept)
+
+
+def _dtw(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
+    path = scav_kernels.dtw_path(video, audio, **options)
+    costs = _costs(video, audio, options.get("cost", "euclidean"))
+    return path.double(), torch.ones(len(path)), costs[path[:, 0], path[:, 1]]
+
+
+def _soft_dtw(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
+    expected = scav_kernels.soft_dtw_alignment(video, audio, **options)
+    return _cells(expected, expected * _costs(video, audio, options.get("cost", "sqeuclidean")))
+
+
+def _sinkhorn(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
+    plan = scav_kernels.sinkhorn_plan(video, audio, **options)
+    return _cells(plan, plan * _costs(video, audio, options.get("cost", "euclidean")))
+
+
+def _cells(weight: Tensor, contribution: Tensor) -> Matches:
+    rows, columns = torch.meshgrid(*(torch.arange(size) for size in weight.shape), indexing="ij")
+    return torch.stack((rows.flatten(), columns.flatten()), dim=1).double(), weight.flatten(), contribution.flatten()
+
+
+# A divergence subtracts what each side costs against itself, which is no match of the two: it is in the rest.
+METRICS: dict[str, Callable[[Tensor, Tensor, dict[str, Any]], Matches]] = {
+    "interpolated_euclidean": _interpolated,
+    "dtw": _dtw,
+    "soft_dtw": _soft_dtw,
+    "soft_dtw_divergence": _soft_dtw,
+    "sinkhorn": _sinkhorn,
+    "sinkhorn_divergence": _sinkhorn,
+}

@@ -1,1 +1,0 @@
-"""Deprecated name of scav_model.experiments.probes."""

@@ -1,5 +1,0 @@
-"""Deprecated name of scav_model.search.header."""
-
-from scav_model.moved import forward
-
-__getattr__ = forward(__name__, "scav_model.search.header")
