@@ -19,9 +19,9 @@ test: build
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
 
 # The long proofs, a quarter of an hour on two cores: random calls, kernels under a shim and an interpreter, signals and
-# kills, clusters.
+# kills, clusters. Many of them wait, so that there is one process more than cores.
 check: build
-	$(BIN)/python -m pytest tests -m slow --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest tests -m slow --numprocesses $$(($$(nproc) + 1)) --dist worksteal
 
 # The site, in build/site. It works from the disk, without a network.
 docs: $(VENV)/.installed
