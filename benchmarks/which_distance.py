@@ -1,4 +1,4 @@
-"""What each distance sees, and what its smoothing does: writes the pictures and the table of docs/which-distance.md.
+"""Write the pictures and the table of docs/which-distance.md.
 
 python -m benchmarks.which_distance
 """
