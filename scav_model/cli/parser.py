@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 from scav_model import config_files
 from scav_model.cli import numbers, places, tree
 from scav_model.cli.exits import FAILURE, INTERRUPTED, PROGRAM, interrupted
-from scav_model.cli.imported import documented, functions
+from scav_model.cli.imported import documented, sources
 from scav_model.cli.models import train
 from scav_model.cli.shared_help import SHARED
 from scav_model.cli.terminal import interruptible
@@ -103,19 +103,17 @@ def add_options(command: Parser, function: Callable[..., None]) -> None:
     """An option per parameter but `config`; those that are off by default are flags: --quick, not --quick true."""
     parameters = inspect.signature(function).parameters
     flags = [name for name, parameter in parameters.items() if parameter.default is False]
-    help_of = SHARED | documented(functions(function))
+    help_of = dict(SHARED)
+    for part, entries in sources(function):
+        help_of |= {name: text for name, text in documented(part).items() if name in entries}
     arguments = positional(function)
     for name in arguments:
         kind = parameters[name].annotation
         several: dict[str, Any] = {"nargs": "*", "type": str} if kind == Sequence[str] else {"type": kind}
         command.add_argument(name, help=help_of[name], **several)
-    for part in functions(function):
-        skip: set[str | int] = {
-            "config",
-            *flags,
-            *arguments,
-            *(set(inspect.signature(part).parameters) - set(parameters)),
-        }
+    for part, entries in sources(function):
+        left_out = set(inspect.signature(part).parameters) - set(entries)
+        skip: set[str | int] = {"config", *flags, *arguments, *left_out}
         command.add_function_arguments(part, as_group=False, skip=skip)
     for name in flags:
         command.add_argument(f"--{name}", action="store_true", help=help_of[name])

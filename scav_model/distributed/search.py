@@ -17,11 +17,11 @@ from tqdm import tqdm
 import scav_kernels
 from scav_model.distributed.connection import ClusterError, check_resources, connect, import_ray, room
 from scav_model.distributed.shard import Limits, ShardWorker
-from scav_model.retrieval.means import largest
-from scav_model.retrieval.nearest import smallest
 from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.queries import Queries
+from scav_model.retrieval.means import largest
+from scav_model.retrieval.nearest import smallest
 
 # Times that a worker is restarted, and what it was asked redone, before that is given up.
 RESTARTS = 3
@@ -130,9 +130,13 @@ def divide(clips: Sequence[int], workers: int) -> list[range]:
 
 @contextmanager
 def search_workers(
-    address: str | None, index: IndexReader, workers: int | None, gpus_per_worker: float
+    address: str | None, index: IndexReader, workers: int | None = None, gpus_per_worker: float = 0.0
 ) -> Iterator[SearchWorkers | None]:
     """Enter with the workers of the cluster at an address; with None if there is no address.
+
+    Args:
+        workers: Workers of the cluster, at most one for each shard of the index; null takes as many as it has room for.
+        gpus_per_worker: Share of a GPU that each worker compares on; 0 compares on CPUs, one for each.
 
     Raises:
         SearchIndexError: settings of workers without an address.

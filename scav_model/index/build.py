@@ -15,10 +15,10 @@ from scav_model.data import Batch, Features, FeatureStore, collate
 from scav_model.data.describe import front_end_differences
 from scav_model.data.manifest import Clip
 from scav_model.data.store.header import DTYPES
-from scav_model.model import AudioVisualModel
 from scav_model.index.header import HEADER, SHARD_BYTES, SIDES, Header, SearchIndexError
 from scav_model.index.shard import Encoded
 from scav_model.index.writer import IndexWriter
+from scav_model.model import AudioVisualModel
 from scav_model.storage.strict_json import is_writable
 
 
@@ -120,8 +120,8 @@ def add_features(
 
     Args:
         manifest: clips by id, from which hits get their media files.
-        batch_size: clips that are encoded together.
-        skip_bad: leave out clips whose features are NaN or infinite, and list them, instead of raising an error.
+        batch_size: Clips to encode at a time.
+        skip_bad: Leave out clips whose features are NaN or infinite, and name them, instead of ending there.
 
     Raises:
         SearchIndexError: features of another size or front end; NaN or infinite features, naming the clip; a full disk.

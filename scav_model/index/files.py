@@ -13,7 +13,6 @@ from scav_model.data.datasets import clips_of
 from scav_model.data.describe import SIDES, describe_features
 from scav_model.data.extract import ExtractionConfig, extract
 from scav_model.front_ends import described, device_of
-from scav_model.model import AudioVisualModel
 from scav_model.index.build import Added, add_features, check_features, open_writer
 from scav_model.index.header import Header, SearchIndexError
 from scav_model.index.index import IndexReader
@@ -21,6 +20,8 @@ from scav_model.index.media import front_end, queries_by_name
 from scav_model.index.model import header_for, load_for
 from scav_model.index.search import CANDIDATES, Hit, search
 from scav_model.index.writer import IndexWriter
+from scav_model.model import AudioVisualModel
+from scav_model.retrieval.nearest import Mode
 
 if TYPE_CHECKING:
     from typing import Self
@@ -95,7 +96,7 @@ class SearchIndex(IndexReader):
         k: int = 10,
         *,
         side: str | None = None,
-        mode: str = "exact",
+        mode: Mode = "exact",
         candidates: int = CANDIDATES,
     ) -> list[Hit]:
         """Return the k clips nearest to a query, the nearest first.
