@@ -157,12 +157,11 @@ def index_verify(index: Path) -> None:
     Args:
         index: Folder of the index; a problem makes the exit code 1.
     """
-    from tqdm import tqdm
-
     from scav_model.index import SearchIndex
+    from scav_model.progress import Progress
 
     opened = SearchIndex.open(index)
-    checked = tqdm(opened.problems(), total=len(opened.shards), desc="verify", unit="shard")
+    checked = Progress(opened.problems(), total=len(opened.shards), desc="verify", unit="shard")
     problems = [problem for found in checked for problem in found]
     for problem in problems:
         print(f"problem: {printable(problem)}")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from scav_model.data.decode import DEFAULT_LIMITS, DecodeError, Limits, decode
 from scav_model.data.encoder import Array, AudioEncoder, VisualEncoder
@@ -24,6 +23,7 @@ from scav_model.data.store.header import Dtype, Entry, Skipped, StoreHeader
 from scav_model.data.store.writer import SHARD_BYTES, StoreWriter
 from scav_model.data.workers import WorkerDied, WorkerError, ordered_map
 from scav_model.fields import documented, setting
+from scav_model.progress import Progress
 from scav_model.storage.text import printable, say
 
 LIBRARIES = ("scav-kernels", "torch", "torchaudio", "av")
@@ -199,7 +199,7 @@ def extract(
     header = store_header(visual, audio, config)
     for side in (header.video, header.audio):
         if side.get("untrained"):
-            tqdm.write(f"warning: {side['encoder']} {side['model']} looks untrained (see scav features verify)")
+            Progress.write(f"warning: {side['encoder']} {side['model']} looks untrained (see scav features verify)")
     with StoreWriter(out, header, shard_bytes=config.shard_bytes) as writer:
         if config.retry_skipped:
             writer.forget_skipped()
@@ -294,7 +294,7 @@ class _Run:
         self.clips, self.media_seconds = 0, 0.0
         self.skipped: list[Skipped] = []
         self.started = time.perf_counter()
-        self.bar: Any = tqdm(total=total, initial=before, desc="features", unit="clip")
+        self.bar: Any = Progress(total=total, initial=before, desc="features", unit="clip")
 
     def take(self, clips: Sequence[Clip], encoded: Sequence[Encoded | str]) -> None:
         for clip, result in zip(clips, encoded, strict=True):
@@ -336,4 +336,4 @@ def _check_share(bad: int, total: int, skipped: list[Skipped], limit: float, out
             f"{summary}, {allowed}{first}.{kept} This run skipped {by_reason(skipped)}; scav features info {out} "
             "counts all. Raise --max_bad_share to accept them, or mend the files and add --retry_skipped"
         )
-    tqdm.write(summary)
+    Progress.write(summary)

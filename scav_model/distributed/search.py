@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from scav_model.progress import Progress
 
 import scav_kernels
 from scav_model.distributed.connection import ClusterError, check_resources, connect, import_ray, room
@@ -88,7 +88,7 @@ class SearchWorkers:
 
     def _results(self, asked: Sequence[Any]) -> list[Any]:
         """Return the results in the order of the parts. Of several errors, raise that of the first part."""
-        with tqdm(total=len(asked), desc="search", unit="part", delay=2, leave=False) as bar:
+        with Progress(total=len(asked), desc="search", unit="part", delay=2, leave=False) as bar:
             waiting = list(asked)
             while waiting:
                 _, waiting = self._ray.wait(waiting)

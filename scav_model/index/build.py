@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from scav_model.progress import Progress
 
 from scav_model.data import Batch, Features, FeatureStore, collate
 from scav_model.data.describe import front_end_differences
@@ -134,7 +134,7 @@ def add_features(
     rest = [index for index, name in enumerate(features.ids) if name not in writer.ids]
     refused: list[str] = []
     model.eval()
-    with tqdm(total=len(features), initial=len(features) - len(rest), desc="index", unit="clip") as bar:
+    with Progress(total=len(features), initial=len(features) - len(rest), desc="index", unit="clip") as bar:
         for first in range(0, len(rest), batch_size):
             chosen = rest[first : first + batch_size]
             batch = collate(features, chosen)
