@@ -9,6 +9,14 @@ from typing import Any, Literal
 from scav_model.config import Config, Option
 from scav_model.storage.files import write_text
 
+# Short names of options of `scav train`.
+SHORT = {"lr": "optim.learning_rate", "batch_size": "optim.batch_size", "epochs": "optim.epochs"}
+# Options that `scav train --help` shows; --help_all shows them all.
+FIRST = (
+    "help", "help_all", "train_features", "config", "eval_features", "out", "resume", "device", "loss.metric",
+    *SHORT.values(),
+)  # fmt: skip
+
 
 def train(
     config: Config,

@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import sys
+from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import metadata
@@ -16,7 +17,7 @@ from scav_model import config_files
 from scav_model.cli import numbers, places, tree
 from scav_model.cli.exits import FAILURE, INTERRUPTED, PROGRAM, interrupted
 from scav_model.cli.imported import documented, sources
-from scav_model.cli.models import train
+from scav_model.cli.models import FIRST, SHORT, train
 from scav_model.cli.shared_help import SHARED
 from scav_model.cli.terminal import interruptible
 from scav_model.cli.tree import Commands, Group, leaves
@@ -46,7 +47,25 @@ set_loader("yaml", load_text, (yaml.YAMLError,))
 
 
 class Parser(ArgumentParser):
-    """Reports a bad option in one line."""
+    """Reports a bad option in one line.
+
+    Attributes:
+        first: the options that help shows; none: all.
+    """
+
+    first: tuple[str, ...] = ()
+
+    def format_help(self) -> str:
+        if self.first:
+            shown = [action for name in self.first for action in self._actions if action.dest == name]
+            for action in shown:
+                # Of two names the short one.
+                action.option_strings = action.option_strings[-1:]
+            for group in self._action_groups:
+                group._group_actions = shown if group is self._optionals else []
+                group.description = None
+            self.usage = f"{self.prog.replace(' [options]', '')} [options]"
+        return super().format_help()
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -64,6 +83,15 @@ class Parser(ArgumentParser):
             message = message.replace(f"{group[1]}.command", "command")
         message = printable(" ".join(message.split())) + suggestion(message, tuple(command.split()[1:]))
         self.exit(USAGE, f"{command}: error: {message} (see {command} --help)\n")
+
+
+class HelpAll(Action):
+    """Prints the help of every option."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        parser.first = ()
+        parser.print_help()
+        parser.exit()
 
 
 def as_written(parameter: str, function: Callable[..., None]) -> str:
@@ -161,8 +189,14 @@ def add_all_options(command: Parser, function: Callable[..., None]) -> None:
         "In it, base: NAME names another that it changes.",
     )
     if function is train:
+        command.add_argument("--help_all", action=HelpAll, nargs=0, default=SUPPRESS, help="Show every option.")
         command.add_class_arguments(Config, None)
+        command.first = FIRST
     add_options(command, function)
+    if function is train:
+        for action in command._actions:
+            # The command line is put into the parser's spelling before it is parsed.
+            action.option_strings += [f"--{short}" for short, name in SHORT.items() if name == action.dest]
 
 
 def run(arguments: Sequence[str]) -> int:
