@@ -55,7 +55,7 @@ class Parser(ArgumentParser):
 
     first: tuple[str, ...] = ()
 
-    def format_help(self) -> str:
+    def format_help(self, *arguments: Any) -> str:
         if self.first:
             shown = [action for name in self.first for action in self._actions if action.dest == name]
             for action in shown:
@@ -65,7 +65,7 @@ class Parser(ArgumentParser):
                 group._group_actions = shown if group is self._optionals else []
                 group.description = None
             self.usage = f"{self.prog.replace(' [options]', '')} [options]"
-        return super().format_help()
+        return super().format_help(*arguments)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -196,7 +196,10 @@ def add_all_options(command: Parser, function: Callable[..., None]) -> None:
     if function is train:
         for action in command._actions:
             # The command line is put into the parser's spelling before it is parsed.
-            action.option_strings += [f"--{short}" for short, name in SHORT.items() if name == action.dest]
+            action.option_strings = [
+                *action.option_strings,
+                *(f"--{short}" for short, name in SHORT.items() if name == action.dest),
+            ]
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -221,9 +221,9 @@ def folder(media: Path | str, *, split: str = "test") -> Listing:
     """Return the media files of a plain folder, `[SPLIT/][LABEL/]NAME.mp4`, in the order of their paths.
 
     A first folder named train, val, valid, validation or test is a split; the folder a file lies in, if there is one
-    besides, is its label. Files outside such a folder get `split`. Hidden files are passed over. An id is the path below
-    the folder without suffix; a.mov and a.mp4 keep theirs. Characters of a name that do not print become escapes in the
-    id and the label.
+    besides, is its label. Files outside such a folder get `split`. Hidden files are passed over. An id is the path
+    below the folder without suffix; a.mov and a.mp4 keep theirs. Characters of a name that do not print become escapes
+    in the id and the label.
 
     Args:
         media: The folder; a first level named train, val or test is the split, the folder a file lies in its label.
@@ -254,7 +254,7 @@ def is_media(path: Path) -> bool:
 
 
 def file_ids(files: Sequence[Path]) -> list[str]:
-    """Return an id for each file: its path without suffix, or with it where another file differs in the suffix alone."""
+    """Return an id for each file: its path without suffix, or with it where another file differs in that alone."""
     alike: dict[Path, set[Path]] = {}
     for file in files:
         alike.setdefault(file.with_suffix(""), set()).add(file)
