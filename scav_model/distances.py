@@ -86,11 +86,21 @@ def pooled(clips: Sequences) -> Tensor:
     return F.normalize(masked_mean(clips.steps, clips.lengths), dim=1)
 
 
-def retrieval_distance(config: Config) -> Distance:
-    """Return the distance that sequence and hybrid retrieval use after training with `config`."""
-    trained = "interpolated_euclidean" if config.loss.metric == POOLED_COSINE else config.loss.metric
-    metric = trained if config.retrieval.metric is None else config.retrieval.metric
-    options = config.retrieval.options
+def retrieval_distance(
+    config: Config, metric: str | None = None, options: Mapping[str, Option] | None = None
+) -> Distance:
+    """Return the distance that sequence and hybrid retrieval use after training with `config`.
+
+    Args:
+        metric, options: take the place of the config's; None takes those.
+    """
+    wanted = config.retrieval
+    if options is None and metric in (None, wanted.metric):
+        options = wanted.options
+    if metric is None:
+        metric = wanted.metric
+    if metric is None:
+        metric = "interpolated_euclidean" if config.loss.metric == POOLED_COSINE else config.loss.metric
     if options is None:
         options = config.loss.options if metric == config.loss.metric else {}
     return Distance(metric, options, config.loss.per_step)

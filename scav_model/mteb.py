@@ -16,7 +16,6 @@ from typing import Any, overload
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from scav_model.checkpoint import load_model
 from scav_model.config import Option
@@ -26,6 +25,7 @@ from scav_model.distances import Distance, Sequences, pooled, retrieval_distance
 from scav_model.encoders import EncoderOptions, audio_encoder, visual_encoder
 from scav_model.encoders.weights import weights_sha256
 from scav_model.extras import needed_by
+from scav_model.progress import Progress
 from scav_model.retrieval.gallery import GalleryItems, InMemory
 from scav_model.retrieval.nearest import nearest
 
@@ -143,7 +143,7 @@ class MeanEncoder:
             return Sequences(tower(padded.to(self.device), lengths.to(self.device)).cpu(), lengths)
 
         prepared = ordered_map(prepare, rows, workers=workers, waiting=batch_size)
-        for clip in tqdm(prepared, total=len(rows), desc=f"encode {side}", unit="clip"):
+        for clip in Progress(prepared, total=len(rows), desc=f"encode {side}", unit="clip"):
             waiting.append(clip)
             if len(waiting) == batch_size:
                 yield encoded()

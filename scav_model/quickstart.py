@@ -38,8 +38,7 @@ from scav_model.index.model import header_for
 from scav_model.index.page import as_html
 from scav_model.index.queries import queries_by_id
 from scav_model.index.search import search
-from scav_model.losses import ContrastiveLoss
-from scav_model.model import AudioVisualModel
+from scav_model.storage.checkpoint_file import load as load_checkpoint
 from scav_model.storage.files import make_folder, working_in, write_text
 from scav_model.training import CHECKPOINT, train
 
@@ -91,6 +90,9 @@ def quickstart(
             save_pretrained wrote, or owner/name on the Hub.
         workers: Processes that decode ahead of the encoders; 0 decodes in this one.
     """
+    if checkpoint is None and is_trained(out / "run"):
+        # Of an earlier call; the folder may have other files by now.
+        checkpoint = out / "run"
     model = None if checkpoint is None else AudioVisualModel.from_pretrained(checkpoint, device=device)
     plan = make_plan(folder, model, visual, audio, device, workers)
     print("\n".join([*describe(plan, folder, out, checkpoint), *warnings(plan, model, device)]), flush=True)
@@ -109,7 +111,17 @@ def quickstart(
         index = build(out / "clips.index", checkpoint, model, features, device)
         asked = next((clip.id for clip in plan.clips if clip.id in index.numbers), index.id(0))
         page = first_search(index, asked, out / "first.html")
-    print("\n".join([f"{page}: the sounds that fit {asked}; open it in a browser", *next_commands(out, plan)]))
+    asked_file = next((clip.path for clip in plan.clips if clip.id == asked), plan.clips[0].path)
+    print(f"{page}: the sounds that fit {asked}; open it in a browser")
+    print("\n".join(next_commands(folder, out, asked_file)))
+
+
+def is_trained(run: Path) -> bool:
+    """Return whether a run's last epoch is done."""
+    if not (run / CHECKPOINT).exists():
+        return False
+    state = load_checkpoint(run / CHECKPOINT)
+    return state.get("epoch") == state.get("config", {}).get("optim", {}).get("epochs", 0)
 
 
 def make_plan(
@@ -183,7 +195,8 @@ def describe(plan: Plan, folder: Path, out: Path, checkpoint: Path | None) -> li
         f"1. features      {out / 'features'}: {visual} and {audio}, about {span(plan.extracting)}",
     ]
     if plan.config is None:
-        lines.append(f"2. model         {checkpoint}: nothing to train")
+        trained = "trained already; delete it to train anew" if checkpoint == out / "run" else "nothing to train"
+        lines.append(f"2. model         {checkpoint}: {trained}")
     else:
         size = parameters(AudioVisualModel(sized(plan.config, plan.encoders).model))
         epochs = plan.config.optim.epochs
@@ -242,13 +255,19 @@ def first_search(index: IndexReader, asked: str, page: Path) -> Path:
     return page
 
 
-def next_commands(out: Path, plan: Plan) -> list[str]:
+def next_commands(folder: Path, out: Path, clip: Path) -> list[str]:
     """Return commands to go on with, their paths filled in."""
-    index, clip = shlex.quote(str(out / "clips.index")), shlex.quote(str(plan.clips[0].path))
+    media, file, index, features, longer, better = (
+        shlex.quote(str(path))
+        for path in (folder, clip, *(out / name for name in ("clips.index", "features", "longer", "better-features")))
+    )
     return [
         "next:",
-        f"  scav search {index} {clip} --output found.html    # the sounds that fit a video, as a page",
-        f"  scav search {index} {clip} --side audio           # the videos that fit its sound",
+        f"  scav search {index} {file} --output found.html    # the sounds that fit a video, as a page",
+        f"  scav search {index} {file} --side audio           # the videos that fit its sound",
         f"  scav index info {index}",
-        "  scav extract --help                               # features of CLIP and BEATs, for results that count",
+        f"  scav train --config {CONFIG} --train-features {features} --out {longer} --epochs 100    # train longer",
+        "for results that count, features of CLIP and BEATs, on a GPU:",
+        f"  scav extract {media} --out {better} --device cuda --visual clip:ViT-L-14-quickgelu:openai "
+        "--audio beats:BEATs_iter3_plus_AS2M.pt",
     ]

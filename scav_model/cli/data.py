@@ -1,36 +1,33 @@
 """The commands that make, look at and check data: `scav manifest`, `scav extract` and `scav features`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from scav_model.cli.imported import Part, takes
+
 if TYPE_CHECKING:
+    from scav_model.data.extract import ExtractionConfig
+    from scav_model.data.importers import ImportConfig
     from scav_model.data.store.header import StoreHeader
+    from scav_model.encoders import EncoderOptions
 
 
+@takes(
+    config=Part("scav_model.data.extract:ExtractionConfig", ("shard_bytes",)),
+    options=Part("scav_model.encoders:EncoderOptions"),
+)
 def extract(
     source: Path,
     *,
     out: Path,
     visual: str = "patches",
     audio: str = "log_mel",
-    clip_features: Literal["cls+patches", "pooled"] = "cls+patches",
-    beats_frequency: Literal["mean", "keep"] = "mean",
-    frame_rate: float = 5.0,
-    device: str = "cpu",
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-    workers: int = 2,
-    batch_clips: int = 16,
-    batch_frames: int = 256,
     shard_megabytes: int = 256,
-    max_bad_share: float = 0.05,
-    retry_skipped: bool = False,
-    clip_timeout: float = 600.0,
-    max_seconds: float = 3600.0,
-    max_bytes: int = 4 << 30,
-    max_pixels: int = 1 << 25,
     ray: str | None = None,
     gpus_per_worker: float = 0.0,
+    config: Callable[..., "ExtractionConfig"],
+    options: Callable[..., "EncoderOptions"],
 ) -> None:
     """Turns media files into a store of features; the same command goes on where it was stopped.
 
@@ -41,25 +38,7 @@ def extract(
         visual: patches (no download); clip:MODEL:WEIGHTS, where WEIGHTS is a file or a tag of open_clip, for example
             clip:ViT-L-14-quickgelu:openai; clip:FOLDER with open_clip_config.json; or clip:hf-hub:ORGANISATION/NAME.
         audio: log_mel (no download) or beats:FILE, an official checkpoint (.pt) or one converted to safetensors.
-        clip_features: Features of a frame: cls+patches puts the class token beside the mean patch token (2048 for
-            ViT-L/14), pooled is CLIP's own output.
-        beats_frequency: BEATs' eight frequency patches of a step: mean averages them (62 steps in ten seconds), keep
-            leaves them one after the other (496).
-        frame_rate: Frames per second given to the visual encoder, so its steps per second.
-        precision: Precision of the encoders' products: auto is bfloat16 on a GPU that has it, float32 elsewhere.
-        workers: Processes that decode ahead of the encoders; 0 decodes in this one. With --ray, actors that decode and
-            encode, with a CPU and the encoders of their own.
-        batch_clips: Clips that are encoded together.
-        batch_frames: Frames that go through CLIP at a time.
         shard_megabytes: Size of a file of the store, in MiB; what a kill can cost is the last, unwritten one.
-        max_bad_share: Share of the clips, from 0 to 1, above which the command fails in the end because they could not
-            be used; the others stay in the store.
-        retry_skipped: Try clips again that an earlier run could not use.
-        clip_timeout: Seconds after which a worker skips a clip and goes on with the next; .inf sets no limit. With
-            --workers 0 there is no limit.
-        max_seconds: Length in seconds above which a clip cannot be used.
-        max_bytes: Bytes of frames, as the encoder takes them, and audio samples above which a clip cannot be used.
-        max_pixels: Pixels of a frame in the file above which a clip cannot be used.
         ray: Address of a Ray cluster that decodes and encodes, to the same store: local starts one on this machine for
             this command, auto or HOST:PORT joins one that runs; null does all in processes of this machine.
         gpus_per_worker: Share of a GPU that each worker of the cluster has, for --device cuda.
@@ -68,38 +47,25 @@ def extract(
     from functools import partial
 
     from scav_model.data.datasets import clips_of
-    from scav_model.data.extract import ExtractionConfig
     from scav_model.data.extract import extract as run
-    from scav_model.devices import parse_device, to_device
+    from scav_model.devices import to_device
     from scav_model.distributed import OverRay, connect
-    from scav_model.encoders import EncoderOptions, both_encoders
+    from scav_model.encoders import both_encoders
 
-    # The machines of a cluster may have what this one lacks.
-    (to_device if ray is None else parse_device)(device)
+    encoder_options, settings = options(), config(shard_bytes=shard_megabytes << 20)
+    if ray is None:
+        # The machines of a cluster may have what this one lacks.
+        to_device(encoder_options.device)
     clips, bad_lines = clips_of(source)
-    options = EncoderOptions(clip_features, beats_frequency, device, precision, batch_frames)
-    config = ExtractionConfig(
-        frame_rate=frame_rate,
-        dtype=dtype,
-        shard_bytes=shard_megabytes << 20,
-        workers=workers,
-        batch_clips=batch_clips,
-        max_bad_share=max_bad_share,
-        retry_skipped=retry_skipped,
-        clip_timeout=clip_timeout,
-        max_seconds=max_seconds,
-        max_bytes=max_bytes,
-        max_pixels=max_pixels,
-    )
-    encoders = partial(both_encoders, visual, audio, options)
+    encoders = partial(both_encoders, visual, audio, encoder_options)
     with ExitStack() as stack:
         spread = None
         if ray is not None:
             stack.enter_context(connect(ray))
-            spread = OverRay(workers, gpus_per_worker, encoders, clip_timeout)
+            spread = OverRay(settings.workers, gpus_per_worker, encoders, settings.clip_timeout)
         elif gpus_per_worker:
             raise ValueError("expected --ray with --gpus_per_worker; add --ray local")
-        done = run(clips, out, *encoders(), config, spread, bad_lines)
+        done = run(clips, out, *encoders(), settings, spread, bad_lines)
     print(f"{out}: {done.summary()}")
 
 
@@ -161,19 +127,15 @@ def features_verify(store: Path) -> None:
     print(f"{store}: {report.clips} clips, {found}")
 
 
+@takes(config=Part("scav_model.data.importers:ImportConfig", ("shard_bytes", "max_clip_bytes")))
 def features_import(
     format: Literal["npz", "hdf5", "webdataset"],
     source: Path,
     *,
     out: Path,
-    video_rate_hz: float,
-    audio_rate_hz: float,
-    split: str = "train",
-    video_key: str = "video",
-    audio_key: str = "audio",
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     shard_megabytes: int = 256,
     max_clip_megabytes: int = 1024,
+    config: Callable[..., "ImportConfig"],
 ) -> None:
     """Puts features that others made into a store; the layouts are in docs/extraction.md.
 
@@ -182,27 +144,13 @@ def features_import(
             plain or compressed).
         source: Folder or file.
         out: Folder of the feature store.
-        video_rate_hz: Video steps per second.
-        audio_rate_hz: Audio steps per second.
-        split: Split of clips that come without one.
-        video_key: Name of the video's array, (steps, features).
-        audio_key: Name of the audio's array, (steps, features).
         shard_megabytes: Size of a file of the store, in MiB.
         max_clip_megabytes: Size of a clip's two arrays in memory, in MiB, above which it is skipped and not read.
     """
-    from scav_model.data.importers import ImportConfig, import_features
+    from scav_model.data.importers import import_features
 
-    config = ImportConfig(
-        video_rate_hz,
-        audio_rate_hz,
-        split,
-        video_key,
-        audio_key,
-        dtype,
-        shard_megabytes << 20,
-        max_clip_megabytes << 20,
-    )
-    taken, skipped = import_features(format, source, out, config)
+    settings = config(shard_bytes=shard_megabytes << 20, max_clip_bytes=max_clip_megabytes << 20)
+    taken, skipped = import_features(format, source, out, settings)
     print(f"{out}: {taken} clips imported, {skipped} could not be used")
 
 

@@ -9,6 +9,14 @@ from typing import Any, Literal
 from scav_model.config import Config, Option
 from scav_model.storage.files import write_text
 
+# Short names of options of `scav train`.
+SHORT = {"lr": "optim.learning_rate", "batch_size": "optim.batch_size", "epochs": "optim.epochs"}
+# Options that `scav train --help` shows; --help_all shows them all.
+FIRST = (
+    "help", "help_all", "train_features", "config", "eval_features", "out", "resume", "device", "loss.metric",
+    *SHORT.values(),
+)  # fmt: skip
+
 
 def train(
     config: Config,
@@ -59,8 +67,6 @@ def evaluate(
         output: File to write the results to as well, as JSON, with the gallery's ids beside it as NAME.ids.txt; null
             writes none.
     """
-    from dataclasses import replace
-
     from scav_model.checkpoint import load_model
     from scav_model.data import open_features
     from scav_model.data.ids import ids_sha256, write_ids
@@ -69,17 +75,12 @@ def evaluate(
     from scav_model.retrieval import evaluate as search
 
     model, config = load_model(checkpoint, device)
-    retrieval = config.retrieval
-    if metric is not None and metric != retrieval.metric:
-        retrieval = replace(retrieval, metric=metric, options=None)
-    if options is not None:
-        retrieval = replace(retrieval, options=options)
-    if hybrid_k is not None:
-        retrieval = replace(retrieval, hybrid_k=hybrid_k)
+    if hybrid_k is None:
+        hybrid_k = config.retrieval.hybrid_k
     gallery = open_features(features)
     video, audio = encode_to_disk(model, gallery, batch_size=batch_size, device=device)
-    distance = retrieval_distance(replace(config, retrieval=retrieval))
-    rows = search(video, audio, distance, hybrid_k=retrieval.hybrid_k, modes=modes, progress=True)
+    distance = retrieval_distance(config, metric, options)
+    rows = search(video, audio, distance, hybrid_k=hybrid_k, modes=modes, progress=True)
     print(table(rows))
     if output is not None:
         write_text(output, json.dumps(rows, indent=2) + "\n")

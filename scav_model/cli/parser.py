@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import sys
+from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import metadata
@@ -15,8 +16,8 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 from scav_model import config_files
 from scav_model.cli import numbers, places, tree
 from scav_model.cli.exits import FAILURE, INTERRUPTED, PROGRAM, interrupted
-from scav_model.cli.imported import documented, functions
-from scav_model.cli.models import train
+from scav_model.cli.imported import documented, sources
+from scav_model.cli.models import FIRST, SHORT, train
 from scav_model.cli.shared_help import SHARED
 from scav_model.cli.terminal import interruptible
 from scav_model.cli.tree import Commands, Group, leaves
@@ -46,7 +47,25 @@ set_loader("yaml", load_text, (yaml.YAMLError,))
 
 
 class Parser(ArgumentParser):
-    """Reports a bad option in one line."""
+    """Reports a bad option in one line.
+
+    Attributes:
+        first: the options that help shows; none: all.
+    """
+
+    first: tuple[str, ...] = ()
+
+    def format_help(self, *arguments: Any) -> str:
+        if self.first:
+            shown = [action for name in self.first for action in self._actions if action.dest == name]
+            for action in shown:
+                # Of two names the short one.
+                action.option_strings = action.option_strings[-1:]
+            for group in self._action_groups:
+                group._group_actions = shown if group is self._optionals else []
+                group.description = None
+            self.usage = f"{self.prog.replace(' [options]', '')} [options]"
+        return super().format_help(*arguments)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -64,6 +83,15 @@ class Parser(ArgumentParser):
             message = message.replace(f"{group[1]}.command", "command")
         message = printable(" ".join(message.split())) + suggestion(message, tuple(command.split()[1:]))
         self.exit(USAGE, f"{command}: error: {message} (see {command} --help)\n")
+
+
+class HelpAll(Action):
+    """Prints the help of every option."""
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        parser.first = ()
+        parser.print_help()
+        parser.exit()
 
 
 def as_written(parameter: str, function: Callable[..., None]) -> str:
@@ -103,19 +131,17 @@ def add_options(command: Parser, function: Callable[..., None]) -> None:
     """An option per parameter but `config`; those that are off by default are flags: --quick, not --quick true."""
     parameters = inspect.signature(function).parameters
     flags = [name for name, parameter in parameters.items() if parameter.default is False]
-    help_of = SHARED | documented(functions(function))
+    help_of = dict(SHARED)
+    for part, entries in sources(function):
+        help_of |= {name: text for name, text in documented(part).items() if name in entries}
     arguments = positional(function)
     for name in arguments:
         kind = parameters[name].annotation
         several: dict[str, Any] = {"nargs": "*", "type": str} if kind == Sequence[str] else {"type": kind}
         command.add_argument(name, help=help_of[name], **several)
-    for part in functions(function):
-        skip: set[str | int] = {
-            "config",
-            *flags,
-            *arguments,
-            *(set(inspect.signature(part).parameters) - set(parameters)),
-        }
+    for part, entries in sources(function):
+        left_out = set(inspect.signature(part).parameters) - set(entries)
+        skip: set[str | int] = {"config", *flags, *arguments, *left_out}
         command.add_function_arguments(part, as_group=False, skip=skip)
     for name in flags:
         command.add_argument(f"--{name}", action="store_true", help=help_of[name])
@@ -163,8 +189,17 @@ def add_all_options(command: Parser, function: Callable[..., None]) -> None:
         "In it, base: NAME names another that it changes.",
     )
     if function is train:
+        command.add_argument("--help_all", action=HelpAll, nargs=0, default=SUPPRESS, help="Show every option.")
         command.add_class_arguments(Config, None)
+        command.first = FIRST
     add_options(command, function)
+    if function is train:
+        for action in command._actions:
+            # The command line is put into the parser's spelling before it is parsed.
+            action.option_strings = [
+                *action.option_strings,
+                *(f"--{short}" for short, name in SHORT.items() if name == action.dest),
+            ]
 
 
 def run(arguments: Sequence[str]) -> int:

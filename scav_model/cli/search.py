@@ -1,34 +1,39 @@
 """The commands that make and ask an index: `scav index` and `scav search`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from scav_model.config import Option
+from scav_model.cli.imported import Part, takes
 from scav_model.storage.text import printable
 
 if TYPE_CHECKING:
-    from scav_model.index import IndexWriter, Queries, SearchIndex
+    from scav_model.distributed import SearchWorkers
+    from scav_model.index import Answer, IndexWriter, Queries, SearchIndex
+    from scav_model.index.build import Added
+    from scav_model.index.header import Header
     from scav_model.model import AudioVisualModel
 
 
+ADD = Part("scav_model.index.build:add_features", ("writer", "model"))
+
+
+@takes(describe=Part("scav_model.index.model:header_for", ("model", "config")), add=ADD)
 def index_build(
     index: Path,
     *,
     checkpoint: Path,
     features: Path,
     manifest: Path | None = None,
-    metric: str | None = None,
-    options: dict[str, Option] | None = None,
     sides: Literal["both", "video", "audio"] = "both",
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
     video_rate_hz: float | None = None,
     audio_rate_hz: float | None = None,
     shard_megabytes: int = 128,
-    batch_size: int = 64,
     device: str = "cpu",
-    skip_bad: bool = False,
+    describe: Callable[..., "Header"],
+    add: Callable[..., "Added"],
 ) -> None:
     """Encodes features into a new search index; the same command goes on where it was stopped.
 
@@ -38,7 +43,6 @@ def index_build(
             queries are encoded by it too.
         features: Clips to be found: a feature store, one split of it, STORE:SPLIT, or a feature file (safetensors).
         sides: Encoded sides to hold; audio alone is searched by videos, video alone by audios, in half the room.
-        dtype: Numbers of the encoded steps on disk; exact search is exact for what is stored.
         video_rate_hz: Video steps per second, for features that do not say it; null leaves times in steps.
         audio_rate_hz: Audio steps per second, in the same way.
     """
@@ -47,18 +51,16 @@ def index_build(
     from scav_model.data.describe import describe_features
     from scav_model.index.build import check_features, open_writer
     from scav_model.index.header import SIDES
-    from scav_model.index.model import header_for
 
     model, config = load_model(checkpoint, device)
-    opened = open_features(features)
-    described = describe_features(opened, {"video": video_rate_hz, "audio": audio_rate_hz})
-    chosen = SIDES if sides == "both" else (sides,)
-    header = header_for(checkpoint, model, config, described, metric=metric, options=options, dtype=dtype, sides=chosen)
+    described = describe_features(open_features(features), {"video": video_rate_hz, "audio": audio_rate_hz})
+    header = describe(checkpoint, model, config, described, sides=SIDES if sides == "both" else (sides,))
     with open_writer(index, header, shard_bytes=shard_megabytes << 20) as writer:
         check_features(writer.header, described)
-        _add(index, writer, model, features, manifest, batch_size, device, skip_bad)
+        _add(writer, add, model, features, manifest, device)
 
 
+@takes(add=ADD)
 def index_add(
     index: Path,
     *,
@@ -66,9 +68,8 @@ def index_add(
     manifest: Path | None = None,
     checkpoint: Path | None = None,
     shard_megabytes: int = 128,
-    batch_size: int = 64,
     device: str = "cpu",
-    skip_bad: bool = False,
+    add: Callable[..., "Added"],
 ) -> None:
     """Adds clips to an index; those that it holds already are passed over.
 
@@ -86,37 +87,26 @@ def index_add(
     with IndexWriter(index, shard_bytes=shard_megabytes << 20) as writer:
         check_features(writer.header, describe_features(open_features(features)))
         model = load_for(writer.header, checkpoint, device)
-        _add(index, writer, model, features, manifest, batch_size, device, skip_bad)
+        _add(writer, add, model, features, manifest, device)
 
 
 def _add(
-    index: Path,
     writer: "IndexWriter",
+    add: Callable[..., "Added"],
     model: "AudioVisualModel",
     features: Path,
     manifest: Path | None,
-    batch_size: int,
     device: str,
-    skip_bad: bool,
 ) -> None:
     from scav_model.data import open_features
     from scav_model.data.manifest import read_manifest
-    from scav_model.index.build import add_features
 
     clips = None if manifest is None else {clip.id: clip for clip in read_manifest(manifest)}
-    done = add_features(
-        writer,
-        model,
-        open_features(features),
-        manifest=clips,
-        batch_size=batch_size,
-        device=device,
-        skip_bad=skip_bad,
-    )
+    done = add(writer, model, open_features(features), manifest=clips, device=device)
     for name in done.refused:
         print(f"left out: {printable(name)}: NaN or infinite features", file=sys.stderr)
     known = f", {done.known} were there already" if done.known else ""
-    print(f"{index}: {done.clips} clips added in {done.seconds:.1f} s{known}; {writer.header.clips} in all")
+    print(f"{writer.folder}: {done.clips} clips added in {done.seconds:.1f} s{known}; {writer.header.clips} in all")
 
 
 def index_delete(index: Path, ids: Sequence[str], *, compact: bool = False) -> None:
@@ -167,12 +157,11 @@ def index_verify(index: Path) -> None:
     Args:
         index: Folder of the index; a problem makes the exit code 1.
     """
-    from tqdm import tqdm
-
     from scav_model.index import SearchIndex
+    from scav_model.progress import Progress
 
     opened = SearchIndex.open(index)
-    checked = tqdm(opened.problems(), total=len(opened.shards), desc="verify", unit="shard")
+    checked = Progress(opened.problems(), total=len(opened.shards), desc="verify", unit="shard")
     problems = [problem for found in checked for problem in found]
     for problem in problems:
         print(f"problem: {printable(problem)}")
@@ -209,6 +198,10 @@ def index_tune(
     print(table([{names.get(key, key): value for key, value in row.items()} for row in rows]))
 
 
+@takes(
+    find=Part("scav_model.index.search:search", ("queries", "workers")),
+    start_workers=Part("scav_model.distributed.search:search_workers", ("address",)),
+)
 def search(
     index: Path,
     query: Sequence[str],
@@ -216,9 +209,6 @@ def search(
     batch: Path | None = None,
     features: Path | None = None,
     side: Literal["video", "audio"] | None = None,
-    k: int = 10,
-    mode: Literal["exact", "hybrid", "mean", "bounds"] = "exact",
-    candidates: int = 200,
     format: Literal["table", "json", "html"] | None = None,
     output: Path | None = None,
     checkpoint: Path | None = None,
@@ -228,8 +218,8 @@ def search(
     device: str = "cpu",
     alignment: bool = False,
     ray: str | None = None,
-    workers: int | None = None,
-    gpus_per_worker: float = 0.0,
+    find: Callable[..., "Answer"],
+    start_workers: Callable[..., AbstractContextManager["SearchWorkers | None"]],
 ) -> None:
     """Finds the sounds that fit a video, or the videos that fit a sound.
 
@@ -238,11 +228,6 @@ def search(
         batch: File with such a query a line, instead; null takes those of the command line.
         features: Features whose clips are all queries, instead: a feature store, STORE:SPLIT, or a feature file.
         side: Side of the queries, which searches the other; null takes audio for files of sound alone, and video.
-        k: Clips to return for each query; -k is the same.
-        mode: exact compares whole sequences with every clip; hybrid with the candidates whose means are nearest; mean
-            ranks by the means alone; bounds compares with the candidates whose lower bounds are least, for
-            interpolated Euclidean.
-        candidates: Clips that hybrid and bounds compare; scav index tune measures what that costs and finds.
         format: table, json, or html: a page with pictures, players and alignments; null takes what the name of the
             output says, and table.
         output: File to write to, NAME.json, NAME.html or NAME.txt (a table); null prints.
@@ -253,13 +238,9 @@ def search(
         alignment: Add to JSON, for each hit, which second matches which and what that contributes.
         ray: Address of a Ray cluster whose workers search a part of the index each, to the same answer: local starts
             one on this machine for this search, auto or HOST:PORT joins one that runs; null searches in this process.
-        workers: Workers of the cluster, at most one for each shard of the index; null takes as many as it has room for.
-        gpus_per_worker: Share of a GPU that each worker compares on; 0 compares on CPUs, one for each.
     """
     from scav_model.devices import to_device
-    from scav_model.distributed.search import search_workers
     from scav_model.index import SearchIndex
-    from scav_model.index import search as find
     from scav_model.index.align import alignments
     from scav_model.index.page import as_html
     from scav_model.index.report import as_json, as_table
@@ -272,8 +253,8 @@ def search(
     asked = _queries(opened, query, batch, features, side, checkpoint, {"video": visual, "audio": audio}, device)
     if output is not None:
         make_folder(output.parent)
-    with search_workers(ray, opened, workers, gpus_per_worker) as made:
-        answer = find(opened, asked, k, mode=mode, candidates=candidates, workers=made)
+    with start_workers(ray, opened) as workers:
+        answer = find(opened, asked, workers=workers)
     for note in answer.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     if written == "html":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias, get_args
 
 from scav_model.cli import tree
-from scav_model.cli.models import train
+from scav_model.cli.models import SHORT, train
 from scav_model.cli.tree import Group
 from scav_model.config import Config
 from scav_model.fields import names, old_names
@@ -40,7 +40,7 @@ def options(function: Function) -> dict[str, bool]:
     taken = positional(function)
     known = {name: entry.default is not False for name, entry in parameters(function).items() if name not in taken}
     if function is train:
-        known |= dict.fromkeys([*names(Config), *(entry.name for entry in fields(Config))], True)
+        known |= dict.fromkeys([*names(Config), *(entry.name for entry in fields(Config))], True) | {"help_all": False}
     return known | COMMON
 
 
@@ -62,11 +62,13 @@ def arranged(arguments: Sequence[str]) -> list[str]:
     that begins with one hyphen and is no option is an id; after `--`, every word is one.
 
     Raises:
-        ValueError: a path is empty.
+        ValueError: a path is empty, or an option of train is given by its short name and by its place in the config.
     """
     count, function = command_of(arguments)
     if function is None:
         return list(arguments)
+    if function is train:
+        check_short(arguments)
     known = options(function)
     chosen: list[str] = []
     rest: list[str] = []
@@ -94,6 +96,17 @@ def arranged(arguments: Sequence[str]) -> list[str]:
     check_paths(function, chosen, rest)
     separator = ["--"] if any(word.startswith("-") for word in rest) else []
     return [*arguments[:count], *chosen, *separator, *rest]
+
+
+def check_short(arguments: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: an option is given by its short name and by its place in the config.
+    """
+    typed = {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+    for short, name in SHORT.items():
+        if {short, name} <= typed:
+            raise ValueError(f"expected --{short} or --{name}, which are one option, got both; leave one out")
 
 
 def check_paths(function: Function, chosen: Sequence[str], rest: Sequence[str]) -> None:
@@ -135,7 +148,7 @@ def is_value(word: str, option: str | None) -> bool:
 def spelling(name: str, function: Function, known: dict[str, bool]) -> str | None:
     """Return the option of that name, in which hyphens may stand for underscores; None where there is none."""
     if function is train:
-        name = old_names(Config).get(name, name)
+        name = SHORT.get(name.replace("-", "_"), old_names(Config).get(name, name))
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         option = ".".join(parts[:count]).replace("-", "_")

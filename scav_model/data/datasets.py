@@ -221,8 +221,9 @@ def folder(media: Path | str, *, split: str = "test") -> Listing:
     """Return the media files of a plain folder, `[SPLIT/][LABEL/]NAME.mp4`, in the order of their paths.
 
     A first folder named train, val, valid, validation or test is a split; the folder a file lies in, if there is one
-    besides, is its label. Files outside such a folder get `split`. Hidden files are passed over. Characters of a name
-    that do not print become escapes in the id and the label.
+    besides, is its label. Files outside such a folder get `split`. Hidden files are passed over. An id is the path
+    below the folder without suffix; a.mov and a.mp4 keep theirs. Characters of a name that do not print become escapes
+    in the id and the label.
 
     Args:
         media: The folder; a first level named train, val or test is the split, the folder a file lies in its label.
@@ -232,13 +233,13 @@ def folder(media: Path | str, *, split: str = "test") -> Listing:
     root = Path(media)
     found = walk_media(root)
     clips = []
-    for path in found.files:
-        below = path.relative_to(root)
+    names = [path.relative_to(root) for path in found.files]
+    for path, below, name in zip(found.files, names, file_ids(names), strict=True):
         parts = below.parts
         own_split = parts[0] if len(parts) > 1 and parts[0] in SPLITS else None
         folders = parts[1:-1] if own_split else parts[:-1]
         label = printable(folders[-1]) if folders else None
-        clips.append(Clip(printable(below.with_suffix("").as_posix()), path, own_split or split, label=label))
+        clips.append(Clip(name, path, own_split or split, label=label))
     remark = passed_over_line(found.passed_over)
     if not clips:
         raise ManifestError(
@@ -252,6 +253,17 @@ def is_media(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(MEDIA)
 
 
+def file_ids(files: Sequence[Path]) -> list[str]:
+    """Return an id for each file: its path without suffix, or with it where another file differs in that alone."""
+    alike: dict[Path, set[Path]] = {}
+    for file in files:
+        alike.setdefault(file.with_suffix(""), set()).add(file)
+    stems = (file.with_suffix("") for file in files)
+    return [
+        printable((stem if len(alike[stem]) == 1 else file).as_posix()) for file, stem in zip(files, stems, strict=True)
+    ]
+
+
 def media_clip(path: Path, *, split: str = "test") -> Clip:
     """Return a media file as a clip whose id is the file's name without suffix."""
     return Clip(printable(path.stem), path, split)
@@ -259,13 +271,15 @@ def media_clip(path: Path, *, split: str = "test") -> Clip:
 
 def clips_of(source: str | Path | Sequence[str | Path]) -> tuple[list[Clip], int]:
     """Return the clips of a manifest, a folder, a media file or a list of files, and how many lines of a manifest give
-    none. Of a list, a clip's id is the file's name without suffix."""
+    none. Of a list, a clip's id is the file's name, as `file_ids` has it."""
     if not isinstance(source, str | Path):
         paths = [Path(path) for path in source]
         for path in paths:
             if not path.is_file():
                 raise FileNotFoundError(f"expected a media file, found none at {path}; check the name")
-        return _unique("the list of files", [media_clip(path) for path in paths], [], []).clips, 0
+        ids = file_ids([Path(path.name) for path in paths])
+        clips = [Clip(name, path, "test") for name, path in zip(ids, paths, strict=True)]
+        return _unique("the list of files", clips, [], []).clips, 0
     source = Path(source)
     if source.is_dir():
         listing = folder(source)

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from scav_model.data.decode import DEFAULT_LIMITS, DecodeError, Limits, decode
 from scav_model.data.encoder import Array, AudioEncoder, VisualEncoder
 from scav_model.data.manifest import Clip
 from scav_model.data.pictures import Picture
-from scav_model.data.store.header import Entry, Skipped, StoreHeader
+from scav_model.data.store.header import Dtype, Entry, Skipped, StoreHeader
 from scav_model.data.store.writer import SHARD_BYTES, StoreWriter
 from scav_model.data.workers import WorkerDied, WorkerError, ordered_map
+from scav_model.fields import documented, setting
+from scav_model.progress import Progress
 from scav_model.storage.text import printable, say
 
 LIBRARIES = ("scav-kernels", "torch", "torchaudio", "av")
@@ -32,21 +33,39 @@ class ExtractionError(RuntimeError):
     """Too many files could not be used, or workers cannot work."""
 
 
+@documented
 @dataclass(frozen=True)
 class ExtractionConfig:
     """Settings of reading clips and of handling bad ones; encoders have their own."""
 
-    frame_rate: float = 5.0  # frames/s given to the visual encoder, and so its steps/s; the paper's 50 in ten seconds
-    dtype: str = "float32"  # of the numbers on disk; bfloat16 and float16 take half the room
-    shard_bytes: int = SHARD_BYTES  # bytes after which a shard is written
-    workers: int = 2  # processes that decode ahead; 0: none but this one
-    batch_clips: int = 16  # clips that are encoded together
-    max_bad_share: float = 0.05  # share of the clips, from 0 to 1, above which the run fails in the end
-    retry_skipped: bool = False  # try clips anew that an earlier run could not use
-    clip_timeout: float = 600.0  # seconds after which a worker gives a clip up; inf: never. No limit with no workers
-    max_seconds: float = DEFAULT_LIMITS.max_seconds  # length of a clip
-    max_bytes: int = DEFAULT_LIMITS.max_bytes  # bytes that a clip decodes to, frames and samples
-    max_pixels: int = DEFAULT_LIMITS.max_pixels  # pixels of a frame in the file
+    frame_rate: float = setting(5.0, "Frames per second given to the visual encoder, so its steps per second.")
+    dtype: Dtype = setting("float32", "Numbers on disk; bfloat16 and float16 take half the room of float32.")
+    shard_bytes: int = setting(SHARD_BYTES, "Bytes after which a file of the store is written.")
+    workers: int = setting(
+        2,
+        "Processes that decode ahead of the encoders; 0 decodes in this one. With --ray, actors that decode and "
+        "encode, with a CPU and the encoders of their own.",
+    )
+    batch_clips: int = setting(16, "Clips that are encoded together.")
+    max_bad_share: float = setting(
+        0.05,
+        "Share of the clips, from 0 to 1, above which extraction fails in the end because they could not be used; the "
+        "others stay in the store.",
+    )
+    retry_skipped: bool = setting(False, "Try clips again that an earlier run could not use.")
+    clip_timeout: float = setting(
+        600.0,
+        "Seconds after which a worker skips a clip and goes on with the next; .inf sets no limit. With --workers 0 "
+        "there is no limit.",
+    )
+    max_seconds: float = setting(DEFAULT_LIMITS.max_seconds, "Length in seconds above which a clip cannot be used.")
+    max_bytes: int = setting(
+        DEFAULT_LIMITS.max_bytes,
+        "Bytes of frames, as the encoder takes them, and audio samples above which a clip cannot be used.",
+    )
+    max_pixels: int = setting(
+        DEFAULT_LIMITS.max_pixels, "Pixels of a frame in the file above which a clip cannot be used."
+    )
 
     def __post_init__(self) -> None:
         if not self.frame_rate > 0:
@@ -180,7 +199,7 @@ def extract(
     header = store_header(visual, audio, config)
     for side in (header.video, header.audio):
         if side.get("untrained"):
-            tqdm.write(f"warning: {side['encoder']} {side['model']} looks untrained (see scav features verify)")
+            Progress.write(f"warning: {side['encoder']} {side['model']} looks untrained (see scav features verify)")
     with StoreWriter(out, header, shard_bytes=config.shard_bytes) as writer:
         if config.retry_skipped:
             writer.forget_skipped()
@@ -275,7 +294,7 @@ class _Run:
         self.clips, self.media_seconds = 0, 0.0
         self.skipped: list[Skipped] = []
         self.started = time.perf_counter()
-        self.bar: Any = tqdm(total=total, initial=before, desc="features", unit="clip")
+        self.bar: Any = Progress(total=total, initial=before, desc="features", unit="clip")
 
     def take(self, clips: Sequence[Clip], encoded: Sequence[Encoded | str]) -> None:
         for clip, result in zip(clips, encoded, strict=True):
@@ -317,4 +336,4 @@ def _check_share(bad: int, total: int, skipped: list[Skipped], limit: float, out
             f"{summary}, {allowed}{first}.{kept} This run skipped {by_reason(skipped)}; scav features info {out} "
             "counts all. Raise --max_bad_share to accept them, or mend the files and add --retry_skipped"
         )
-    tqdm.write(summary)
+    Progress.write(summary)

@@ -20,7 +20,8 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 import torch
-from tqdm import tqdm
+
+from scav_model.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,7 +58,7 @@ def parallel_map(
 ) -> Iterator[Result]:
     """`ordered_map` behind a progress bar."""
     results = ordered_map(function, items, workers=workers)
-    yield from tqdm(results, total=len(items), desc=description, unit="clip")
+    yield from Progress(results, total=len(items), desc=description, unit="clip")
 
 
 def ordered_map(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import scav_kernels
 from scav_model.distributed.connection import ClusterError, check_resources, connect, import_ray, room
@@ -20,6 +19,7 @@ from scav_model.distributed.shard import Limits, ShardWorker
 from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.queries import Queries
+from scav_model.progress import Progress
 from scav_model.retrieval.means import largest
 from scav_model.retrieval.nearest import smallest
 
@@ -88,7 +88,7 @@ class SearchWorkers:
 
     def _results(self, asked: Sequence[Any]) -> list[Any]:
         """Return the results in the order of the parts. Of several errors, raise that of the first part."""
-        with tqdm(total=len(asked), desc="search", unit="part", delay=2, leave=False) as bar:
+        with Progress(total=len(asked), desc="search", unit="part", delay=2, leave=False) as bar:
             waiting = list(asked)
             while waiting:
                 _, waiting = self._ray.wait(waiting)
@@ -130,9 +130,13 @@ def divide(clips: Sequence[int], workers: int) -> list[range]:
 
 @contextmanager
 def search_workers(
-    address: str | None, index: IndexReader, workers: int | None, gpus_per_worker: float
+    address: str | None, index: IndexReader, workers: int | None = None, gpus_per_worker: float = 0.0
 ) -> Iterator[SearchWorkers | None]:
     """Enter with the workers of the cluster at an address; with None if there is no address.
+
+    Args:
+        workers: Workers of the cluster, at most one for each shard of the index; null takes as many as it has room for.
+        gpus_per_worker: Share of a GPU that each worker compares on; 0 compares on CPUs, one for each.
 
     Raises:
         SearchIndexError: settings of workers without an address.

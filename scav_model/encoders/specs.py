@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
 from scav_model.devices import parse_device
@@ -10,17 +11,30 @@ from scav_model.encoders.beats import BeatsEncoder
 from scav_model.encoders.clip import SPEC, ClipEncoder
 from scav_model.encoders.encoder import EncoderError
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
+from scav_model.fields import documented, setting
 
 
+@documented
 @dataclass(frozen=True)
 class EncoderOptions:
     """Options of both encoders."""
 
-    clip_features: str = "cls+patches"  # or pooled
-    beats_frequency: str = "mean"  # or keep
-    device: str = "cpu"
-    precision: str = "auto"  # bfloat16 on a GPU that has it; or float32, bfloat16
-    batch_frames: int = 256  # frames through CLIP at a time
+    clip_features: Literal["cls+patches", "pooled"] = setting(
+        "cls+patches",
+        "Features of a frame: cls+patches puts the class token beside the mean patch token (2048 for ViT-L/14), pooled "
+        "is CLIP's own output.",
+    )
+    beats_frequency: Literal["mean", "keep"] = setting(
+        "mean",
+        "BEATs' eight frequency patches of a step: mean averages them (62 steps in ten seconds), keep leaves them one "
+        "after the other (496).",
+    )
+    device: str = setting("cpu", "Device of the encoders, as torch names it: cpu, cuda, cuda:1.")
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto",
+        "Precision of the encoders' products: auto is bfloat16 on a GPU that has it, float32 elsewhere.",
+    )
+    batch_frames: int = setting(256, "Frames that go through CLIP at a time.")
 
     def __post_init__(self) -> None:
         # Its name alone: another machine may be the one that encodes.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from scav_model.data import Batch, Features, FeatureStore, collate
 from scav_model.data.describe import front_end_differences
@@ -19,6 +18,7 @@ from scav_model.index.header import HEADER, SHARD_BYTES, SIDES, Header, SearchIn
 from scav_model.index.shard import Encoded
 from scav_model.index.writer import IndexWriter
 from scav_model.model import AudioVisualModel
+from scav_model.progress import Progress
 from scav_model.storage.strict_json import is_writable
 
 
@@ -120,8 +120,8 @@ def add_features(
 
     Args:
         manifest: clips by id, from which hits get their media files.
-        batch_size: clips that are encoded together.
-        skip_bad: leave out clips whose features are NaN or infinite, and list them, instead of raising an error.
+        batch_size: Clips to encode at a time.
+        skip_bad: Leave out clips whose features are NaN or infinite, and name them, instead of ending there.
 
     Raises:
         SearchIndexError: features of another size or front end; NaN or infinite features, naming the clip; a full disk.
@@ -134,7 +134,7 @@ def add_features(
     rest = [index for index, name in enumerate(features.ids) if name not in writer.ids]
     refused: list[str] = []
     model.eval()
-    with tqdm(total=len(features), initial=len(features) - len(rest), desc="index", unit="clip") as bar:
+    with Progress(total=len(features), initial=len(features) - len(rest), desc="index", unit="clip") as bar:
         for first in range(0, len(rest), batch_size):
             chosen = rest[first : first + batch_size]
             batch = collate(features, chosen)

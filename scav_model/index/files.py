@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,6 +13,7 @@ from scav_model.data import FeatureStore
 from scav_model.data.datasets import clips_of
 from scav_model.data.describe import SIDES, describe_features
 from scav_model.data.extract import ExtractionConfig, extract
+from scav_model.data.manifest import Clip
 from scav_model.front_ends import described, device_of
 from scav_model.index.build import Added, add_features, check_features, open_writer
 from scav_model.index.header import Header, SearchIndexError
@@ -21,6 +23,8 @@ from scav_model.index.model import header_for, load_for
 from scav_model.index.search import CANDIDATES, Hit, search
 from scav_model.index.writer import IndexWriter
 from scav_model.model import AudioVisualModel
+from scav_model.retrieval.nearest import Mode
+from scav_model.storage.text import printable
 
 if TYPE_CHECKING:
     from typing import Self
@@ -95,7 +99,7 @@ class SearchIndex(IndexReader):
         k: int = 10,
         *,
         side: str | None = None,
-        mode: str = "exact",
+        mode: Mode = "exact",
         candidates: int = CANDIDATES,
     ) -> list[Hit]:
         """Return the k clips nearest to a query, the nearest first.
@@ -125,7 +129,7 @@ class SearchIndex(IndexReader):
 def add_files(writer: IndexWriter, model: AudioVisualModel, files: Files, workers: int) -> Added:
     """Extract the features of files that the index lacks to a temporary store, encode them and add them."""
     clips, bad_lines = clips_of(files)
-    rest = [clip for clip in clips if clip.id not in writer.ids]
+    rest = unindexed(IndexReader.open(writer.folder), clips)
     known = len(clips) - len(rest)
     if not rest:
         return Added(0, known)
@@ -143,6 +147,26 @@ def add_files(writer: IndexWriter, model: AudioVisualModel, files: Files, worker
         done = add_features(writer, model, features, device=device_of(model))
     refused = [clip.id for clip in extracted.skipped] + done.refused
     return Added(done.clips, known, refused, extracted.wall_seconds + done.seconds)
+
+
+def unindexed(index: IndexReader, clips: Sequence[Clip]) -> list[Clip]:
+    """Return the clips that the index lacks; those whose files differ from an indexed one in the suffix alone get an id
+    with the suffix."""
+
+    def file(name: str) -> Path | None:
+        path = index.media(index.numbers[name]).get("path") if name in index.numbers else None
+        return None if path is None else Path(path)
+
+    rest = []
+    for clip in clips:
+        path, suffix = Path(clip.path).resolve(), printable(Path(clip.path).suffix)
+        stem = clip.id.removesuffix(suffix)
+        other = file(stem)
+        alike = other is not None and other != path and other.with_suffix("") == path.with_suffix("")
+        name = stem + suffix if alike else clip.id
+        if name not in index.numbers and path not in (other, file(stem + suffix)):
+            rest.append(replace(clip, id=name))
+    return rest
 
 
 def encoder(header: Header, model: AudioVisualModel, side: str) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scav_model.checkpoint import load_model
-from scav_model.config import Config
+from scav_model.config import Config, Option
+from scav_model.data.store.header import Dtype
 from scav_model.distances import retrieval_distance
 from scav_model.encoders.weights import weights_sha256
 from scav_model.index.header import Header, SearchIndexError
@@ -48,8 +48,8 @@ def header_for(
     features: dict[str, dict[str, Any]],
     *,
     metric: str | None = None,
-    options: dict[str, Any] | None = None,
-    dtype: str = "bfloat16",
+    options: dict[str, Option] | None = None,
+    dtype: Dtype = "bfloat16",
     sides: tuple[str, ...] = ("video", "audio"),
 ) -> Header:
     """Return the header of a new index.
@@ -58,15 +58,10 @@ def header_for(
         checkpoint: what the model was loaded from.
         features: `describe_features` of what the model takes.
         metric, options: of the distance; None takes those that the model is to be searched with.
-        dtype: of the encoded steps on disk.
+        dtype: Numbers of the encoded steps on disk; exact search is exact for what is stored.
         sides: to hold.
     """
-    retrieval = config.retrieval
-    if metric is not None and metric != retrieval.metric:
-        retrieval = replace(retrieval, metric=metric, options=None)
-    if options is not None:
-        retrieval = replace(retrieval, options=options)
-    distance = retrieval_distance(replace(config, retrieval=retrieval))
+    distance = retrieval_distance(config, metric, options)
     for side, encoder in (("video", model.visual), ("audio", model.audio)):
         if features[side]["dim"] != encoder.input_dim:
             raise SearchIndexError(

@@ -14,7 +14,7 @@ from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.parts import StoredItems
 from scav_model.index.queries import Queries
-from scav_model.retrieval.nearest import METHODS, nearest
+from scav_model.retrieval.nearest import METHODS, Mode, nearest
 
 # Candidates that hybrid takes from the means, and bounds from the bounds.
 CANDIDATES = 200
@@ -82,7 +82,7 @@ def search(
     queries: Queries,
     k: int = 10,
     *,
-    mode: str = "exact",
+    mode: Mode = "exact",
     candidates: int = CANDIDATES,
     workers: Workers | None = None,
 ) -> Answer:
@@ -91,12 +91,12 @@ def search(
     Args:
         index: its other side than the queries' is searched.
         queries: Q, encoded by the index's model.
-        k: clips to return; all, with a note, where there are fewer.
-        mode: one of four. `exact` compares whole sequences with every clip. `hybrid` compares them with the
-            `candidates` whose means are nearest. `mean` ranks by the means alone. `bounds` compares whole sequences by
-            interpolated Euclidean with the `candidates` of least lower bounds in every group of up to 100,000 clips.
-        candidates: k′ of `hybrid` and `bounds`, the dial between their recall and their time (`scav index tune`
-            measures both); at least k.
+        k: Clips to return for each query; all, with a note, where there are fewer. -k is the same.
+        mode: exact compares whole sequences with every clip; hybrid with the candidates whose means are nearest; mean
+            ranks by the means alone; bounds compares with the candidates whose lower bounds are least in every group
+            of up to 100,000 clips, for interpolated Euclidean.
+        candidates: Clips that hybrid and bounds compare, at least k; more find more and take longer, and scav index
+            tune measures both.
         workers: who compares, such as `scav_model.distributed.SearchWorkers`; None: this process. Not in mode bounds.
 
     Raises:

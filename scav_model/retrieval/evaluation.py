@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scav_model.data import Features, collate
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
 from scav_model.model import AudioVisualModel
+from scav_model.progress import Progress
 from scav_model.retrieval.gallery import Gallery, InMemory, OnDisk
 from scav_model.retrieval.ranking import DIRECTIONS, Comparison, by_sequence, cosine
 
@@ -51,7 +51,7 @@ def encode_to_disk(
     video, audio = (
         OnDisk(lengths, model.config.dim, device) for lengths in (features.video_lengths, features.audio_lengths)
     )
-    with tqdm(total=len(features), desc="encode", unit="clip") as bar:
+    with Progress(total=len(features), desc="encode", unit="clip") as bar:
         for encoded in _batches(model, features, batch_size, device):
             for gallery, side in zip((video, audio), encoded, strict=True):
                 gallery.append(*side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ import scav_kernels
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
 from scav_model.retrieval.means import Block, mean_scores
 
-METHODS = ("exact", "hybrid", "mean", "bounds")
+Mode: TypeAlias = Literal["exact", "hybrid", "mean", "bounds"]
+METHODS: tuple[Mode, ...] = get_args(Mode)
 # Queries that are compared with a block of clips in one call.
 ROWS = 256
 # Numbers of the candidates that are compared with a query in one call: 64 MiB of float32.

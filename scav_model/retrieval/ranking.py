@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scav_kernels.search.nearest import no_nan
 from scav_model.distances import Distance, Sequences
+from scav_model.progress import Progress
 from scav_model.retrieval.gallery import Gallery, GalleryItems, OnDisk
 from scav_model.retrieval.means import mean_steps
 from scav_model.retrieval.nearest import nearest
@@ -77,7 +77,7 @@ class Comparison:
             yield slice(start, min(start + self.size, self.clips))
 
     def bar(self, what: str) -> Any:
-        return tqdm(total=self.clips**2, desc=what, unit="pair", unit_scale=True, disable=not self.progress)
+        return Progress(total=self.clips**2, desc=what, unit="pair", unit_scale=True, disable=not self.progress)
 
     def count(self, distances: BlockDistances, what: str) -> dict[str, Counts]:
         """Return the counts of each direction. A block of distances serves both directions."""

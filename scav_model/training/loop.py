@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from tqdm import tqdm
 
 from scav_model import checkpoint, parallel
 from scav_model.config import Config, to_dict
@@ -19,6 +18,7 @@ from scav_model.data.describe import describe_features
 from scav_model.distances import retrieval_distance
 from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
+from scav_model.progress import Progress
 from scav_model.storage.files import FolderInUseError, working_in, write_text
 from scav_model.training.checkpoints import CONFIG, Checkpoints
 from scav_model.training.launch import launch, numerics
@@ -66,7 +66,7 @@ def train(
         resume: Continue the run in `out`, from its start where it was stopped before its first checkpoint. A
             checkpoint of another config, other clips or another number of processes is a ValueError.
         overwrite: Start anew although `out` holds a checkpoint.
-        progress: Show a progress bar with loss and clips per second (on a terminal) and a line per epoch.
+        progress: Show loss and clips per second, as a bar or in lines, and a line per epoch.
 
     Under torchrun the processes share every batch, and losses and weights are those of one process up to rounding and
     dropout. The first one writes; all of them read `out`.
@@ -118,12 +118,11 @@ def train(
             if checkpoints is not None and first:
                 checkpoints.save(state)
 
-        bar = tqdm(
+        bar = Progress(
             total=config.optim.epochs * run.steps * run.clips_per_step,
             initial=run.steps_done * run.clips_per_step,
             unit="clip",
-            # On a terminal only.
-            disable=None if progress and first else True,
+            disable=not (progress and first),
         )
         stack.callback(bar.close)
         while run.epoch < config.optim.epochs:

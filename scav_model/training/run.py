@@ -12,7 +12,6 @@ import numpy
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from scav_model import parallel
 from scav_model.config import Config, differences, to_dict
@@ -20,6 +19,7 @@ from scav_model.data import Batch, Features
 from scav_model.distances import Sequences, retrieval_distance
 from scav_model.model import AudioVisualModel
 from scav_model.objectives import Objective
+from scav_model.progress import Progress
 from scav_model.retrieval import encode, evaluate
 from scav_model.saved_model import as_config, check_finite_weights, nonfinite, one_line, set_weights
 from scav_model.training.encoding import Encoding
@@ -90,7 +90,7 @@ class Run:
         """Video (B, N, dim) and audio (B, M, dim) of the batch, with gradients."""
         return self.encoding(batch)
 
-    def train_epoch(self, bar: tqdm[Any], save: Callable[[], None]) -> dict[str, Any]:
+    def train_epoch(self, bar: Progress, save: Callable[[], None]) -> dict[str, Any]:
         """Train the rest of this epoch; call `save` where a checkpoint is due within it."""
         bar.set_description(f"epoch {self.epoch + 1}/{self.config.optim.epochs}", refresh=False)
         every = self.config.checkpoints.every
@@ -150,7 +150,7 @@ class Run:
         self.objective.after_step(self.model, batch)
         return dict(zip(found, parallel.mean(torch.stack(list(found.values()))), strict=True))
 
-    def read_losses(self, bar: tqdm[Any]) -> None:
+    def read_losses(self, bar: Progress) -> None:
         """Moves the losses of the last steps from the device to the bar and the loggers."""
         read = self.metrics.read()
         for step, (losses, clips) in enumerate(read, start=self.steps_done - len(read) + 1):

@@ -95,3 +95,13 @@ def test_the_size_of_a_clip_has_an_option(tmp_path: Path, capsys: pytest.Capture
     assert code == 0, err
     assert "more than max_clip_bytes = 2097152; raise it" in out
     assert "1 clips imported, 1 could not be used" in out
+
+
+def test_two_files_of_one_stem_keep_their_suffixes(
+    make_media: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "a.mkv", "b.mp4", "dog/a.mp4"):
+        make_media(f"media/{name}", seconds=0.4)
+    code, _, err = scav(capsys, "extract", tmp_path / "media", f"--out={tmp_path / 'store'}", "--workers=0")
+    assert code == 0, err
+    assert FeatureStore.open(tmp_path / "store").ids == ["a.mkv", "a.mp4", "b", "dog/a"]

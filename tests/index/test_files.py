@@ -1,5 +1,6 @@
 """Media files from Python: models that remember their front ends, and indexes of files."""
 
+import shutil
 import subprocess
 import sys
 import wave
@@ -199,3 +200,24 @@ def test_a_recording_searches_the_videos(index: SearchIndex, tmp_path: Path) -> 
     found = index.search(tmp_path / "query.wav", k=2)
     assert [hit.rank for hit in found] == [1, 2]
     assert found[0].distance <= found[1].distance
+
+
+def test_files_of_one_stem_are_clips_of_their_own(index: SearchIndex, world: Path, tmp_path: Path) -> None:
+    for number, suffix in (("0", "mp4"), ("0", "mkv"), ("5", "mp4"), ("5", "mkv")):
+        shutil.copyfile(world / "3.mp4", tmp_path / f"{number}.{suffix}")
+    files = [tmp_path / "5.mp4", tmp_path / "5.mkv"]
+    assert index.add(files).clips == 2
+    assert {"5.mp4", "5.mkv"} <= set(index.numbers)
+    assert (index.add(files).known, index.add(files[0]).known, index.add(files[1]).known) == (2, 1, 1)
+    # A second file of a stem that the index has: it gets its suffix, and the first is not added again.
+    shutil.copyfile(world / "3.mp4", other := world / "0.mkv")
+    try:
+        assert index.add(other).clips == 1
+        done = index.add([world / "0.mp4", other])
+        assert (done.clips, done.known) == (0, 2)
+    finally:
+        other.unlink()
+    assert "0.mkv" in index.numbers
+    assert "0.mp4" not in index.numbers
+    # A file of a known id elsewhere has moved.
+    assert index.add(tmp_path / "0.mp4").known == 1

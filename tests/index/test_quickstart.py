@@ -1,5 +1,6 @@
 """From a folder of videos to a page with one command."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ def test_a_folder_becomes_a_page_as_the_plan_says(done: tuple[Path, str, str], v
     assert "epoch 30/30" in errors
     assert f"{out / 'first.html'}: the sounds that fit a; open it in a browser" in rest
     assert f"scav search {out / 'clips.index'} {videos / 'a.mp4'} --output found.html" in rest
+    assert f"scav train --config small --train-features {out / 'features'} --out {out / 'longer'}" in rest
+    assert f"scav extract {videos} --out {out / 'better-features'} --device cuda --visual clip:" in rest
     assert sorted(SearchIndex.open(out / "clips.index").numbers) == ["a", "b", "c"]
     assert "<audio" in (out / "first.html").read_text() or "<video" in (out / "first.html").read_text()
 
@@ -48,8 +51,34 @@ def test_the_same_command_goes_on(
     assert main(["quickstart", str(videos), f"--out={out}", "--workers=0"]) == 0
     printed, errors = capsys.readouterr()
     assert f"{out / 'features'}: 0 clips" in printed
+    assert f"2. model         {out / 'run'}: trained already; delete it to train anew" in printed
     assert "epoch" not in errors
     assert (out / "first.html").is_file()
+
+
+def test_files_that_are_new_are_found_by_the_model_of_before(
+    done: tuple[Path, str, str], videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of the new files differ in their suffixes alone."""
+    more = Path(shutil.copytree(videos, tmp_path / "more"))
+    for suffix in ("mp4", "mkv"):
+        shutil.copyfile(videos / "b.mkv", more / f"d.{suffix}")
+    assert main(["quickstart", str(more), f"--out={done[0]}", "--workers=0"]) == 0
+    printed, errors = capsys.readouterr()
+    assert f"{done[0] / 'features'}: 2 clips" in printed
+    assert "epoch" not in errors
+    assert sorted(SearchIndex.open(done[0] / "clips.index").numbers) == ["a", "b", "c", "d.mkv", "d.mp4"]
+
+
+def test_a_run_that_was_stopped_is_not_a_trained_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not quickstart.is_trained(tmp_path)
+    (tmp_path / "checkpoint.pt").touch()
+    for epoch, trained in ((1, False), (2, True)):
+        state = {"epoch": epoch, "config": {"optim": {"epochs": 2}}}
+        monkeypatch.setattr(quickstart, "load_checkpoint", lambda path, state=state: state)
+        assert quickstart.is_trained(tmp_path) is trained
+    monkeypatch.setattr(quickstart, "load_checkpoint", lambda path: {"model": {}})
+    assert not quickstart.is_trained(tmp_path)
 
 
 def test_a_checkpoint_is_used_as_it_is(

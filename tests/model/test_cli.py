@@ -3,12 +3,15 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from scav_kernels._version import __version__
 from scav_model.cli import main, tree
+from scav_model.cli.models import SHORT
 from scav_model.cli.tree import COMMANDS, Group, leaves
+from scav_model.cli.words import options
 from scav_model.train import CHECKPOINT
 
 
@@ -31,7 +34,7 @@ def test_help_names_every_command(capsys):
 @pytest.mark.parametrize("words", [words for words, _ in leaves(COMMANDS)], ids=" ".join)
 def test_every_option_is_explained(words, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100000")
-    code, out, _ = run(capsys, *words, "--help")
+    code, out, _ = run(capsys, *words, "--help-all" if words == ("train",) else "--help")
     assert code == 0
     listed = out[out.index("\npositional arguments:" if "\npositional arguments:" in out else "\noptions:") :]
     options = [line.strip() for line in listed.splitlines() if line.startswith("  ") and "-h, --help" not in line]
@@ -42,7 +45,7 @@ def test_every_option_is_explained(words, capsys, monkeypatch):
 
 def test_help_marks_assumptions_and_defaults(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100000")
-    _, out, _ = run(capsys, "train", "--help")
+    _, out, _ = run(capsys, "train", "--help-all")
     lines = {line.split()[0]: line for line in out.splitlines() if line.strip().startswith("--")}
     assert "[assumption]" in lines["--model.heads"]
     assert "default: 8" in lines["--model.heads"]
@@ -218,3 +221,51 @@ def test_a_group_alone_names_its_commands(nested, capsys):
     assert code == 0
     assert "Moves a hand to and fro." in out
     assert "From afar." in out
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The config that `scav train` trains with, without training."""
+    seen = []
+    monkeypatch.setattr(
+        "scav_model.training.train",
+        lambda config, *_, **__: seen.append(config) or SimpleNamespace(history=[], seconds=0),
+    )
+    monkeypatch.setattr("scav_model.data.open_features", lambda name: None)
+    return seen
+
+
+def test_train_has_short_names(trained, capsys):
+    for arguments in (
+        ("--lr=0.01", "--batch-size=8", "--epochs=3"),
+        ("--lr", "1e-2", "--batch_size", "8", "--epochs", "3"),
+        ("--optim.learning-rate=0.01", "--optim.batch-size=8", "--optim.epochs=3"),
+    ):
+        code, _, err = run(capsys, "train", "--train-features=x", *arguments)
+        assert code == 0, err
+    assert [(each.optim.learning_rate, each.optim.batch_size, each.optim.epochs) for each in trained] == [
+        (0.01, 8, 3)
+    ] * 3
+
+
+@pytest.mark.parametrize("short", [*SHORT])
+def test_an_option_has_one_name_at_a_time(short, trained, capsys):
+    for name in (short, short.replace("_", "-")):
+        code, _, err = run(capsys, "train", "--train-features=x", f"--{name}=2", f"--{SHORT[short]}", "2")
+        assert code == 2
+        assert f"expected --{short} or --{SHORT[short]}, which are one option, got both; leave one out" in err
+        assert err.count("\n") == 1
+    assert trained == []
+
+
+def test_the_help_of_train_is_one_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, screen, _ = run(capsys, "train", "--help")
+    assert code == 0
+    assert len(screen.splitlines()) <= 42
+    for option in ("--train_features", "--lr", "--batch_size", "--epochs", "--help_all", "--resume"):
+        assert option in screen
+    for name in ("--help-all", "--help_all"):
+        code, everything, _ = run(capsys, "train", name)
+        assert code == 0
+        assert all(f"--{option}" in everything for option in [*options(dict(leaves(COMMANDS))["train",]), *SHORT])

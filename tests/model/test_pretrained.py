@@ -121,3 +121,29 @@ def test_pushing_uploads_what_saving_writes(model, monkeypatch, tmp_path):
         "files": ["config.json", "model.safetensors"],
     }  # fmt: skip
     assert AudioVisualModel.from_pretrained(tmp_path).config == TINY
+
+
+def test_a_repository_in_the_cache_is_a_model(model, tmp_path, feature_files, capsys, monkeypatch):
+    """The cache is laid out as huggingface_hub does it; nothing is downloaded."""
+    cache = tmp_path / "cache"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = cache / "models--owner--name"
+    model.save_pretrained(repository / "snapshots" / commit, Config(loss=LossConfig(metric="dtw")))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    again = AudioVisualModel.from_pretrained("owner/name", cache_dir=cache, local_files_only=True)
+    assert not again.training
+    assert (again.loaded_from.name, again.loaded_from.config.loss.metric) == ("owner/name", "dtw")
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    with pytest.raises(FileNotFoundError, match=r"no model owner/other: tried a file and a folder of that name, then"):
+        AudioVisualModel.from_pretrained("owner/other", cache_dir=cache, local_files_only=True)
+    # A command takes the same name.
+    download = huggingface_hub.snapshot_download
+
+    def snapshot_download(name, **options):
+        return download(name, **{**options, "cache_dir": cache, "local_files_only": True})
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert main(["evaluate", "--checkpoint=owner/name", f"--features={feature_files[1]}"]) == 0
+    assert capsys.readouterr().out.startswith("retrieval")

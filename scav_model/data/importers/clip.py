@@ -6,7 +6,7 @@ import math
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scav_model.data.datasets import SPLITS
 from scav_model.data.folders import passed_over_line, walk
 from scav_model.data.ids import label_problem, name_problem
-from scav_model.data.store.header import StoreError
+from scav_model.data.store.header import Dtype, StoreError
 from scav_model.data.store.writer import SHARD_BYTES
+from scav_model.fields import about, documented, setting
 from scav_model.storage.text import printable, shown
 
 MAX_TEXT_BYTES = 1 << 20  # of a label or split
@@ -27,18 +28,19 @@ class ImportProblem(ValueError):
     """Why a clip, or the rest of a file, cannot be imported."""
 
 
+@documented
 @dataclass(frozen=True)
 class ImportConfig:
     """Settings that the files themselves do not record."""
 
-    video_rate_hz: float  # video steps per second
-    audio_rate_hz: float  # audio steps per second
-    split: str = "train"  # of clips that come without one
-    video_key: str = "video"  # name of the video's array
-    audio_key: str = "audio"  # name of the audio's array
-    dtype: str = "float32"  # of the numbers on disk
-    shard_bytes: int = SHARD_BYTES
-    max_clip_bytes: int = 1 << 30  # bytes of a clip's two arrays in memory, above which it is skipped
+    video_rate_hz: float = field(metadata=about("Video steps per second."))
+    audio_rate_hz: float = field(metadata=about("Audio steps per second."))
+    split: str = setting("train", "Split of clips that come without one.")
+    video_key: str = setting("video", "Name of the video's array, (steps, features).")
+    audio_key: str = setting("audio", "Name of the audio's array, (steps, features).")
+    dtype: Dtype = setting("float32", "Numbers on disk; bfloat16 and float16 take half the room of float32.")
+    shard_bytes: int = setting(SHARD_BYTES, "Bytes after which a file of the store is written.")
+    max_clip_bytes: int = setting(1 << 30, "Bytes of a clip's two arrays in memory, above which it is skipped.")
 
     def __post_init__(self) -> None:
         for name in ("video_rate_hz", "audio_rate_hz"):

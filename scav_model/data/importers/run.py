@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from scav_model.data.folders import passed_over_line
 from scav_model.data.importers.clip import ImportConfig, ImportedClip, Reader
@@ -20,6 +19,7 @@ from scav_model.data.importers.npz import read_npz
 from scav_model.data.importers.tars import read_tars
 from scav_model.data.store.header import Entry, Skipped, StoreError, StoreHeader
 from scav_model.data.store.writer import StoreWriter
+from scav_model.progress import Progress
 from scav_model.storage.text import printable, say
 
 READERS: dict[str, Reader] = {"npz": read_npz, "hdf5": read_hdf5, "webdataset": read_tars}
@@ -51,7 +51,7 @@ def import_features(kind: str, source: Path | str, out: Path | str, config: Impo
     origins: dict[str, str] = {}
     passed_over: Counter[str] = Counter()
     with StoreWriter(out, header, shard_bytes=config.shard_bytes) as writer:
-        for clip in tqdm(READERS[kind](source, config, passed_over), desc="clips", unit="clip"):
+        for clip in Progress(READERS[kind](source, config, passed_over), desc="clips", unit="clip"):
             if clip.id in origins:
                 reason: str | None = f"the id is already used, in {origins[clip.id]}; rename one of the clips"
             elif clip.id in writer.done or clip.id in writer.skipped:

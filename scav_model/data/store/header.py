@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -24,6 +24,7 @@ HEADER, MANIFEST, SKIPPED, INDEX = (
     "skipped.jsonl",
     "index.safetensors",
 )
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ITEM_BYTES = {name: dtype.itemsize for name, dtype in DTYPES.items()}
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from scav_model.data.store.header import INDEX, MANIFEST, StoreError, StoreHeader
 from scav_model.data.store.reader import FeatureStore, manifest_columns, read_list, read_skipped
+from scav_model.progress import Progress
 from scav_model.storage.files import open_inside, sha256_of
 
 # Steps that a length may differ from duration × rate: encoders drop a last partial step, and at least one is kept. An
@@ -160,7 +160,7 @@ def _check_lists(store: FeatureStore, report: Report) -> None:
 
 def _sound_shards(folder: Path, header: StoreHeader, report: Report) -> Iterator[int]:
     """Yield the numbers of the shards that are as they were written."""
-    for number, shard in enumerate(tqdm(header.shards, desc="hashes", unit="shard")):
+    for number, shard in enumerate(Progress(header.shards, desc="hashes", unit="shard")):
         if _has_hash(folder, shard.name, shard.sha256, report, shard.bytes):
             yield number
 
@@ -188,7 +188,9 @@ def _has_hash(folder: Path, name: str, sha256: str, report: Report, size: int | 
 def _read_clips(store: FeatureStore, sound: set[int], sides: tuple[_Side, _Side], report: Report) -> None:
     seconds = store.seconds.tolist()
     stride = max(1, len(store) // SAMPLE)
-    for index, (name, shard) in enumerate(tqdm(list(zip(store.ids, store.shard_numbers, strict=True)), desc="clips")):
+    for index, (name, shard) in enumerate(
+        Progress(list(zip(store.ids, store.shard_numbers, strict=True)), desc="clips", unit="clip")
+    ):
         if shard not in sound:
             continue
         try:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tqdm import tqdm
 
 from scav_model.config import Config, to_dict
 from scav_model.data import Batch, Features, open_features
@@ -25,6 +24,7 @@ from scav_model.experiments.tables import Row, markdown, write_json
 from scav_model.model import AudioVisualModel
 from scav_model.objective_config import SOURCES, NegativesConfig, TasksConfig
 from scav_model.objectives import Encode
+from scav_model.progress import Progress
 from scav_model.retrieval import encode, evaluate
 from scav_model.storage.files import working_in, write_text
 from scav_model.training import TrainResult
@@ -107,7 +107,7 @@ def run_combinations(
     held_out = open_features(features, "test")
     with working_in(out, "trains combinations"):
         rows = []
-        for combination in tqdm([*every_combination(systems)], desc="combinations", unit="model"):
+        for combination in Progress([*every_combination(systems)], desc="combinations", unit="model"):
             config = combination.config(
                 epochs=epochs, clips=len(training), seed=seed, manifest=None if manifest is None else str(manifest)
             )
@@ -150,7 +150,7 @@ def train_and_search(
         return {"settings": settings, "row": row}
 
     def announce() -> None:
-        tqdm.write(f"{combination.name}: training", file=sys.stderr)
+        Progress.write(f"{combination.name}: training", file=sys.stderr)
 
     path = folder / RESULT
     found = train_once(path, config, training, search, announce, resume=resume) or {}

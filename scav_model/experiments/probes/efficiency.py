@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 import scav_kernels
 from scav_model.distances import Sequences, retrieval_distance
@@ -21,6 +20,7 @@ from scav_model.experiments.probes.experiment import Experiment
 from scav_model.experiments.probes.plots import plot_efficiency
 from scav_model.experiments.probes.results import FORMAT, RESULTS
 from scav_model.experiments.tables import Row, markdown
+from scav_model.progress import Progress
 from scav_model.retrieval.gallery import GalleryItems, InMemory
 from scav_model.retrieval.nearest import Found, has_bounds, nearest
 from scav_model.retrieval.ranking import DIRECTIONS
@@ -74,7 +74,7 @@ def run_efficiency(
         sides = dict(zip(("video", "audio"), experiment.encode(experiment.features), strict=True))
         counts = sorted({min(count, clips) for count in candidates})
         rows: list[Row] = []
-        with tqdm(total=len(DIRECTIONS) * (repeats + 1), desc="searches", unit="round") as bar:
+        with Progress(total=len(DIRECTIONS) * (repeats + 1), desc="searches", unit="round") as bar:
             for direction, (asked, target) in zip(DIRECTIONS, (("video", "audio"), ("audio", "video")), strict=True):
                 some = Sequences(*(part[chosen.to(part.device)] for part in sides[asked]))
                 items = GalleryItems(InMemory(sides[target]), distance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +103,7 @@ def distances(
         raise ValueError(
             f"there are options for {', '.join(unused)}, not among the metrics; add it there, or drop them"
         )
-    found = {}
-    for metric in metrics:
-        retrieval = config.retrieval
-        if metric != retrieval.metric:
-            retrieval = replace(retrieval, metric=metric, options=None)
-        if metric in options:
-            retrieval = replace(retrieval, options=dict(options[metric]))
-        found[metric] = retrieval_distance(replace(config, retrieval=retrieval))
-    return found
+    return {metric: retrieval_distance(config, metric, options.get(metric)) for metric in metrics}
 
 
 def search(video: Sequences, audio: Sequences, distance: Distance) -> list[Row]:

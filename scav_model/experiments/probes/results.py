@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from scav_model.experiments.folder import as_stored, check_earlier_run
 from scav_model.experiments.tables import Row, read_json
+from scav_model.progress import Progress
 from scav_model.storage.files import write_text
 
 RESULTS = "results.json"
@@ -46,7 +45,7 @@ class Results:
         """Search the cells that are missing, write the file after each, and return the rows of all `cells` in order."""
         missing = [cell for cell in cells if self._key(cell) not in self._done]
         if missing:
-            for cell in tqdm(missing, desc="cells", unit="cell"):
+            for cell in Progress(missing, desc="cells", unit="cell"):
                 self.add({**cell, **row} for row in search(cell))
         return self.of(cells)
 
