@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ with needed_by("scav serve"):
 
     from scav_model.serve.app import make_app
     from scav_model.serve.guard import Guard, checked_token, is_loopback, names_of_this_machine
+
+# Seconds in which answers may be finished once the command is stopped.
+STOPPING_SECONDS = 1
 
 
 def serve(
@@ -68,18 +72,32 @@ def serve(
             print(
                 f"{printable(str(opened.folder))}: {len(opened)} clips at {address(listener, host, token)}", flush=True
             )
-            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
-            Server(config).run(sockets=[listener])
+            config = uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=STOPPING_SECONDS,
+            )
+            run(uvicorn.Server(config), listener)
         finally:
             engine.close()
 
 
-class Server(uvicorn.Server):
-    """Leaves signals to the command line, which ends a command by KeyboardInterrupt."""
+def run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Run a server until it ends, or until this thread is interrupted.
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    It has a thread of its own, for it takes an interrupt that comes while it answers for a fault of the answer.
+    """
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(1.0)
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def load_encoding(

@@ -84,5 +84,5 @@ def test_the_command_serves_until_a_signal(world: World, tmp_path: Path, number:
     finally:
         process.kill()
     assert process.returncode == code
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors, errors
     assert list(tmp_path.glob("scav-*")) == []
