@@ -23,6 +23,8 @@ EXTRAS = {
     "open_clip": "encoders",
     "speechbrain": "encoders",
     "torchvision": "encoders",
+    "fastapi": "model,serve",
+    "uvicorn": "model,serve",
     "h5py": "importers",
     "datasets": "model,mteb",
     "mteb": "model,mteb",

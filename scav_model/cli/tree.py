@@ -110,6 +110,7 @@ COMMANDS: Commands = {
         },
     ),
     "search": search.search,
+    "serve": Imported("scav_model.serve.run:serve", "Serves a page on which to search an index, until Ctrl-C."),
     "doctor": doctor,
 }
 # Commands that, given once more, go on where they were stopped.

@@ -138,9 +138,13 @@ class WorkerPool(Generic[Item, Result]):
         for number in range(len(items)):
             if len(under_way) == AHEAD * len(self._workers) + waiting:
                 yield under_way.popleft().result()
-            under_way.append(self._threads.submit(self._apply, items[number]))
+            under_way.append(self.submit(items[number]))
         while under_way:
             yield under_way.popleft().result()
+
+    def submit(self, item: Item) -> Future[Result]:
+        """Return the result of one item, to be waited for."""
+        return self._threads.submit(self._apply, item)
 
     def close(self) -> None:
         """End the processes, whatever they do: within `GRACE` seconds, or by a kill."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import scav_kernels
-from scav_model.distances import Distance, Sequences
+from scav_model.distances import POOLED_COSINE, Distance, Sequences
 from scav_model.index.index import IndexReader
 from scav_model.index.search import Answer
 
@@ -94,8 +94,8 @@ def align(distance: Distance, query: Tensor, clip: Tensor, side: str, rates: dic
     )
 
 
-def _costs(video: Tensor, audio: Tensor, cost: str) -> Tensor:
-    """Return ground costs (N, M)."""
+def ground_costs(video: Tensor, audio: Tensor, cost: str) -> Tensor:
+    """Return the ground costs (N, M) of all pairs of steps."""
     if cost == "cosine":
         return 1 - F.normalize(video, dim=1) @ F.normalize(audio, dim=1).T
     euclidean = torch.cdist(video, audio, compute_mode="donot_use_mm_for_euclid_dist")
@@ -120,18 +120,25 @@ def _interpolated(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matc
 
 def _dtw(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
     path = scav_kernels.dtw_path(video, audio, **options)
-    costs = _costs(video, audio, options.get("cost", "euclidean"))
+    costs = ground_costs(video, audio, options.get("cost", "euclidean"))
     return path.double(), torch.ones(len(path)), costs[path[:, 0], path[:, 1]]
 
 
 def _soft_dtw(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
     expected = scav_kernels.soft_dtw_alignment(video, audio, **options)
-    return _cells(expected, expected * _costs(video, audio, options.get("cost", "sqeuclidean")))
+    return _cells(expected, expected * ground_costs(video, audio, options.get("cost", "sqeuclidean")))
 
 
 def _sinkhorn(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
     plan = scav_kernels.sinkhorn_plan(video, audio, **options)
-    return _cells(plan, plan * _costs(video, audio, options.get("cost", "euclidean")))
+    return _cells(plan, plan * ground_costs(video, audio, options.get("cost", "euclidean")))
+
+
+def _pooled(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
+    """Match every step with every step: 1 − cosine of the means is the mean of these contributions."""
+    lengths = video.mean(0).norm() * audio.mean(0).norm()
+    contribution = (1 - video @ audio.T / lengths.clamp(min=1e-12)) / (len(video) * len(audio))
+    return _cells(torch.ones_like(contribution), contribution)
 
 
 def _cells(weight: Tensor, contribution: Tensor) -> Matches:
@@ -147,4 +154,5 @@ METRICS: dict[str, Callable[[Tensor, Tensor, dict[str, Any]], Matches]] = {
     "soft_dtw_divergence": _soft_dtw,
     "sinkhorn": _sinkhorn,
     "sinkhorn_divergence": _sinkhorn,
+    POOLED_COSINE: _pooled,
 }

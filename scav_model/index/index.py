@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scav_model.distances import Distance
-from scav_model.index.bounds import Prepared
+from scav_model.index.bounds import Prepared, has_bounds
 from scav_model.index.header import (
     AGAIN,
     FOLDER,
@@ -39,6 +41,7 @@ class IndexReader:
         header: what it holds.
         live: (written,) bool, False for deleted clips.
         distance: between videos and audios.
+        has_bounds: whether the index stores lower bounds of that distance.
         prepared: what exact search keeps between searches.
     """
 
@@ -59,6 +62,7 @@ class IndexReader:
         self._files = MappedFiles(folder, FOLDER)
         if header.directions is not None:
             self._files.open([header.directions])
+        self.has_bounds = has_bounds(header)
         self.prepared = Prepared()
         self._directions: dict[str, Tensor] | None = None
         self._numbers: dict[str, int] | None = None
@@ -84,6 +88,15 @@ class IndexReader:
                 if found.version == header.version:
                     raise
                 header = found
+
+    def measured_by(self, distance: Distance) -> Self:
+        """Return the same clips, to be searched by another distance."""
+        view = copy.copy(self)
+        view.distance, view.prepared = distance, Prepared()
+        view.header = replace(self.header, metric=distance.metric, options=distance.options, per_step=distance.per_step)
+        # What the index stores are bounds of its metric with its options.
+        view.has_bounds = self.has_bounds and view.header == self.header
+        return view
 
     def __len__(self) -> int:
         """Return the number of clips that can be found."""

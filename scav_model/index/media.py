@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 
 from scav_model.data import Features, collate
-from scav_model.data.decode import DecodeError, decode_frames, decode_sound, media_seconds
+from scav_model.data.decode import DEFAULT_LIMITS, DecodeError, Limits, decode_frames, decode_sound, media_seconds
 from scav_model.data.describe import describe_features, front_end_differences
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
 from scav_model.data.folders import SOUND
+from scav_model.data.pictures import Picture
 from scav_model.encoders.described import described_encoder
 from scav_model.encoders.encoder import EncoderError
 from scav_model.index.build import bad_clips, check_features
@@ -100,37 +102,80 @@ def queries_by_file(
     Raises:
         SearchIndexError: a file that cannot be read, or has no such side; an index that does not know its video rate.
     """
-    rate = index.header.features["video"]["rate_hz"]
-    if side == "video" and rate is None:
-        raise SearchIndexError(
-            f"{index.folder} does not know how many video steps a second has; build it with --video_rate_hz"
-        )
+    rate = frame_rate(index) if side == "video" else 0.0
     steps = []
     for path in paths:
         try:
-            features = _features(encoder, path, side, rate)
+            prepared = QueryReader.of(encoder, side, rate)(path)
         except DecodeError as error:
             raise SearchIndexError(f"the query {path} cannot be used: {error}") from error
-        if not bool(features.isfinite().all()):
-            raise SearchIndexError(f"the {side} features of the query {path} are NaN or infinite")
-        tower = model.visual if side == "video" else model.audio
-        device = next(tower.parameters()).device
-        steps.append(tower(features[None].to(device))[0].cpu())
+        steps.append(encode_query(model, encoder, prepared, side, str(path)))
     return make_queries(side, [str(path) for path in paths], steps, [str(path.resolve()) for path in paths])
 
 
-def _features(encoder: Any, path: Path, side: str, rate: float) -> Tensor:
-    try:
-        # Where a file has both, features end where the first of them ends, as extraction has it.
-        duration = media_seconds(path)
-    except DecodeError:
-        duration = None
-    if side == "video":
-        media: Any = decode_frames(path, frame_rate=rate, picture=encoder.picture, duration=duration)
-    else:
-        media = decode_sound(path, sample_rate=encoder.sample_rate, duration=duration)
-    found: Tensor = encoder.encode([encoder.prepare(media)])[0]
-    return found
+def frame_rate(index: IndexReader) -> float:
+    """
+    Raises:
+        SearchIndexError: the index does not know how many frames of a query to take in a second.
+    """
+    rate: float | None = index.header.features["video"]["rate_hz"]
+    if rate is None:
+        raise SearchIndexError(
+            f"{index.folder} does not know how many video steps a second has; build it with --video_rate_hz"
+        )
+    return rate
+
+
+@torch.no_grad()
+def encode_query(model: AudioVisualModel, encoder: Any, prepared: Any, side: str, name: str) -> Tensor:
+    """Return the steps (T, D) of a query that `QueryReader` read.
+
+    Raises:
+        SearchIndexError: its features are NaN or infinite.
+    """
+    features: Tensor = encoder.encode([prepared])[0]
+    if not bool(features.isfinite().all()):
+        raise SearchIndexError(f"the {side} features of the query {name} are NaN or infinite")
+    tower = model.visual if side == "video" else model.audio
+    device = next(tower.parameters()).device
+    steps: Tensor = tower(features[None].to(device))[0].cpu()
+    return steps
+
+
+@dataclass(frozen=True)
+class QueryReader:
+    """Decodes one side of a media file into what a front end encodes; it can be sent to a worker process.
+
+    Attributes:
+        picture, prepare: of the front end; a front end of sound has no picture.
+        rate: frames, or samples of sound, in a second.
+    """
+
+    picture: Picture | None
+    prepare: Callable[[Any], Any]
+    rate: float
+
+    @classmethod
+    def of(cls, encoder: Any, side: str, frame_rate: float) -> QueryReader:
+        """Return the reader of a front end."""
+        if side == "video":
+            return cls(encoder.picture, encoder.prepare, frame_rate)
+        return cls(None, encoder.prepare, encoder.sample_rate)
+
+    def __call__(self, path: Path, limits: Limits = DEFAULT_LIMITS) -> Any:
+        """
+        Raises:
+            DecodeError: the file cannot be read, has no such side, or is beyond a limit.
+        """
+        try:
+            # Where a file has both, features end where the first of them ends, as extraction has it.
+            duration = media_seconds(path)
+        except DecodeError:
+            duration = None
+        if self.picture is None:
+            return self.prepare(decode_sound(path, sample_rate=int(self.rate), duration=duration, limits=limits))
+        frames = decode_frames(path, frame_rate=self.rate, picture=self.picture, duration=duration, limits=limits)
+        return self.prepare(frames)
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ import scav_kernels
 from scav_model.data.store.header import DTYPES
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
 from scav_model.index import bounds
-from scav_model.index.bounds import has_bounds
 from scav_model.index.header import AGAIN, DamagedIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.shard import ShardReader
@@ -163,7 +162,7 @@ class StoredItems:
         prepared = self.index.prepared
         prepared.ask(lengths)
         useful = device.type == "cpu" and not prepared.useless
-        if method == "bounds" or (useful and has_bounds(self.index.header)):
+        if method == "bounds" or (useful and self.index.has_bounds):
             groups = [(group, group.is_summarized_for(lengths)) for group in self.groups() if len(group)]
             if method == "bounds" or all(summarized for _, summarized in groups):
                 for group, summarized in groups:

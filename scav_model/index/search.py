@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from scav_model.index.bounds import has_bounds
 from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.parts import StoredItems
@@ -111,7 +110,7 @@ def search(
             raise SearchIndexError(f"expected {name} to be at least 1, got {value}")
     if mode == "bounds" and workers is not None:
         raise SearchIndexError("mode bounds searches in one process; with workers, use --mode exact")
-    if mode == "bounds" and not has_bounds(index.header):
+    if mode == "bounds" and not index.has_bounds:
         raise SearchIndexError(
             f"mode bounds needs the metric interpolated_euclidean, not divided by steps, and {index.folder} has "
             f"{index.header.metric}{' divided by steps' if index.header.per_step else ''}; use --mode hybrid"

@@ -24,13 +24,17 @@ def thumbnails(path: Path, count: int = 4, *, start: float = 0.0, seconds: float
         frames = decode_frames(path, frame_rate=count / seconds, picture=Square(SIZE), start=start, duration=seconds)
     except (DecodeError, ZeroDivisionError):
         return []
-    return [f"data:image/jpeg;base64,{base64.b64encode(_jpeg(frame)).decode()}" for frame in frames]
+    return [f"data:image/jpeg;base64,{base64.b64encode(jpeg(frame)).decode()}" for frame in frames]
 
 
-def _jpeg(frame: NDArray[np.uint8]) -> bytes:
+def jpeg(frame: NDArray[np.uint8], width: int | None = None) -> bytes:
+    """Return a picture (H, W, 3) as JPEG, scaled to a width if it is named; the shape is kept to an even pixel."""
+    height, given = frame.shape[:2]
+    width = given if width is None else width
     encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width = encoder.height = SIZE
+    encoder.width, encoder.height = width + width % 2, max(2, round(height * width / given / 2) * 2)
     encoder.pix_fmt = "yuvj420p"
     encoder.framerate = Fraction(1)
-    picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuvj420p")
+    picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+    picture = picture.reformat(encoder.width, encoder.height, format="yuvj420p")
     return b"".join(bytes(packet) for packet in (*encoder.encode(picture), *encoder.encode(None)))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from scav_model.index.bounds import has_bounds
 from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.queries import queries_by_id
@@ -62,7 +61,7 @@ def tune(
     started = time.perf_counter()
     right = find(index, asked, k, "exact")[1].numpy()
     rows = [_row("exact", len(index), np.ones(len(asked)), time.perf_counter() - started)]
-    for mode in ("hybrid", "bounds") if has_bounds(index.header) else ("hybrid",):
+    for mode in ("hybrid", "bounds") if index.has_bounds else ("hybrid",):
         for count in sorted({min(count, len(index)) for count in candidates if count >= k}):
             started = time.perf_counter()
             found = find(index, asked, k, mode, count)[1].numpy()

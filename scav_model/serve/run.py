@@ -1,0 +1,140 @@
+"""The command `scav serve`."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scav_model.devices import to_device
+from scav_model.encoders.encoder import EncoderError
+from scav_model.extras import needed_by
+from scav_model.index.files import SearchIndex
+from scav_model.index.header import SearchIndexError
+from scav_model.index.index import IndexReader
+from scav_model.index.media import QueryReader, frame_rate, front_end
+from scav_model.index.model import load_for
+from scav_model.serve.engine import Encoding, Engine, UploadLimits
+from scav_model.serve.places import find_index
+from scav_model.storage.text import printable
+
+with needed_by("scav serve"):
+    import uvicorn
+
+    from scav_model.serve.app import make_app
+    from scav_model.serve.guard import Guard, checked_token, is_loopback, names_of_this_machine
+
+# Seconds in which answers may be finished once the command is stopped.
+STOPPING_SECONDS = 1
+
+
+def serve(
+    index: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    checkpoint: Path | None = None,
+    visual: str | None = None,
+    audio: str | None = None,
+    device: str = "cpu",
+    upload_megabytes: int = 200,
+    upload_seconds: float = 120.0,
+    decode_seconds: float = 30.0,
+) -> None:
+    """Serve a page on which to search an index, and a JSON API under /api, until Ctrl-C.
+
+    Args:
+        index: Folder of the index, of scav quickstart, or of scav demo, whose index is built where it lacks one.
+        host: Address to listen at; any but this machine's own wants the token of each request.
+        port: Port to listen at; 0 takes a free one.
+        token: What requests have to know, 16 characters at least; null makes one where other machines can ask.
+        checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
+        visual: Front end of the pictures of uploads, as scav extract takes it; null takes the index's.
+        audio: Front end of the sound of uploads, in the same way.
+        upload_megabytes: Size of a file that may be uploaded, in MiB.
+        upload_seconds: Length of a clip that may be uploaded.
+        decode_seconds: Time in which a file has to be decoded.
+    """
+    to_device(device)
+    token = checked_token(host, token)
+    opened = SearchIndex.open(find_index(index))
+    encoding, problem = load_encoding(opened, checkpoint, {"video": visual, "audio": audio}, device)
+    if problem:
+        print(f"note: no files can be uploaded, clips of the index alone are queries: {problem}", file=sys.stderr)
+    with listening(host, port) as listener:
+        engine = Engine(opened, encoding, problem, UploadLimits(upload_megabytes, upload_seconds, decode_seconds))
+        try:
+            app = Guard(make_app(engine), names_of_this_machine(host), not is_loopback(host), token)
+            print(
+                f"{printable(str(opened.folder))}: {len(opened)} clips at {address(listener, host, token)}", flush=True
+            )
+            config = uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=STOPPING_SECONDS,
+            )
+            run(uvicorn.Server(config), listener)
+        finally:
+            engine.close()
+
+
+def run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Run a server until it ends, or until this thread is interrupted.
+
+    It has a thread of its own, for it takes an interrupt that comes while it answers for a fault of the answer.
+    """
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(1.0)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def load_encoding(
+    index: IndexReader, checkpoint: Path | None, specs: dict[str, str | None], device: str
+) -> tuple[Encoding | None, str]:
+    """Return what encodes uploads, or None and why there is nothing."""
+    try:
+        model = load_for(index.header, checkpoint, device)
+        encoders = {side: front_end(index.header, side, specs[side], device) for side in ("video", "audio")}
+        rate = frame_rate(index)
+    except (SearchIndexError, EncoderError, ValueError) as error:
+        if checkpoint is not None or any(specs.values()):
+            raise
+        return None, printable(str(error))
+    readers = {side: QueryReader.of(encoder, side, rate) for side, encoder in encoders.items()}
+    return Encoding(model, encoders, readers), ""
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Return a socket that listens at an address.
+
+    Raises:
+        ValueError: the port is taken, or the host is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen at {host}, port {port}: {error.strerror or error}; name another --port or --host"
+        ) from error
+    with listener:
+        yield listener
+
+
+def address(listener: socket.socket, host: str, token: str | None) -> str:
+    """Return the address to open in a browser."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}/" + ("" if token is None else f"?token={token}")

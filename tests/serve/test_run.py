@@ -1,0 +1,88 @@
+"""The command: it finds the index, says where the page is, and ends in order."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from scav_model.index import SearchIndex, SearchIndexError
+from scav_model.serve.places import find_index
+from scav_model.serve.run import address, listening, load_encoding, serve
+from tests.serve.worlds import World
+
+
+def test_an_index_and_a_folder_with_one_are_found(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert find_index(world.index) == world.index
+    assert find_index(world.folder) == world.index
+    assert f"{world.index}: the index in {world.folder}" in capsys.readouterr().out
+
+
+def test_the_demos_index_is_built_once(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = tmp_path / "demo" / "seed-0"
+    (seed / "scav_dtw").mkdir(parents=True)
+    (seed / "features").symlink_to(world.folder / "store")
+    (seed / "scav_dtw" / "checkpoint.pt").symlink_to(world.folder / "checkpoint.pt")
+    found = find_index(tmp_path / "demo")
+    assert "an index of the demo's 5 held-out clips" in capsys.readouterr().out
+    assert len(SearchIndex.open(found)) == 5
+    assert find_index(tmp_path / "demo") == found
+    assert "the index in" in capsys.readouterr().out
+
+
+def test_a_folder_of_neither_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SearchIndexError, match="make an index with scav index build"):
+        find_index(tmp_path)
+    with pytest.raises(FileNotFoundError, match="expected the folder of a search index"):
+        find_index(tmp_path / "none")
+
+
+def test_a_lost_checkpoint_leaves_searches_by_clip(world: World) -> None:
+    index = world.open()
+    index.header.checkpoint = "/nowhere/checkpoint.pt"
+    nothing = {"video": None, "audio": None}
+    encoding, problem = load_encoding(index, None, nothing, "cpu")
+    assert encoding is None
+    assert "name its file with --checkpoint" in problem
+    with pytest.raises(SearchIndexError, match="no checkpoint at"):
+        load_encoding(index, Path("/nowhere/else.pt"), nothing, "cpu")
+
+
+def test_a_taken_port_is_named(world: World) -> None:
+    with listening("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        assert address(listener, "127.0.0.1", None) == f"http://127.0.0.1:{port}/"
+        assert address(listener, "::1", "x") == f"http://[::1]:{port}/?token=x"
+        with pytest.raises(ValueError, match=f"cannot listen at 127.0.0.1, port {port}"):
+            serve(world.index, port=port)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_serves_until_a_signal(world: World, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "scav_model.cli", "serve", str(world.index), "--port=0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        found = re.search(r"5 clips at (http://127.0.0.1:\d+/)", process.stdout.readline())
+        assert found
+        with urllib.request.urlopen(f"{found[1]}api/index", timeout=20) as answer:
+            assert json.load(answer)["clips"] == 5
+        if number == signal.SIGINT:
+            # Its worker processes have to end too.
+            content = (world.folder / "bell.mp4").read_bytes()
+            request = urllib.request.Request(f"{found[1]}api/uploads", data=content, method="POST")
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                assert json.load(answer)["sides"] == ["video", "audio"]
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert "Traceback" not in errors, errors
+    assert list(tmp_path.glob("scav-*")) == []
