@@ -17,6 +17,7 @@ from scav_kernels.ops.dtw import dtw, dtw_from_cost, dtw_path
 from scav_kernels.ops.interpolated_euclidean import interpolated_euclidean
 from scav_kernels.ops.sinkhorn import sinkhorn, sinkhorn_divergence, sinkhorn_from_cost, sinkhorn_plan
 from scav_kernels.ops.soft_dtw import soft_dtw, soft_dtw_alignment, soft_dtw_divergence, soft_dtw_from_cost
+from scav_kernels.padding import pad
 from scav_kernels.search.topk import topk
 from scav_kernels.search.index import Reader, SearchIndex, Summaries, summarize
 from scav_kernels.search.report import SearchReport
@@ -35,6 +36,7 @@ __all__ = [
     "dtw_path",
     "interpolated_euclidean",
     "nn",
+    "pad",
     "pairwise_distance",
     "plot",
     "sinkhorn",

@@ -1,6 +1,7 @@
 """The distances as modules, for where a model or a loss is put together from modules."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, Unpack
 
 import torch
@@ -172,6 +173,10 @@ class SequenceContrastiveLoss(LearnedScale):
     finding x[i] among all x, given y[i]. The logit of a pair is −scale · distance. The default scale suits steps of
     length 1, e.g. ``torch.nn.functional.normalize(x, dim=-1)``.
 
+    Where several processes train together, each passes its own B sequences and a ``gather``. It then computes the
+    distances of its x from the y of all processes. The loss is that of all sequences, the same in every process, and
+    the mean of the processes' gradients, which ``DistributedDataParallel`` computes, is its gradient.
+
     Args:
         metric: the name of a distance of this package.
         scale: initial factor from distance to logit, in 1 / distance.
@@ -180,6 +185,9 @@ class SequenceContrastiveLoss(LearnedScale):
         max_scale: upper bound of the factor.
         per_step: divide each distance by the steps of its pair, n + m; None does so for metrics that sum costs along a
             path (DTW and its kin).
+        gather: gather(rows) returns the rows (B, ...) of all processes by rank, in one tensor, and its backward sums
+            the gradients of all: ``lambda rows: torch.cat(torch.distributed.nn.functional.all_gather(rows))``. It
+            gathers y, y_lengths if there are any, and distances. All processes must pad to the same number of steps.
         **options: keyword arguments of the metric.
 
     Source: Tsiamas et al., "Sequential Contrastive Audio-Visual Learning", ICASSP 2025, arXiv 2407.05782.
@@ -194,21 +202,35 @@ class SequenceContrastiveLoss(LearnedScale):
         min_scale: float = 0.01,
         max_scale: float = 100.0,
         per_step: bool | None = None,
+        gather: Callable[[Tensor], Tensor] | None = None,
         **options: Unpack[MetricOptions],
     ) -> None:
         super().__init__(scale, learn_scale, min_scale, max_scale)
         distance = SequenceDistance(metric, **options)
         self.metric, self.options = metric, distance.options
         self.per_step = find_metric(metric, options).sums_along_path if per_step is None else per_step
+        self.gather = gather
 
     def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"expected x and y of one batch size, at least 1, got {len(x)} and {len(y)} sequences")
-        distance = cdist(x, y, x_lengths, y_lengths, metric=self.metric, **self.options)  # (B, B)
+        if self.gather is not None:
+            y, y_lengths = self.gather(y), None if y_lengths is None else self.gather(y_lengths)
+        distance = cdist(x, y, x_lengths, y_lengths, metric=self.metric, **self.options)  # own x, all y
         if self.per_step:
             n = x.shape[1] if x_lengths is None else x_lengths[:, None]
             m = y.shape[1] if y_lengths is None else y_lengths
             distance = distance / (n + m)
+        if self.gather is not None:
+            distance = self.gather(distance)
+            if distance.shape[0] != distance.shape[1]:
+                raise ValueError(
+                    "expected gather to return the rows of all processes, got distances of all x from all y of shape "
+                    f"{tuple(distance.shape)}; concatenate what torch.distributed.nn.functional.all_gather returns"
+                )
+            if distance.requires_grad:
+                # The backward of torch's all_gather over gloo misreads gradients that are not contiguous.
+                distance.register_hook(Tensor.contiguous)
         return symmetric_cross_entropy(self.logits(distance))
 
     def extra_repr(self) -> str:

@@ -25,11 +25,7 @@ def check_tensors(op: str, **tensors: Tensor | None) -> None:
                 f"{op}: expected {name} to be a torch.Tensor, got {_describe(value)}; {_as_tensor(name, value)}"
             )
         if value.is_nested:
-            raise TypeError(
-                f"{op}: expected {name} to be a padded tensor, got a nested one; "
-                f"use torch.nested.to_padded_tensor({name}, 0.0), and torch.tensor([len(s) for s in {name}.unbind()]) "
-                f"as the lengths"
-            )
+            raise TypeError(f"{op}: expected {name} to be a padded tensor, got a nested one; {_as_padded(name)}")
         if value.layout is not torch.strided:
             raise TypeError(f"{op}: expected {name} to be dense, got layout {value.layout}; use {name}.to_dense()")
         if value.dtype is torch.bool and name.endswith("lengths"):
@@ -56,18 +52,17 @@ def _describe(value: object) -> str:
 def _as_tensor(name: str, value: object) -> str:
     """Say how to make a tensor of the value that was passed as `name`."""
     if isinstance(value, PackedSequence):
-        return f"use {name}, lengths = torch.nn.utils.rnn.pad_packed_sequence({name}, batch_first=True)"
+        return _as_padded(name)
     parts = value if isinstance(value, (list, tuple)) else ()
     if not any(isinstance(part, (Tensor, np.ndarray)) and part.ndim for part in parts):
         return f"use torch.as_tensor({name})"
-    if not all(isinstance(part, Tensor) for part in parts):
-        return f"use [torch.as_tensor(s) for s in {name}], and torch.nn.utils.rnn.pad_sequence(..., batch_first=True)"
     if name == "cost":
         return "use torch.stack(cost)[:, None] for costs (B1, 1, N, M)"
-    return (
-        f"use torch.nn.utils.rnn.pad_sequence({name}, batch_first=True), "
-        f"and torch.tensor([len(s) for s in {name}]) as the lengths"
-    )
+    return _as_padded(name)
+
+
+def _as_padded(name: str) -> str:
+    return f"scav_kernels.pad({name}) makes a padded tensor and its lengths"
 
 
 class _Option(NamedTuple):

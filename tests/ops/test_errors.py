@@ -117,15 +117,15 @@ def nested(layout: torch.layout) -> Callable[[Tensor], Tensor]:
 
 # What people hold instead of a padded tensor, and the call that makes it one.
 OTHER_CONTAINERS: dict[str, tuple[Callable[[Tensor], object], list[str]]] = {
-    "list": (lambda x: list(x), ["a list of Tensor", "torch.nn.utils.rnn.pad_sequence(x, batch_first=True)", "len(s)"]),
-    "tuple": (lambda x: tuple(x), ["a tuple of Tensor", "torch.nn.utils.rnn.pad_sequence(x, batch_first=True)"]),
-    "arrays": (lambda x: [s.numpy() for s in x], ["a list of ndarray", "torch.as_tensor(s)", "pad_sequence"]),
+    "list": (list, ["a list of Tensor", "scav_kernels.pad(x)"]),
+    "tuple": (tuple, ["a tuple of Tensor", "scav_kernels.pad(x)"]),
+    "arrays": (lambda x: [s.numpy() for s in x], ["a list of ndarray", "scav_kernels.pad(x)"]),
     "array": (lambda x: x.numpy(), ["ndarray", "torch.as_tensor(x)"]),
     "numbers": (lambda x: x.tolist(), ["a list of list", "torch.as_tensor(x)"]),
     "number": (lambda x: 1.0, ["float", "torch.as_tensor(x)"]),
-    "packed": (pack_sequence, ["PackedSequence", "torch.nn.utils.rnn.pad_packed_sequence(x, batch_first=True)"]),
-    "jagged": (nested(torch.jagged), ["a nested one", "torch.nested.to_padded_tensor(x, 0.0)", "x.unbind()"]),
-    "nested": (nested(torch.strided), ["a nested one", "torch.nested.to_padded_tensor(x, 0.0)", "x.unbind()"]),
+    "packed": (pack_sequence, ["PackedSequence", "scav_kernels.pad(x)"]),
+    "jagged": (nested(torch.jagged), ["a nested one", "scav_kernels.pad(x)"]),
+    "nested": (nested(torch.strided), ["a nested one", "scav_kernels.pad(x)"]),
     "sparse": (lambda x: x.to_sparse(), ["dense", "torch.sparse_coo", "x.to_dense()"]),
 }
 

@@ -2,7 +2,11 @@
 
 import copy
 import math
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +16,11 @@ from torch import nn
 import scav_kernels
 from scav_kernels.nn import SequenceContrastiveLoss, SequenceDistance, SinkhornLoss, SoftDTWLoss
 
+from . import gathered_loss
 from .cases import CASES, Case
 from .inputs import Shape, sequences
 
+ROOT = Path(__file__).parents[2]
 LOSSES = [
     (SoftDTWLoss(), "soft_dtw", {}),
     (SoftDTWLoss(0.1, cost="cosine", band=2), "soft_dtw", {"gamma": 0.1, "cost": "cosine", "band": 2}),
@@ -151,6 +157,52 @@ class TestSequenceContrastiveLoss:
                 loss.log_scale.fill_(math.log(outside))
             assert loss.scale.item() == pytest.approx(bound)
         assert not SequenceContrastiveLoss(learn_scale=False).log_scale.requires_grad
+
+    def test_rows_of_other_processes(self) -> None:
+        x, y, x_lengths, y_lengths = sequences(Shape(b1=5, b2=5))
+        expected = SequenceContrastiveLoss("dtw")(x, y, x_lengths, y_lengths)
+        distance = scav_kernels.dtw(x, y, x_lengths, y_lengths) / (x_lengths[:, None] + y_lengths)
+        others = iter([y[2:], y_lengths[2:], distance[2:]])
+        loss = SequenceContrastiveLoss("dtw", gather=lambda rows: torch.cat([rows, next(others)]))
+        torch.testing.assert_close(loss(x[:2], y[:2], x_lengths[:2], y_lengths[:2]), expected)
+        with pytest.raises(ValueError, match=r"gather.*rows of all processes.*\(2, 4\)"):
+            SequenceContrastiveLoss(gather=lambda rows: rows.repeat(2, 1, 1) if rows.dim() == 3 else rows)(x[:2], y[:2])
+
+    def test_processes_that_gather_have_the_gradient_of_the_whole_batch(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "tests.ops.gathered_loss"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        processes = [
+            subprocess.Popen([*command, str(rank), "2", str(tmp_path)], cwd=ROOT, env=environment) for rank in range(2)
+        ]
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+        expected = gathered_loss.loss_and_gradients(gathered_loss.Model(), gathered_loss.GIVEN)
+        for rank in range(2):
+            for found, value in zip(torch.load(tmp_path / f"{rank}.pt"), expected, strict=True):
+                torch.testing.assert_close(found, value)
+
+    @pytest.mark.parametrize("metric", ["interpolated_euclidean", "soft_dtw"])
+    def test_autocast(self, metric: str) -> None:
+        x, y, x_lengths, y_lengths = sequences(Shape(b1=3, b2=3))
+        loss, encoder = SequenceContrastiveLoss(metric), nn.Linear(4, 4)
+        with torch.autocast("cpu", torch.bfloat16):
+            encoded = encoder(x)
+            value = loss(encoded, y, x_lengths, y_lengths)
+        assert encoded.dtype == torch.bfloat16
+        value.backward()
+        assert encoder.weight.grad.abs().sum() > 0
+        torch.testing.assert_close(value, loss(encoded.float(), y, x_lengths, y_lengths))
+
+    @pytest.mark.parametrize("metric", ["interpolated_euclidean", "soft_dtw"])
+    def test_compile(self, metric: str) -> None:
+        torch._dynamo.reset()
+        x, y, x_lengths, y_lengths = sequences(Shape(b1=3, b2=3))
+        loss = SequenceContrastiveLoss(metric)
+        compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        found, expected = (
+            torch.autograd.grad(function(x.requires_grad_(), y, x_lengths, y_lengths), [x, loss.log_scale])
+            for function in (compiled, loss)
+        )
+        torch.testing.assert_close(found, expected)
 
     def test_bad_arguments_are_refused(self) -> None:
         x, y, *_ = sequences(Shape(b1=3, b2=4))
