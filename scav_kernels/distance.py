@@ -61,8 +61,11 @@ def cdist(
     found = find_metric(metric, options)
     if y is not None:
         return found.all_pairs(x, y, x_lengths, y_lengths, **options)
-    if y_lengths is not None:
-        raise ValueError("cdist: expected no y_lengths without y; x_lengths are those of both sides")
+    for what, given in (("lengths", y_lengths), ("weights", options.get("y_weights"))):
+        if given is not None:
+            raise ValueError(f"cdist: expected no y_{what} without y; x_{what} are those of both sides")
+    if "x_weights" in options:
+        options["y_weights"] = options["x_weights"]
     if isinstance(x, Tensor) and x.dim() == 3 and found.is_symmetric(x_lengths, options):
         try:
             return _with_itself(partial(found.all_pairs, **options), x, x_lengths)

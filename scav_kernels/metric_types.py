@@ -5,6 +5,8 @@ At run time every metric in `scav_kernels.ops.registry.METRICS` is accepted, whe
 
 from typing import Literal, TypedDict
 
+from torch import Tensor
+
 MetricName = Literal[
     "interpolated_euclidean",
     "dtw",
@@ -24,5 +26,8 @@ class MetricOptions(TypedDict, total=False):
     gamma: float
     max_iterations: int
     resample: str
+    scaling: float | None
     squared: bool
     tolerance: float
+    x_weights: Tensor | None
+    y_weights: Tensor | None

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from scav_kernels.distance import cdist, pairwise_distance
 from scav_kernels.metric_types import MetricName, MetricOptions
+from scav_kernels.ops.checks import WEIGHTS
 from scav_kernels.ops.registry import find_metric
 
 __all__ = ["SequenceContrastiveLoss", "SequenceDistance", "SinkhornLoss", "SoftDTWLoss"]
@@ -27,6 +28,11 @@ class _Metric(nn.Module):
 
     def __init__(self, metric: MetricName, options: MetricOptions) -> None:
         super().__init__()
+        if given := [name for name in WEIGHTS if name in options]:
+            raise TypeError(
+                f"expected options of the distance alone, got {' and '.join(given)}, which belong to a batch; "
+                "pass them with its sequences"
+            )
         self.metric: MetricName = metric
         self.options: dict[str, Any] = {**find_metric(metric, options).defaults(), **options}
         one = torch.zeros(1, 1, 1, device="cpu")
@@ -42,6 +48,8 @@ class _Metric(nn.Module):
 class SequenceDistance(_Metric):
     """``cdist`` as a module: distances of all pairs, x (B1, N, D), y (B2, M, D) -> (B1, B2).
 
+    A metric that takes ``x_weights`` and ``y_weights`` takes them with the sequences.
+
     Args:
         metric: the name of a distance of this package.
         **options: that function's keyword arguments. The default ``cost`` of "soft_dtw" and "soft_dtw_divergence" is
@@ -51,8 +59,16 @@ class SequenceDistance(_Metric):
     def __init__(self, metric: MetricName = "interpolated_euclidean", **options: Unpack[MetricOptions]) -> None:
         super().__init__(metric, options)
 
-    def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
-        return cdist(x, y, x_lengths, y_lengths, metric=self.metric, **self.options)
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        x_lengths: Tensor | None = None,
+        y_lengths: Tensor | None = None,
+        **weights: Tensor | None,
+    ) -> Tensor:
+        options: dict[str, Any] = {**self.options, **weights}
+        return cdist(x, y, x_lengths, y_lengths, metric=self.metric, **options)
 
     def _shown(self) -> dict[str, Any]:
         return {"metric": self.metric, **self.options}
@@ -72,8 +88,16 @@ class _PairwiseLoss(_Metric):
         self.debias = debias
         self.reduction = reduction
 
-    def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
-        loss = pairwise_distance(x, y, x_lengths, y_lengths, metric=self.metric, **self.options)
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        x_lengths: Tensor | None = None,
+        y_lengths: Tensor | None = None,
+        **weights: Tensor | None,
+    ) -> Tensor:
+        options: dict[str, Any] = {**self.options, **weights}
+        loss = pairwise_distance(x, y, x_lengths, y_lengths, metric=self.metric, **options)
         if self.reduction == "none":
             return loss
         return loss.mean() if self.reduction == "mean" else loss.sum()
@@ -108,11 +132,14 @@ class SoftDTWLoss(_PairwiseLoss):
 class SinkhornLoss(_PairwiseLoss):
     """Entropic optimal transport of x[i] to y[i]: x (B, N, D), y (B, M, D) -> (), or (B,) where ``reduction="none"``.
 
+    Weights of steps, ``x_weights`` (B, N) and ``y_weights`` (B, M), are passed with the sequences.
+
     Args:
         epsilon: regularisation > 0, absolute, in the cost's unit.
         max_iterations: iterations ≥ 1 at most.
         tolerance: L1 marginal error ≥ 0 below which a pair stops; 0 runs all iterations.
         cost: "euclidean", "sqeuclidean" or "cosine". The default differs from ``SoftDTWLoss``'s.
+        scaling: None, or a factor in (0, 1) by which the iterations approach ``epsilon`` from the largest cost.
         debias: ``sinkhorn_divergence`` instead of ``sinkhorn``.
         reduction: over the batch, "mean", "sum" or "none".
     """
@@ -124,6 +151,7 @@ class SinkhornLoss(_PairwiseLoss):
         max_iterations: int = 100,
         tolerance: float = 1e-3,
         cost: str = "euclidean",
+        scaling: float | None = None,
         debias: bool = False,
         reduction: str = "mean",
     ) -> None:
@@ -132,6 +160,7 @@ class SinkhornLoss(_PairwiseLoss):
             "max_iterations": max_iterations,
             "tolerance": tolerance,
             "cost": cost,
+            "scaling": scaling,
         }
         super().__init__("sinkhorn", options, debias, reduction)
 

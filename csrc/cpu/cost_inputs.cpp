@@ -40,30 +40,6 @@ T find_nonfinite(const CostInputs& costs, int64_t pair) {
   return nonfinite;
 }
 
-template <class T>
-bool has_blocked_step(const CostInputs& costs, int64_t pair) {
-  const T* row = costs.rows<T>(pair);
-  const int64_t n = costs.length_x(pair), m = costs.length_y(pair);
-  std::vector<char> reached(static_cast<size_t>(m));
-  for (int64_t s = 0; s < n; ++s, row += costs.cost.stride(2)) {
-    bool any = false;
-    for (int64_t t = 0; t < m; ++t) {
-      const bool finite = std::isfinite(row[t]);
-      any |= finite;
-      reached[static_cast<size_t>(t)] |= static_cast<char>(finite);
-    }
-    if (!any) {
-      return true;
-    }
-  }
-  for (char any : reached) {
-    if (!any) {
-      return true;
-    }
-  }
-  return false;
-}
-
 }  // namespace
 
 CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<Tensor>& x_lengths,
@@ -85,17 +61,6 @@ CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<T
     for_each_pair(costs, [&](int64_t pair) { nonfinite[pair] = find_nonfinite<scalar_t>(costs, pair); });
   });
   return costs;
-}
-
-void mark_blocked_steps(CostInputs& costs) {
-  SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
-    scalar_t* nonfinite = costs.nonfinite.mutable_data_ptr<scalar_t>();
-    for_each_pair(costs, [&](int64_t pair) {
-      if (nonfinite[pair] == 0 && has_blocked_step<scalar_t>(costs, pair)) {
-        nonfinite[pair] = std::numeric_limits<scalar_t>::infinity();
-      }
-    });
-  });
 }
 
 void spread_nonfinite(const CostInputs& costs, Tensor& result) {

@@ -38,9 +38,6 @@ struct CostInputs {
 CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<Tensor>& x_lengths,
                        const std::optional<Tensor>& y_lengths);
 
-// Also marks, with inf, the pairs in which a step has no finite cost: no plan moves its mass.
-void mark_blocked_steps(CostInputs& costs);
-
 // Distances of nonfinite pairs become the NaN or infinity that is in `nonfinite`.
 void spread_nonfinite(const CostInputs& costs, Tensor& result);
 

@@ -1,11 +1,14 @@
 // Sinkhorn on the CPU at one SIMD level (foreach_level.h): no include guard.
 //
 // One pair at a time, its costs row by row. In units of epsilon, with S = C / epsilon, potentials F and G and weights
-// a = 1/n, b = 1/m, an iteration is
-//     F[i] = -log sum_j b exp(G[j] - S[i, j]),    G[j] = -log sum_i a exp(F[i] - S[i, j]).
+// a, b that sum to 1, an iteration is
+//     F[i] = -log sum_j b[j] exp(G[j] - S[i, j]),    G[j] = -log sum_i a[i] exp(F[i] - S[i, j]).
 // Once the potentials are roughly right, K[i, j] = exp(F[i] + G[j] - S[i, j]) is held fixed and iterations are
 // multiplications: u = 1 / (K b v), v = 1 / (K' a u). When u or v grows, it is absorbed into F and G by an iteration in
 // logarithms, which is also how every iteration runs where a pair's K is larger than the scratch that a thread may use.
+// Weights are held over their means, n a and m b, which are 1 for uniform ones. G and K include m b, so that K is at
+// most 1, and 0 in the columns of steps without weight as in those past the last step. Rows without weight are computed
+// as all others, and count nowhere.
 
 #include "cpu/simd.inl"
 #include "cpu/gemm.inl"
@@ -54,30 +57,48 @@ class SinkhornPair {
   static constexpr int w = kWidth<T>;
   using V = Vec<T, w>;
   static constexpr T kLargest = kLargestScaling<T>;
+  // K of a row without weight may be larger before the iterations converge; beyond this, it is out of range in any sum.
+  static constexpr T kHighest = sizeof(T) == 4 ? T(60) : T(500);
 
  public:
-  SinkhornPair(const Source& source, double epsilon)
+  // `a` (n,) and `b` (m,) are weights over their means, or null: 1.
+  SinkhornPair(const Source& source, double epsilon, const T* a, const T* b)
       : source_(source),
         n_(source.rows()),
         m_(source.steps()),
         width_(source.columns()),
         part_rows_(sinkhorn_part_rows<T>(source)),
         padded_n_((n_ + w - 1) / w * w),
+        epsilon_(epsilon),
         scale_(static_cast<T>(1 / epsilon)),
-        scratch_((part_rows_ + (resident() ? n_ : 0) + 4) * width_ + 4 * padded_n_) {
+        scratch_((part_rows_ + (resident() ? n_ : 0) + 6) * width_ + 7 * padded_n_) {
     T* next = scratch_.data();
     const auto take = [&](int64_t size) { return std::exchange(next, next + size); };
     costs_ = take(part_rows_ * width_);
     kernel_ = take(resident() ? n_ * width_ : 0);
     g_ = take(width_), v_ = take(width_), sums_ = take(width_), peaks_ = take(width_);
+    b_ = take(width_), log_b_ = take(width_);
     f_ = take(padded_n_), f_next_ = take(padded_n_), u_ = take(padded_n_), u_next_ = take(padded_n_);
-    std::fill_n(f_, 4 * padded_n_, T(1));
+    weighted_f_ = take(padded_n_), a_ = take(padded_n_), log_a_ = take(padded_n_);
+    std::fill_n(f_, 5 * padded_n_, T(1));
+    put_weights(a, n_, padded_n_, a_, log_a_);
+    put_weights(b, m_, width_, b_, log_b_);
     if (resident()) {
       source_.costs(0, source_.panels(), 0, n_, costs_, width_);
     }
-    for (int64_t j = 0; j < width_; ++j) {
-      g_[j] = j < m_ ? T(0) : kMasked<T>;
+    std::copy_n(log_b_, width_, g_);
+  }
+
+  // Leaves the G of iterations in logarithms at epsilons that fall by `scaling` from the largest cost, at most `count`,
+  // for iterate() to start from.
+  void anneal(double scaling, int64_t count) {
+    const double last = epsilon_;
+    for (double next = largest_cost(); next > last && iterations_ < count; next *= scaling, poll_iteration()) {
+      set_epsilon(next);
+      log_iteration(T(0));
     }
+    set_epsilon(last);
+    iterations_ = 0;
   }
 
   // Stops once sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`. Where it does not stop so,
@@ -86,6 +107,7 @@ class SinkhornPair {
     if (log_iteration(T(0))) {
       return;
     }
+    fill_kernel();
     bool stopped = false;
     for (; iterations_ < max_iterations && !stopped; poll_iteration()) {
       if (resident()) {
@@ -97,6 +119,9 @@ class SinkhornPair {
         absorb();
       }
       stopped = log_iteration(tolerance);
+      if (!stopped) {
+        fill_kernel();
+      }
     }
     if (measure && !stopped) {
       if (resident()) {
@@ -115,15 +140,15 @@ class SinkhornPair {
   T marginal_error() const { return error_; }
 
   // <a, f> + <b, g> in the unit of the cost: the dual objective, as the columns' sums are exact.
-  T value(double epsilon) const {
+  T value() const {
     double rows = 0, columns = 0;
     for (int64_t i = 0; i < n_; ++i) {
-      rows += f_[i];
+      rows += a_[i] > 0 ? a_[i] * f_[i] : T(0);
     }
     for (int64_t j = 0; j < m_; ++j) {
-      columns += g_[j];
+      columns += b_[j] > 0 ? b_[j] * (g_[j] - log_b_[j]) : T(0);
     }
-    return static_cast<T>(epsilon * (rows / static_cast<double>(n_) + columns / static_cast<double>(m_)));
+    return static_cast<T>(epsilon_ * (rows / static_cast<double>(n_) + columns / static_cast<double>(m_)));
   }
 
   // F, for the backward pass: (n,).
@@ -133,6 +158,44 @@ class SinkhornPair {
   enum class Outcome { converged, done, out_of_range };
 
   bool resident() const { return part_rows_ == n_; }
+
+  // Weights and their logarithms, padded to `size`: where there is no weight, 0 and kMasked.
+  static void put_weights(const T* given, int64_t count, int64_t size, T* weights, T* logarithms) {
+    std::fill_n(weights, count, T(1));
+    std::fill_n(logarithms, count, T(0));
+    std::fill(weights + count, weights + size, T(0));
+    std::fill(logarithms + count, logarithms + size, kMasked<T>);
+    for (int64_t k = 0; given != nullptr && k < count; ++k) {
+      weights[k] = given[k];
+      logarithms[k] = given[k] > 0 ? std::log(given[k]) : kMasked<T>;
+    }
+  }
+
+  // Of the finite ones between steps that have weight.
+  double largest_cost() {
+    T largest = 0;
+    for (int64_t first = 0; first < n_; first += part_rows_) {
+      const int64_t end = std::min(first + part_rows_, n_);
+      const T* costs = costs_of(first, end);
+      for (int64_t i = first; i < end; ++i) {
+        for (int64_t j = 0; a_[i] > 0 && j < m_; ++j) {
+          const T cost = costs[i * width_ + j];
+          largest = b_[j] > 0 && cost < kReached<T> ? std::max(largest, cost) : largest;
+        }
+      }
+    }
+    return static_cast<double>(largest);
+  }
+
+  // G stays as it is in the unit of the cost.
+  void set_epsilon(double epsilon) {
+    const T ratio = static_cast<T>(epsilon_ / epsilon);
+    for (int64_t j = 0; j < m_; ++j) {
+      g_[j] = b_[j] > 0 ? (g_[j] - log_b_[j]) * ratio + log_b_[j] : kMasked<T>;
+    }
+    epsilon_ = epsilon;
+    scale_ = static_cast<T>(1 / epsilon);
+  }
 
   // Iterations by multiplications are too short to poll each.
   void poll_iteration() {
@@ -151,11 +214,11 @@ class SinkhornPair {
     return costs_ - first * width_;
   }
 
-  // sum_i |exp(F[i] - f_next[i]) - 1| / n of rows [first, end): what their marginals lack.
+  // sum_i a |exp(F[i] - f_next[i]) - 1| of rows [first, end): what their marginals lack.
   T log_error(int64_t first, int64_t end) const {
     T error = 0;
     for (int64_t i = first; i < end; ++i) {
-      error += std::abs(std::exp(f_[i] - f_next_[i]) - 1) / static_cast<T>(n_);
+      error += a_[i] > 0 ? a_[i] * std::abs(std::exp(f_[i] - f_next_[i]) - 1) / static_cast<T>(n_) : T(0);
     }
     return error;
   }
@@ -177,7 +240,7 @@ class SinkhornPair {
       for (int64_t j = 0; j < width_; j += w) {
         dot += load<T, w>(kernel_ + i * width_ + j) * load<T, w>(v_ + j);
       }
-      error += std::abs(u_[i] * horizontal_sum<T, w>(dot) - 1);
+      error += a_[i] > 0 ? a_[i] * std::abs(u_[i] * horizontal_sum<T, w>(dot) - 1) : T(0);
     }
     error_ = error / static_cast<T>(n_);
   }
@@ -195,12 +258,13 @@ class SinkhornPair {
       const T* costs = costs_of(first, end);
       log_rows(costs, first, end);
       for (int64_t i = first; i < end; ++i) {
-        finite &= std::isfinite(f_next_[i]);
+        finite &= std::isfinite(f_next_[i]) || a_[i] == 0;
+        weighted_f_[i] = a_[i] > 0 ? f_next_[i] + log_a_[i] : kMasked<T>;
       }
       if (tolerance > 0) {
         error += log_error(first, end);
       }
-      add_log_columns(costs, first, end, width_, scale_, f_next_, sums_, peaks_);
+      add_log_columns(costs, first, end, width_, scale_, weighted_f_, sums_, peaks_);
     }
     if (error < tolerance) {
       error_ = error;
@@ -213,11 +277,9 @@ class SinkhornPair {
     }
     const T log_n = std::log(static_cast<T>(n_));
     for (int64_t j = 0; j < width_; j += w) {
-      store<T, w>(g_ + j, log_n - load<T, w>(peaks_ + j) - log_of(load<T, w>(sums_ + j)));
-    }
-    std::fill(g_ + m_, g_ + width_, kMasked<T>);
-    if (resident()) {
-      fill_kernel();
+      const V log_b = load<T, w>(log_b_ + j);
+      const V g = log_n + log_b - load<T, w>(peaks_ + j) - log_of(load<T, w>(sums_ + j));
+      store<T, w>(g_ + j, load<T, w>(b_ + j) > T(0) ? g : log_b);
     }
     return false;
   }
@@ -225,7 +287,7 @@ class SinkhornPair {
   // Minus infinity where every exponential of the sum vanished.
   static V log_of(V sum) { return sum > T(0) ? vlog<T, w>(sum) : splat<T, w>(-std::numeric_limits<T>::infinity()); }
 
-  // f_next[i] = -log sum_j b exp(G[j] - S[i, j]) for rows [first, end)
+  // f_next[i] = -log sum_j exp(G[j] - S[i, j]) / m for rows [first, end)
   void log_rows(const T* costs, int64_t first, int64_t end) {
     const T log_m = std::log(static_cast<T>(m_));
     for (int64_t start = first; start < end; start += w) {
@@ -251,18 +313,19 @@ class SinkhornPair {
     }
   }
 
-  // K = exp(F + G - S), u = 1, b v = b
+  // K = exp(F + G - S), u = 1, v / m = 1 / m, where K is held.
   void fill_kernel() {
+    if (!resident()) {
+      return;
+    }
     for (int64_t i = 0; i < n_; ++i) {
       u_[i] = 1;
       for (int64_t j = 0; j < width_; j += w) {
         const V exponent = f_[i] + load<T, w>(g_ + j) - scale_ * load<T, w>(costs_ + i * width_ + j);
-        store<T, w>(kernel_ + i * width_ + j, vexp<T, w>(exponent));
+        store<T, w>(kernel_ + i * width_ + j, vexp<T, w>(vmin(exponent, splat<T, w>(kHighest))));
       }
     }
-    for (int64_t j = 0; j < width_; ++j) {
-      v_[j] = j < m_ ? 1 / static_cast<T>(m_) : T(0);
-    }
+    std::fill_n(v_, width_, 1 / static_cast<T>(m_));
   }
 
   // One iteration by multiplications, in one pass over K.
@@ -285,10 +348,8 @@ class SinkhornPair {
       error_ = error / static_cast<T>(n_);
       return Outcome::converged;
     }
-    // Past the last column K is 0, and so stays v.
-    std::fill(sums_ + m_, sums_ + width_, T(1));
     for (int64_t j = 0; j < width_; j += w) {
-      in_range &= within_range<w>(load<T, w>(sums_ + j));
+      in_range &= within_range<w>(load<T, w>(sums_ + j), load<T, w>(b_ + j));
     }
     if (!in_range) {
       return Outcome::out_of_range;
@@ -296,9 +357,10 @@ class SinkhornPair {
     std::swap(u_, u_next_);
     const T ratio = static_cast<T>(n_) / static_cast<T>(m_);
     for (int64_t j = 0; j < width_; j += w) {
-      store<T, w>(v_ + j, ratio / load<T, w>(sums_ + j));
+      const V b = load<T, w>(b_ + j);
+      // K is 0 in the columns without weight.
+      store<T, w>(v_ + j, b > T(0) ? ratio * b / load<T, w>(sums_ + j) : V{});
     }
-    std::fill(v_ + m_, v_ + width_, T(0));
     ++iterations_;
     return Outcome::done;
   }
@@ -313,25 +375,27 @@ class SinkhornPair {
         dots[r] += load<T, w>(rows + r * width_ + j) * v;
       }
     }
-    const Vec<T, R> sums = horizontal_sums<T, w, R>(dots), u = T(1) / sums;
+    const Vec<T, R> sums = horizontal_sums<T, w, R>(dots), u = T(1) / sums, a = load<T, R>(a_ + first);
     const Vec<T, R> deviation = load<T, R>(u_ + first) * sums - T(1);
-    error += horizontal_sum<T, R>(vmax(deviation, -deviation));
-    in_range &= within_range<R>(sums);
+    error += horizontal_sum<T, R>(a * vmax(deviation, -deviation));
+    in_range &= within_range<R>(sums, splat<T, R>(T(1)));
     store<T, R>(u_next_ + first, u);
+    const Vec<T, R> weighted = a * u;
     for (int64_t j = 0; j < width_; j += w) {
       // Two chains of additions, as each waits for itself.
       V sum[2] = {load<T, w>(sums_ + j), V{}};
       for (int r = 0; r < R; ++r) {
-        sum[r % 2] += u[r] * load<T, w>(rows + r * width_ + j);
+        sum[r % 2] += weighted[r] * load<T, w>(rows + r * width_ + j);
       }
       store<T, w>(sums_ + j, sum[0] + sum[1]);
     }
   }
 
+  // Whether `value` / `unit` is in range; a unit of 0 is that of a column without weight.
   template <int R>
-  static bool within_range(Vec<T, R> value) {
-    const auto within = (value < kLargest) & (value > 1 / kLargest);
-    return !any_negative<T, R>(within ? Vec<T, R>{} : splat<T, R>(T(-1)));
+  static bool within_range(Vec<T, R> value, Vec<T, R> unit) {
+    const auto within = (value < kLargest * unit) & (value * kLargest > unit);
+    return !any_negative<T, R>(within ? Vec<T, R>{} : Vec<T, R>{} - unit);
   }
 
   // F + log u, G + log v
@@ -342,28 +406,31 @@ class SinkhornPair {
     }
     const T m = static_cast<T>(m_);
     for (int64_t j = 0; j < width_; j += w) {
-      store<T, w>(g_ + j, load<T, w>(g_ + j) + vlog<T, w>(load<T, w>(v_ + j) * m));
+      const V g = load<T, w>(g_ + j) + vlog<T, w>(load<T, w>(v_ + j) * m);
+      store<T, w>(g_ + j, load<T, w>(b_ + j) > T(0) ? g : splat<T, w>(kMasked<T>));
     }
-    std::fill(g_ + m_, g_ + width_, kMasked<T>);
-    std::fill(v_, v_ + m_, 1 / m);
+    std::fill_n(v_, width_, 1 / m);
   }
 
   const Source& source_;
   int64_t n_, m_, width_, part_rows_, padded_n_;
+  double epsilon_;
   T scale_;
   int64_t iterations_ = 0, unpolled_ = 0;
   T error_ = std::numeric_limits<T>::quiet_NaN();
   Buffer<T> scratch_;              // all that follow
   T* costs_;                       // (part_rows, width)
   T* kernel_;                      // (n, width), where resident
-  T *g_, *v_, *sums_, *peaks_;     // (width,) G, b v, and the columns' sums
+  T *g_, *v_, *sums_, *peaks_;     // (width,) G + log m b, v / m, and the columns' sums
+  T *b_, *log_b_;                  // (width,) m b
   T *f_, *f_next_, *u_, *u_next_;  // (padded_n,) F, u
+  T *weighted_f_, *a_, *log_a_;    // (padded_n,) f_next + log n a, n a
 };
 
 // Every pair of a PairBatch or MatrixBatch of one lane. `f` may be null: (results, f_stride) potentials.
 template <class T, class Batch>
-void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, T* f, int64_t f_stride,
-                    const SinkhornReport<T>& report) {
+void sinkhorn_batch(const Batch& batch, const PairWeights& weights, const SinkhornOptions& options, T* out, T* f,
+                    int64_t f_stride, const SinkhornReport<T>& report) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const auto& source = pairs.source_of(0);
     const int64_t result = results[0];
@@ -376,9 +443,13 @@ void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, 
       }
       return;
     }
-    SinkhornPair<T, std::decay_t<decltype(source)>> pair(source, options.epsilon);
+    SinkhornPair<T, std::decay_t<decltype(source)>> pair(source, options.epsilon, weights.of_x<T>(result),
+                                                         weights.of_y<T>(result));
+    if (options.scaling.has_value()) {
+      pair.anneal(*options.scaling, options.max_iterations);
+    }
     pair.iterate(options.max_iterations, static_cast<T>(options.tolerance), report.iterations != nullptr);
-    out[result] = pair.value(options.epsilon);
+    out[result] = pair.value();
     if (report.iterations != nullptr) {
       report.iterations[result] = pair.iterations();
       report.marginal_error[result] = pair.marginal_error();
@@ -389,11 +460,19 @@ void sinkhorn_batch(const Batch& batch, const SinkhornOptions& options, T* out, 
   });
 }
 
+// What a pair's gradient starts from: F (n,), weights over their means, or null, and G (m,) to write, or null.
+template <class T>
+struct PairPotentials {
+  const T *f, *a, *b;
+  T* g;
+};
+
 // One pair's gradient: d out / d cost is the plan, by the envelope theorem. An iteration leaves the columns' sums
-// exact, so P[:, j] = b softmax_i(F[i] - S[i, j]): from F alone, without the rounding of G, and never more than there
-// is to move.
+// exact, so P[:, j] = b softmax_i(F[i] + log a[i] - S[i, j]): from F alone, without the rounding of G, and never more
+// than there is to move.
 template <class T, class Source, class To>
-void sinkhorn_pair_backward(const Source& source, double epsilon, T grad, const T* f, const To& to) {
+void sinkhorn_pair_backward(const Source& source, double epsilon, T grad, const PairPotentials<T>& given,
+                            const To& to) {
   constexpr int w = kWidth<T>;
   const T scale = static_cast<T>(1 / epsilon);
   const int64_t n = source.rows(), m = source.steps(), width = source.columns(),
@@ -401,7 +480,11 @@ void sinkhorn_pair_backward(const Source& source, double epsilon, T grad, const 
   if (grad == 0 || source.is_nonfinite()) {
     return;
   }
-  Buffer<T> costs(part_rows * width), weights(part_rows * width), sums(width), peaks(width);
+  Buffer<T> costs(part_rows * width), weights(part_rows * width), sums(width), peaks(width), weighted(n);
+  T* const f = weighted.data();
+  for (int64_t i = 0; i < n; ++i) {
+    f[i] = given.a == nullptr ? given.f[i] : given.a[i] > 0 ? given.f[i] + std::log(given.a[i]) : kMasked<T>;
+  }
   std::fill_n(sums.data(), width, T(0));
   std::fill_n(peaks.data(), width, kMasked<T>);
   // Calls visit(first, end, costs) for each part of the rows, whose costs are computed unless they are held already.
@@ -420,8 +503,12 @@ void sinkhorn_pair_backward(const Source& source, double epsilon, T grad, const 
   for_each_part([&](int64_t first, int64_t end, const T* c) {
     add_log_columns(c, first, end, width, scale, f, sums.data(), peaks.data());
   });
+  for (int64_t j = 0; j < m && given.g != nullptr; ++j) {
+    given.g[j] = std::log(static_cast<T>(n)) - peaks[j] - std::log(sums[j]);
+  }
   for (int64_t j = 0; j < width; ++j) {
-    sums[j] = j < m ? grad / (static_cast<T>(m) * sums[j]) : T(0);
+    const T b = j >= m ? T(0) : given.b == nullptr ? T(1) : given.b[j];
+    sums[j] = b > 0 ? grad * b / (static_cast<T>(m) * sums[j]) : T(0);
   }
   for_each_part([&](int64_t first, int64_t end, const T* c) {
     T* p = weights.data() - first * width;
@@ -436,35 +523,45 @@ void sinkhorn_pair_backward(const Source& source, double epsilon, T grad, const 
 }
 
 template <class T>
-void sinkhorn_forward(const Inputs& inputs, const SinkhornOptions& options, T* out, T* f,
+void sinkhorn_forward(const Inputs& inputs, const PairWeights& weights, const SinkhornOptions& options, T* out, T* f,
                       const SinkhornReport<T>& report) {
-  sinkhorn_batch<T>(PairBatch<T>(inputs, {1, 1}, false), options, out, f, inputs.steps_x(), report);
+  sinkhorn_batch<T>(PairBatch<T>(inputs, {1, 1}, false), weights, options, out, f, inputs.steps_x(), report);
 }
 
 template <class T>
-void sinkhorn_from_cost_forward(const CostInputs& costs, const SinkhornOptions& options, T* out, T* f,
-                                const SinkhornReport<T>& report) {
-  sinkhorn_batch<T>(MatrixBatch<T>(costs, {1, 1}), options, out, f, costs.steps_x(), report);
+void sinkhorn_from_cost_forward(const CostInputs& costs, const PairWeights& weights, const SinkhornOptions& options,
+                                T* out, T* f, const SinkhornReport<T>& report) {
+  sinkhorn_batch<T>(MatrixBatch<T>(costs, {1, 1}), weights, options, out, f, costs.steps_x(), report);
 }
 
-// dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
+// Potentials of the pair of a result: `f` (results, n), and `g` (results, m) or null.
 template <class T>
-void sinkhorn_backward(const Inputs& inputs, double epsilon, const T* grad, const T* f, T* dx, T* dy) {
+PairPotentials<T> potentials_of(int64_t result, const PairWeights& weights, const T* f, int64_t n, T* g, int64_t m) {
+  return {f + result * n, weights.of_x<T>(result), weights.of_y<T>(result), g == nullptr ? nullptr : g + result * m};
+}
+
+// dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null; g (results, M) for G, or null.
+template <class T>
+void sinkhorn_backward(const Inputs& inputs, const PairWeights& weights, double epsilon, const T* grad, const T* f,
+                       T* dx, T* dy, T* g) {
   const PairBatch<T> batch(inputs, {1, 1}, true);
   backward_pairs(
       batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
         const int64_t result = results[0];
-        sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result], f + result * inputs.steps_x(), to[0]);
+        sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result],
+                               potentials_of(result, weights, f, inputs.steps_x(), g, inputs.steps_y()), to[0]);
       });
 }
 
-// d_cost: (B1, B2, N, M), zero on entry.
+// d_cost: (B1, B2, N, M), zero on entry; g (B1, B2, M) for G, or null.
 template <class T>
-void sinkhorn_from_cost_backward(const CostInputs& costs, double epsilon, const T* grad, const T* f, T* d_cost) {
+void sinkhorn_from_cost_backward(const CostInputs& costs, const PairWeights& weights, double epsilon, const T* grad,
+                                 const T* f, T* d_cost, T* g) {
   const MatrixBatch<T> batch(costs, {1, 1});
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const int64_t result = results[0];
-    sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result], f + result * costs.steps_x(),
+    sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result],
+                           potentials_of(result, weights, f, costs.steps_x(), g, costs.steps_y()),
                            batch.adjoints(results, d_cost)[0]);
   });
 }

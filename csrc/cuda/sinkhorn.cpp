@@ -7,11 +7,28 @@
 namespace scav::device {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& x, const Tensor& y,
-                                                    const std::optional<Tensor>& x_lengths,
-                                                    const std::optional<Tensor>& y_lengths, double epsilon,
-                                                    int64_t max_iterations, double tolerance, std::string cost,
-                                                    bool paired, bool save_potentials, bool return_convergence) {
+using OptionalTensor = std::optional<Tensor>;
+
+void refuse_weights(const char* op, const OptionalTensor& x_weights, const OptionalTensor& y_weights,
+                    std::optional<double> scaling = {}) {
+  SCAV_CHECK(
+      !x_weights.has_value() && !y_weights.has_value() && !scaling.has_value(), op,
+      ": x_weights, y_weights and scaling are not implemented on a GPU; move the inputs to the CPU, or leave them "
+      "out");
+}
+
+// Of weights.
+std::tuple<Tensor, Tensor> no_gradients(ScalarType dtype, const Device& device) {
+  return {new_empty({0}, dtype, device), new_empty({0}, dtype, device)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& x, const Tensor& y, const OptionalTensor& x_lengths,
+                                                    const OptionalTensor& y_lengths, const OptionalTensor& x_weights,
+                                                    const OptionalTensor& y_weights, double epsilon,
+                                                    int64_t max_iterations, double tolerance,
+                                                    std::optional<double> scaling, std::string cost, bool paired,
+                                                    bool save_potentials, bool return_convergence) {
+  refuse_weights("sinkhorn", x_weights, y_weights, scaling);
   const OnDevice on(x);
   const DeviceInputs inputs =
       check_device_inputs("sinkhorn", on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::products);
@@ -34,11 +51,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& x, const Tenso
   return std::move(result).tensors();
 }
 
-std::tuple<Tensor, Tensor> sinkhorn_backward(const Tensor& grad, const Tensor& x, const Tensor& y,
-                                             const std::optional<Tensor>& x_lengths,
-                                             const std::optional<Tensor>& y_lengths, const Tensor& f, double epsilon,
-                                             std::string cost, bool paired, bool need_x, bool need_y) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_backward(
+    const Tensor& grad, const Tensor& x, const Tensor& y, const OptionalTensor& x_lengths,
+    const OptionalTensor& y_lengths, const OptionalTensor& x_weights, const OptionalTensor& y_weights, const Tensor& f,
+    double epsilon, std::string cost, bool paired, bool need_x, bool need_y, bool, bool) {
   const char* op = "sinkhorn_backward";
+  refuse_weights(op, x_weights, y_weights);
   const OnDevice on(x);
   const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
   check_positive(op, "epsilon", epsilon, inputs.dtype);
@@ -52,14 +70,14 @@ std::tuple<Tensor, Tensor> sinkhorn_backward(const Tensor& grad, const Tensor& x
                                  sinkhorn_plan_needs(inputs.steps_x(), inputs.steps_y(), sizeof(scalar_t)),
                                  plan.adjoint(on.stream));
   });
-  return result;
+  return std::tuple_cat(std::move(result), no_gradients(inputs.dtype, on.device));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_from_cost(const Tensor& cost,
-                                                              const std::optional<Tensor>& x_lengths,
-                                                              const std::optional<Tensor>& y_lengths, double epsilon,
-                                                              int64_t max_iterations, double tolerance,
-                                                              bool save_potentials, bool return_convergence) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_from_cost(
+    const Tensor& cost, const OptionalTensor& x_lengths, const OptionalTensor& y_lengths,
+    const OptionalTensor& x_weights, const OptionalTensor& y_weights, double epsilon, int64_t max_iterations,
+    double tolerance, std::optional<double> scaling, bool save_potentials, bool return_convergence) {
+  refuse_weights("sinkhorn_from_cost", x_weights, y_weights, scaling);
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs("sinkhorn_from_cost", on, cost, x_lengths, y_lengths, true);
   check_positive("sinkhorn_from_cost", "epsilon", epsilon, costs.cost.scalar_type());
@@ -78,9 +96,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_from_cost(const Tensor& cost
   return std::move(result).tensors();
 }
 
-Tensor sinkhorn_from_cost_backward(const Tensor& grad, const Tensor& cost, const std::optional<Tensor>& x_lengths,
-                                   const std::optional<Tensor>& y_lengths, const Tensor& f, double epsilon) {
+std::tuple<Tensor, Tensor, Tensor> sinkhorn_from_cost_backward(
+    const Tensor& grad, const Tensor& cost, const OptionalTensor& x_lengths, const OptionalTensor& y_lengths,
+    const OptionalTensor& x_weights, const OptionalTensor& y_weights, const Tensor& f, double epsilon, bool, bool) {
   const char* op = "sinkhorn_from_cost_backward";
+  refuse_weights(op, x_weights, y_weights);
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, true);
   check_positive(op, "epsilon", epsilon, costs.cost.scalar_type());
@@ -92,7 +112,7 @@ Tensor sinkhorn_from_cost_backward(const Tensor& grad, const Tensor& cost, const
     SinkhornPlan<scalar_t> plan(epsilon, potentials.const_data_ptr<scalar_t>(), on.device);
     result = gradient<scalar_t>(costs, on, outer, no_needs(), plan.adjoint(on.stream));
   });
-  return result;
+  return std::tuple_cat(std::tuple(std::move(result)), no_gradients(costs.dtype(), on.device));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 
 namespace scav {
 
@@ -18,6 +19,8 @@ struct SinkhornOptions {
   double epsilon;
   int64_t max_iterations;
   double tolerance;  // L1 error of a pair's marginals below which it stops; 0 runs all iterations
+  // In (0, 1): by how much epsilon falls from iteration to iteration before those at `epsilon`.
+  std::optional<double> scaling = {};
 };
 
 // Iterations and marginal error of each pair, by result; both null unless asked for. A pair that holds inf or NaN has 0

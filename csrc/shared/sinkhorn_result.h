@@ -1,14 +1,24 @@
 #pragma once
-// Results of sinkhorn and sinkhorn_from_cost on every device.
+// Results of sinkhorn and sinkhorn_from_cost on every device, and checks of their options.
 
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "shared/checks.h"
 #include "shared/sinkhorn.h"
 #include "shared/tensor.h"
 
 namespace scav {
+
+inline SinkhornOptions check_sinkhorn_options(const char* op, double epsilon, int64_t max_iterations, double tolerance,
+                                              std::optional<double> scaling, ScalarType dtype) {
+  check_positive(op, "epsilon", epsilon, dtype);
+  check_iterations(op, max_iterations, tolerance);
+  SCAV_CHECK_VALUE(!scaling.has_value() || (*scaling > 0 && *scaling < 1), op,
+                   ": expected scaling between 0 and 1, both excluded, or None, got ", scaling.value_or(0));
+  return {epsilon, max_iterations, tolerance, scaling};
+}
 
 // Distances; potentials F (results, N), zero beyond the lengths; and how the iterations ended, by result. The last
 // three are empty unless asked for.

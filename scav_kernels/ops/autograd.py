@@ -15,7 +15,8 @@ def register_gradient(name: str) -> None:
     """Register the gradient of the op `name`: `<name>_backward`, whose arguments are found by their names.
 
     Its arguments are, in this order: the gradient of the op's first result, tensors and then options that have the name
-    of an argument or a result of the op, and flags `need_…`. It returns the gradients of the op's first arguments.
+    of an argument or a result of the op, and flags `need_<argument>`. It returns gradients `d<argument>`; a result
+    without a name is the gradient of the op's first argument.
     """
     op, backward_op = find_op(name), find_op(f"{name}_backward")
     arguments = [argument.name for argument in op._schema.arguments]
@@ -24,7 +25,11 @@ def register_gradient(name: str) -> None:
     flags = [argument.name for argument in others if argument.name.startswith("need_")]
     tensors = [argument.name for argument in others if "Tensor" in str(argument.type)]
     options = [argument.name for argument in others if argument.name not in (*tensors, *flags)]
-    gradients = len(backward_op._schema.returns)
+    # Positions of the arguments that have a gradient, in the order of the gradients, and of those that a flag is about.
+    gradients = [
+        arguments.index(result.name.removeprefix("d")) if result.name else 0 for result in backward_op._schema.returns
+    ]
+    flagged = [arguments.index(flag.removeprefix("need_")) for flag in flags]
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         outputs = output if isinstance(output, tuple) else (output,)
@@ -38,11 +43,13 @@ def register_gradient(name: str) -> None:
     def backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * len(arguments)
-        needed = ctx.needs_input_grad[:gradients]
-        result = backward_op(grad, *ctx.saved_tensors, *ctx.options, *needed[: len(flags)])
+        needed = ctx.needs_input_grad
+        result = backward_op(grad, *ctx.saved_tensors, *ctx.options, *(needed[position] for position in flagged))
         computed = result if isinstance(result, tuple) else (result,)
-        of_inputs = [value if need else None for value, need in zip(computed, needed, strict=True)]
-        return *of_inputs, *(None,) * (len(arguments) - gradients)
+        of_arguments: list[Tensor | None] = [None] * len(arguments)
+        for position, value in zip(gradients, computed, strict=True):
+            of_arguments[position] = value if needed[position] else None
+        return tuple(of_arguments)
 
     register_autograd(name, backward, setup_context=setup_context)
 

@@ -3,8 +3,8 @@
 The rules are the same for every op. They tell tensors apart by their names in the schema, for V entries of B1 x's and
 B2 y's each. Per entry,
 
-- "x" tensors are (B1, ...): `x`, `x_lengths`, the result `dx`;
-- "y" tensors are (B2, ...): `y`, `y_lengths`, the result `dy`;
+- "x" tensors are (B1, ...): `x`, `x_lengths`, `x_weights`, the results `dx` and `dx_weights`;
+- "y" tensors are (B2, ...): `y`, `y_lengths`, `y_weights`, the results `dy` and `dy_weights`;
 - "pair" tensors are (B1, B2, ...): `out`, `grad`, `cost` and all others; or (B, ...) where the op is `paired`.
 
 A mapped tensor has one more dimension, of size V, first.
@@ -58,8 +58,8 @@ def _along_y(v: int, b2: int) -> _Layout:
     return layout
 
 
-def _pair_by_pair(v: int, b1: int, b2: int, dtype: torch.dtype) -> _Layout:
-    """Lay out V · B1 · B2 pairs in a paired call, and sum gradients over the pairs of a sequence, in `dtype`."""
+def _pair_by_pair(v: int, b1: int, b2: int) -> _Layout:
+    """Lay out V · B1 · B2 pairs in a paired call, and sum gradients over the pairs of a sequence."""
 
     def entries(value: Tensor) -> Tensor:
         return value.unflatten(0, (v, b1, b2))
@@ -74,8 +74,8 @@ def _pair_by_pair(v: int, b1: int, b2: int, dtype: torch.dtype) -> _Layout:
             "pair": lambda value: value.flatten(0, 2),
         },
         {
-            "x": lambda value: entries(value).sum(2).to(dtype),
-            "y": lambda value: entries(value).sum(1).to(dtype),
+            "x": lambda value: entries(value).sum(2),
+            "y": lambda value: entries(value).sum(1),
             "pair": entries,
         },
     )
@@ -88,7 +88,8 @@ class _Rule:
         self._op = find_op(name)
         self._names = [argument.name for argument in self._op._schema.arguments]
         self._kinds = [_kind(name) for name in self._names]
-        self._result_kinds = [_kind(result.name) for result in self._op._schema.returns]
+        self._results = [result.name for result in self._op._schema.returns]
+        self._result_kinds = [_kind(name) for name in self._results]
 
     def __call__(self, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
         mapped = [dim is not None for dim in in_dims]
@@ -112,24 +113,34 @@ class _Rule:
             return self._once(_side_by_side(v, b1), v, values, mapped)
         # The kinds of which each entry has its own, as an argument or as a gradient.
         arguments = {kind for kind, is_mapped in zip(self._kinds, mapped, strict=True) if is_mapped}
-        gradients = {kind for kind in ("x", "y") if options.get(f"need_{kind}", False)}
+        gradients = {_kind(name.removeprefix("need_")) for name in self._flags() if options[name]}
         if "y" not in arguments | gradients:
             return self._once(_along_x(v, b1), v, values, mapped)
         if "x" not in arguments | gradients:
             return self._once(_along_y(v, b2), v, values, mapped)
         if arguments == {"pair"}:
-            # As in jacrev. Each gradient has the layout in which entries share the sequences of the other.
-            dx, _ = self._together(v, self._with(values, need_y=False), mapped)
-            _, dy = self._together(v, self._with(values, need_x=False), mapped)
-            return dx, dy
+            # As in jacrev. Each side's gradients have the layout in which entries share the sequences of the other.
+            of_x, of_y = (
+                self._together(v, self._with(values, **dict.fromkeys(self._flags(other), False)), mapped)
+                for other in ("y", "x")
+            )
+            return tuple(y if kind == "y" else x for x, y, kind in zip(of_x, of_y, self._result_kinds, strict=True))
         if "paired" in options and b1 * b2 <= _MOST_PAIRS:
-            x, y = options["x"], options["y"]
-            if gradients:
-                # What is summed is rounded once, after the sum.
-                x, y = x.to(accumulation_dtype(x)), y.to(accumulation_dtype(y))
-            layout = _pair_by_pair(v, b1, b2, options["x"].dtype)
-            return self._once(layout, v, self._with(values, x=x, y=y, paired=True), mapped)
+            if not gradients:
+                return self._once(_pair_by_pair(v, b1, b2), v, self._with(values, paired=True), mapped)
+            # What is summed is rounded once, after the sum.
+            named = [(name, options[name.removeprefix("d")]) for name in self._results]
+            wide = {name[1:]: given.to(accumulation_dtype(given)) for name, given in named if given is not None}
+            results = self._once(_pair_by_pair(v, b1, b2), v, self._with(values, **wide, paired=True), mapped)
+            return tuple(
+                result if given is None else result.to(given.dtype)
+                for result, (_, given) in zip(results, named, strict=True)
+            )
         return self._one_by_one(v, values, mapped)
+
+    def _flags(self, kind: str = "") -> list[str]:
+        """Return the names of the flags `need_…` of the gradients of one kind, or of all."""
+        return [name for name in self._names if name.startswith(f"need_{kind}")]
 
     def _once(self, layout: _Layout, v: int, values: list[Any], mapped: list[bool]) -> tuple[Tensor, ...]:
         """Return the results of one call in that layout."""

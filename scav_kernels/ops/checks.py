@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+# Options that belong to the sequences of a call, and not to the distance.
+WEIGHTS = ("x_weights", "y_weights")
+
 
 def check_tensors(op: str, **tensors: Tensor | None) -> None:
     """Check that arguments are dense tensors on one device; the kernels check everything else.
 
-    `tensors` are the arguments by name. The first decides the device. Those named `*lengths` may be None.
+    `tensors` are the arguments by name. The first decides the device. Those named `*lengths` or `*weights` may be None.
     """
     first, *_ = tensors
     for name, value in tensors.items():
-        if value is None and name.endswith("lengths"):
+        if value is None and name.endswith(("lengths", "weights")):
             continue
         if not isinstance(value, Tensor):
             raise TypeError(

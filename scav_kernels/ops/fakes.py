@@ -53,14 +53,19 @@ def _distances(arguments: Arguments) -> Tensor:
 
 
 def _gradients(arguments: Arguments) -> Tensor | tuple[Tensor, ...]:
-    """Return contiguous gradients, either like x and y, each empty unless needed, or like cost."""
-    if "x" not in arguments:
-        return arguments["cost"].new_empty(arguments["cost"].shape)
-    x, y = arguments["x"], arguments["y"]
-    return (
-        x.new_empty(x.shape if arguments["need_x"] else 0),
-        y.new_empty(y.shape if arguments["need_y"] else 0),
-    )
+    """Return contiguous gradients: like cost, or like x and y, and like weights, each of these empty unless needed."""
+    like = arguments["x"] if "x" in arguments else arguments["cost"]
+
+    def gradient(name: str) -> Tensor:
+        given = arguments[name]
+        # Weights that were left out.
+        given = like.new_empty(0, dtype=accumulation_dtype(like)) if given is None else given
+        return given.new_empty(given.shape if arguments.get(f"need_{name}", True) else 0)
+
+    flagged = tuple(name.removeprefix("need_") for name in arguments if name.startswith("need_"))
+    names = flagged if "x" in arguments else ("cost", *flagged)
+    gradients = tuple(gradient(name) for name in names)
+    return gradients if len(gradients) > 1 else gradients[0]
 
 
 def _register(name: str, fake: Callable[[Arguments], Any]) -> None:

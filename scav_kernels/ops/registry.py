@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from scav_kernels.ops.checks import WEIGHTS
+
 
 class SearchMethod(NamedTuple):
     """The search method of `topk` for one metric, which `scav_kernels/search/<distance>.py` registers.
@@ -68,8 +70,8 @@ class Metric(NamedTuple):
         return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def defaults(self) -> dict[str, Any]:
-        """Return the options that change a distance, with their defaults: not `return_convergence`."""
-        return {name: value for name, value in self.keywords().items() if name != "return_convergence"}
+        """Return the options of the distance alone, with their defaults: not `return_convergence` nor weights."""
+        return {name: value for name, value in self.keywords().items() if name not in ("return_convergence", *WEIGHTS)}
 
 
 METRICS: dict[str, Metric] = {}

@@ -8,10 +8,10 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor
 
-from scav_kernels.ops.checks import check_options, check_pair, check_tensors, declare_options
+from scav_kernels.ops.checks import WEIGHTS, check_options, check_pair, check_tensors, declare_options
 from scav_kernels.ops.convergence import Convergence, OneWarning, can_look, warn_of_unconverged
 from scav_kernels.ops.costs import as_batch, ground_cost
-from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
+from scav_kernels.ops.define import COSTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.divergence import divergence
 from scav_kernels.ops.fakes import Arguments, steps_of_x
 from scav_kernels.ops.registry import METRICS, Metric
@@ -30,19 +30,23 @@ def _fake_potentials_and_convergence(distances: Tensor, given: Arguments) -> tup
     return distances.new_empty(f_shape), distances.new_empty(shape, dtype=torch.int64), distances.new_empty(shape)
 
 
-_SOLVER = "float epsilon, int max_iterations, float tolerance"
+_WEIGHTS = "Tensor? x_weights, Tensor? y_weights"
+_SOLVER = "float epsilon, int max_iterations, float tolerance, float? scaling"
 _SAVED = "bool save_potentials, bool return_convergence"
 _RESULTS = "(Tensor out, Tensor f, Tensor iterations, Tensor marginal_error)"
+_NEED_WEIGHTS = "bool need_x_weights, bool need_y_weights"
+_OF_WEIGHTS = "Tensor dx_weights, Tensor dy_weights"
 define_op(
     "sinkhorn",
-    f"({SEQUENCES}, {_SOLVER}, str cost, bool paired, {_SAVED}) -> {_RESULTS}",
-    f"(Tensor grad, {SEQUENCES}, Tensor f, float epsilon, str cost, bool paired, {NEEDS}) -> {GRADIENTS}",
+    f"({SEQUENCES}, {_WEIGHTS}, {_SOLVER}, str cost, bool paired, {_SAVED}) -> {_RESULTS}",
+    f"(Tensor grad, {SEQUENCES}, {_WEIGHTS}, Tensor f, float epsilon, str cost, bool paired, "
+    f"{NEEDS}, {_NEED_WEIGHTS}) -> (Tensor dx, Tensor dy, {_OF_WEIGHTS})",
     _fake_potentials_and_convergence,
 )
 define_op(
     "sinkhorn_from_cost",
-    f"({COSTS}, {_SOLVER}, {_SAVED}) -> {_RESULTS}",
-    f"(Tensor grad, {COSTS}, Tensor f, float epsilon) -> Tensor",
+    f"({COSTS}, {_WEIGHTS}, {_SOLVER}, {_SAVED}) -> {_RESULTS}",
+    f"(Tensor grad, {COSTS}, {_WEIGHTS}, Tensor f, float epsilon, {_NEED_WEIGHTS}) -> (Tensor dcost, {_OF_WEIGHTS})",
     _fake_potentials_and_convergence,
 )
 refuse_missing_cuda("sinkhorn", "sinkhorn_from_cost")
@@ -52,16 +56,19 @@ def _transport(
     caller: str,
     op: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]],
     tensors: tuple[Tensor, ...],
-    lengths: tuple[Tensor | None, Tensor | None],
-    solver: tuple[float, int, float],
+    sides: tuple[Tensor | None, ...],
+    solver: tuple[float, int, float, float | None],
     *options: Any,
     save_potentials: bool = False,
     return_convergence: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Call an op, and warn of pairs that do not converge; `solver` is (epsilon, max_iterations, tolerance)."""
-    _, max_iterations, tolerance = solver
+    """Call an op, and warn of pairs that do not converge.
+
+    `sides` are the lengths of x and of y, and their weights; `solver` is (epsilon, max_iterations, tolerance, scaling).
+    """
+    _, max_iterations, tolerance, _ = solver
     look = can_look(*tensors) and tolerance > 0
-    results = op(*tensors, *lengths, *solver, *options, save_potentials, look or return_convergence)
+    results = op(*tensors, *sides, *solver, *options, save_potentials, look or return_convergence)
     if look:
         warn_of_unconverged(caller, results[-1], max_iterations, tolerance)
     return results
@@ -78,6 +85,9 @@ def sinkhorn(
     max_iterations: int = ...,
     tolerance: float = ...,
     cost: str = ...,
+    x_weights: Tensor | None = ...,
+    y_weights: Tensor | None = ...,
+    scaling: float | None = ...,
     return_convergence: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -93,6 +103,9 @@ def sinkhorn(
     max_iterations: int = ...,
     tolerance: float = ...,
     cost: str = ...,
+    x_weights: Tensor | None = ...,
+    y_weights: Tensor | None = ...,
+    scaling: float | None = ...,
     return_convergence: Literal[True],
 ) -> tuple[Tensor, Convergence]: ...
 
@@ -108,20 +121,24 @@ def sinkhorn(
     max_iterations: int = 100,
     tolerance: float = 1e-3,
     cost: str = "euclidean",
+    x_weights: Tensor | None = None,
+    y_weights: Tensor | None = None,
+    scaling: float | None = None,
     return_convergence: bool = False,
 ) -> Tensor | tuple[Tensor, Convergence]:
     """Entropic optimal transport between steps as point clouds, all pairs: x (B1, N, D), y (B2, M, D) -> (B1, B2).
 
-    For a pair of n and m valid steps with ground costs c (n, m) and uniform weights a = 1/n, b = 1/m,
+    For a pair of n and m valid steps with ground costs c (n, m) and weights a (n,), b (m,), by default 1/n and 1/m,
 
         OT = min_P Σ P[s, t] c[s, t] + epsilon KL(P ‖ a ⊗ b),   P (n, m) with row sums a and column sums b,
 
     which tends to Wasserstein-1 as epsilon → 0 with the Euclidean cost. From g = 0, an iteration is
 
-        f[s] = −epsilon log Σ_t b exp((g[t] − c[s, t]) / epsilon),
-        g[t] = −epsilon log Σ_s a exp((f[s] − c[s, t]) / epsilon);
+        f[s] = −epsilon log Σ_t b[t] exp((g[t] − c[s, t]) / epsilon),
+        g[t] = −epsilon log Σ_s a[s] exp((f[s] − c[s, t]) / epsilon);
 
-    the value is Σ_s a f[s] + Σ_t b g[t]. The gradient in c is P = a b exp((f + g − c) / epsilon), exact at convergence.
+    the value is Σ_s a[s] f[s] + Σ_t b[t] g[t]. Its gradients are P = a b exp((f + g − c) / epsilon) in c, f in a and g
+    in b, exact at convergence.
 
     Args:
         x: (B1, N, D), float32, float64, bfloat16 or float16.
@@ -130,15 +147,25 @@ def sinkhorn(
         y_lengths: (B2,) int64 valid steps, 1 ≤ length ≤ M; None: all.
         epsilon: regularization > 0, absolute, in the cost's unit.
         max_iterations: iterations ≥ 1 at most.
-        tolerance: a pair stops once Σ_s |Σ_t P[s, t] − a| < tolerance, as a share of the mass 1; 0 never stops early.
+        tolerance: a pair stops once Σ_s |Σ_t P[s, t] − a[s]| < tolerance, as a share of the mass 1; 0 never stops
+            early.
         cost: "euclidean" ‖x_s − y_t‖₂, "sqeuclidean" its square, or "cosine" 1 − cos(x_s, y_t).
+        x_weights: (B1, N) weights ≥ 0 of x's steps, of any floating-point dtype; scaled to sum 1 over the valid steps,
+            in float64 for float64 inputs and float32 for all others. 0 leaves a step out. None: all weigh the same.
+            What lies beyond a length changes nothing.
+        y_weights: (B2, M) weights of y's steps, like x_weights.
+        scaling: None, or 0 < scaling < 1: g starts from an iteration at each of the larger epsilons c_max,
+            scaling c_max, scaling² c_max, ... > epsilon, c_max the pair's largest finite cost between steps that have
+            weight. These are at most ``max_iterations``, are not among the iterations that ``max_iterations`` limits
+            and ``return_convergence`` counts, and take several times as long as those. A small ``epsilon`` needs fewer
+            iterations after them.
         return_convergence: also return how each pair's iterations ended. That takes half an iteration more of a pair
             that does not stop early.
 
     Returns:
-        (B1, B2) transport costs in the cost's unit, float64 for float64 inputs and float32 for all others; with
-        ``return_convergence`` a tuple of them and ``Convergence(iterations, marginal_error)``, each (B1, B2), which has
-        no gradient.
+        (B1, B2) transport costs in the cost's unit, float64 for float64 inputs and float32 for all others, with
+        gradients in x, y and the weights; with ``return_convergence`` a tuple of them and
+        ``Convergence(iterations, marginal_error)``, each (B1, B2), which has no gradient.
 
     Warns:
         UserWarning: on a CPU, once a call, where pairs are not below ``tolerance`` after ``max_iterations``: how many,
@@ -160,6 +187,9 @@ def sinkhorn(
         max_iterations=max_iterations,
         tolerance=tolerance,
         cost=cost,
+        x_weights=x_weights,
+        y_weights=y_weights,
+        scaling=scaling,
         return_convergence=return_convergence,
     )
 
@@ -167,14 +197,15 @@ def sinkhorn(
 def _distance(
     x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, *, paired: bool, **options: Any
 ) -> Tensor | tuple[Tensor, Convergence]:
-    check_tensors("sinkhorn", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
-    epsilon, max_iterations, tolerance, cost, return_convergence = check_options("sinkhorn", **options)
+    weights = {name: options.pop(name, None) for name in WEIGHTS}
+    check_tensors("sinkhorn", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths, **weights)
+    epsilon, max_iterations, tolerance, cost, *_, scaling, return_convergence = check_options("sinkhorn", **options)
     distances, _, iterations, error = _transport(
         "sinkhorn",
         torch.ops.scav.sinkhorn,
         (x, y),
-        (x_lengths, y_lengths),
-        (epsilon, max_iterations, tolerance),
+        (x_lengths, y_lengths, *weights.values()),
+        (epsilon, max_iterations, tolerance, scaling),
         cost,
         paired,
         return_convergence=return_convergence,
@@ -196,13 +227,16 @@ def sinkhorn_divergence(
     max_iterations: int = 100,
     tolerance: float = 1e-3,
     cost: str = "euclidean",
+    x_weights: Tensor | None = None,
+    y_weights: Tensor | None = None,
+    scaling: float | None = None,
 ) -> Tensor:
     """Sinkhorn divergence, all pairs: x (B1, N, D), y (B2, M, D) -> (B1, B2).
 
         S(x, y) = sinkhorn(x, y) − (sinkhorn(x, x) + sinkhorn(y, y)) / 2,
 
     which is 0 at x = y and, at convergence with the Euclidean cost or its square, never negative. Self terms are
-    computed once per sequence.
+    computed once per sequence, with its weights on both sides.
 
     Args:
         x: (B1, N, D), float32, float64, bfloat16 or float16.
@@ -214,6 +248,9 @@ def sinkhorn_divergence(
         tolerance: a pair's term stops once its L1 marginal error is below it, as a share of the mass 1; 0 never stops
             early.
         cost: "euclidean" ‖x_s − y_t‖₂, "sqeuclidean" its square, or "cosine" 1 − cos(x_s, y_t).
+        x_weights: (B1, N) weights ≥ 0 of x's steps, as of ``sinkhorn``; None: all weigh the same.
+        y_weights: (B2, M) weights of y's steps.
+        scaling: None, or a factor by which the iterations approach ``epsilon``, as of ``sinkhorn``.
 
     Returns:
         (B1, B2) divergences in the cost's unit, float64 for float64 inputs and float32 for all others.
@@ -236,6 +273,9 @@ def sinkhorn_divergence(
         max_iterations=max_iterations,
         tolerance=tolerance,
         cost=cost,
+        x_weights=x_weights,
+        y_weights=y_weights,
+        scaling=scaling,
     )
 
 
@@ -258,6 +298,9 @@ def sinkhorn_from_cost(
     epsilon: float = ...,
     max_iterations: int = ...,
     tolerance: float = ...,
+    x_weights: Tensor | None = ...,
+    y_weights: Tensor | None = ...,
+    scaling: float | None = ...,
     return_convergence: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -271,6 +314,9 @@ def sinkhorn_from_cost(
     epsilon: float = ...,
     max_iterations: int = ...,
     tolerance: float = ...,
+    x_weights: Tensor | None = ...,
+    y_weights: Tensor | None = ...,
+    scaling: float | None = ...,
     return_convergence: Literal[True],
 ) -> tuple[Tensor, Convergence]: ...
 
@@ -284,6 +330,9 @@ def sinkhorn_from_cost(
     epsilon: float = 0.05,
     max_iterations: int = 100,
     tolerance: float = 1e-3,
+    x_weights: Tensor | None = None,
+    y_weights: Tensor | None = None,
+    scaling: float | None = None,
     return_convergence: bool = False,
 ) -> Tensor | tuple[Tensor, Convergence]:
     """Entropic optimal transport of given costs: cost (B1, B2, N, M) -> (B1, B2), or one pair's (N, M) -> ().
@@ -299,11 +348,15 @@ def sinkhorn_from_cost(
         epsilon: strength of the entropy > 0, in the cost's unit; exact transport as epsilon → 0.
         max_iterations: of updates of both potentials, ≥ 1.
         tolerance: L1 error ≥ 0 of a pair's marginals, out of a mass of 1, below which it stops; 0 runs all iterations.
+        x_weights: (B1, N), or (N,) for one pair, weights ≥ 0 of x's steps, as of ``sinkhorn``; None: all weigh the
+            same.
+        y_weights: (B2, M), or (M,) for one pair, weights of y's steps.
+        scaling: None, or a factor by which the iterations approach ``epsilon``, as of ``sinkhorn``.
         return_convergence: also return how each pair's iterations ended, as ``sinkhorn`` does.
 
     Returns:
         (B1, B2) or () distances, float64 for float64 costs and float32 for all others; inf, with zero gradient, where
-        every cell of a step is forbidden. With ``return_convergence`` a tuple of them and
+        every cell of a step that has weight is forbidden. With ``return_convergence`` a tuple of them and
         ``Convergence(iterations, marginal_error)`` of the same shape; 0 and NaN for a pair that is inf so.
 
     Warns:
@@ -312,20 +365,29 @@ def sinkhorn_from_cost(
     Raises:
         ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
     """
-    check_tensors("sinkhorn_from_cost", cost=cost, x_lengths=x_lengths, y_lengths=y_lengths)
+    check_tensors(
+        "sinkhorn_from_cost",
+        cost=cost,
+        x_lengths=x_lengths,
+        y_lengths=y_lengths,
+        x_weights=x_weights,
+        y_weights=y_weights,
+    )
     check_options(
         "sinkhorn_from_cost",
         epsilon=epsilon,
         max_iterations=max_iterations,
         tolerance=tolerance,
+        scaling=scaling,
         return_convergence=return_convergence,
     )
+    weights = (x_weights, y_weights)
     distances, _, iterations, error = _transport(
         "sinkhorn_from_cost",
         torch.ops.scav.sinkhorn_from_cost,
         (as_batch(cost),),
-        (x_lengths, y_lengths),
-        (epsilon, max_iterations, tolerance),
+        (x_lengths, y_lengths, *(map(_of_one, weights) if cost.dim() == 2 else weights)),
+        (epsilon, max_iterations, tolerance, scaling),
         return_convergence=return_convergence,
     )
     shape = () if cost.dim() == 2 else distances.shape
@@ -344,23 +406,41 @@ def sinkhorn_plan(
     max_iterations: int = 100,
     tolerance: float = 1e-3,
     cost: str = "euclidean",
+    x_weights: Tensor | None = None,
+    y_weights: Tensor | None = None,
+    scaling: float | None = None,
 ) -> Tensor:
     """Transport plan of one pair, for inspection: x (N, D), y (M, D) -> P (N, M), the mass each step moves.
 
-    P[s, t] goes from x[s] to y[t]. Columns sum to 1 / M, and rows to 1 / N up to ``tolerance``: P is the derivative of
-    ``sinkhorn`` in the cost. Options, and the warning where P is not below ``tolerance``, are as there; no gradient
-    flows through P.
+    P[s, t] goes from x[s] to y[t]. Columns sum to the weights of y's steps, ``y_weights`` (M,) or 1 / M each, and rows
+    to those of x's, ``x_weights`` (N,) or 1 / N, up to ``tolerance``: P is the derivative of ``sinkhorn`` in the cost.
+    Options, and the warning where P is not below ``tolerance``, are as there; no gradient flows through P.
     """
     check_pair("sinkhorn_plan", x, y)
-    check_options("sinkhorn_plan", epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance, cost=cost)
+    check_tensors("sinkhorn_plan", x=x, x_weights=x_weights, y_weights=y_weights)
+    check_options(
+        "sinkhorn_plan",
+        epsilon=epsilon,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        cost=cost,
+        scaling=scaling,
+    )
+    weights = [_of_one(None if of is None else of.detach()) for of in (x_weights, y_weights)]
     costs = ground_cost(x, y, cost)[None, None]
     distances, f, *_ = _transport(
         "sinkhorn_plan",
         torch.ops.scav.sinkhorn_from_cost,
         (costs,),
-        (None, None),
-        (epsilon, max_iterations, tolerance),
+        (None, None, *weights),
+        (epsilon, max_iterations, tolerance, scaling),
         save_potentials=True,
     )
     ones = torch.ones_like(distances)
-    return torch.ops.scav.sinkhorn_from_cost_backward(ones, costs, None, None, f, epsilon)[0, 0]
+    plans, *_ = torch.ops.scav.sinkhorn_from_cost_backward(ones, costs, None, None, *weights, f, epsilon, False, False)
+    return plans[0, 0]
+
+
+def _of_one(weights: Tensor | None) -> Tensor | None:
+    """Return the weights of one pair's steps, (N,), as those of a batch, (1, N); the ops refuse another shape."""
+    return weights[None] if weights is not None and weights.dim() == 1 else weights

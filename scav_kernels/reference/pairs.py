@@ -1,10 +1,12 @@
 """Loops over pairs, and what else the references share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Item = TypeVar("Item")
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -16,14 +18,19 @@ def over_pairs(
     Padding is cut off before anything is computed, so it can reach neither a result nor a gradient.
     """
     xs, ys = valid_steps(x, x_lengths), valid_steps(y, y_lengths)
+    return over_items(distance, xs, ys, paired, x.new_zeros(0, dtype=accumulation_dtype(x)))
+
+
+def over_items(
+    distance: Callable[[Item, Item], Tensor], xs: Sequence[Item], ys: Sequence[Item], paired: bool, none: Tensor
+) -> Tensor:
+    """`distance(a, b) -> ()` of each pair of items, as (B1, B2), or (B,) where `paired`; `none` (0,) has its dtype."""
     pairs = list(zip(xs, ys, strict=True)) if paired else [(a, b) for a in xs for b in ys]
     shape = [len(xs)] if paired else [len(xs), len(ys)]
-    if not pairs:
-        return torch.zeros(shape, dtype=accumulation_dtype(x), device=x.device)
-    return torch.stack([distance(a, b) for a, b in pairs]).reshape(shape)
+    return torch.stack([distance(a, b) for a, b in pairs]).reshape(shape) if pairs else none.reshape(shape)
 
 
-def debiased(distance: Distance) -> Distance:
+def debiased(distance: Callable[[Item, Item], Tensor]) -> Callable[[Item, Item], Tensor]:
     """Return d(a, b) − (d(a, a) + d(b, b)) / 2 of a distance d."""
     return lambda a, b: distance(a, b) - (distance(a, a) + distance(b, b)) / 2
 

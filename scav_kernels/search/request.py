@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scav_kernels.ops.checks import WEIGHTS
 from scav_kernels.ops.registry import Metric
 from scav_kernels.search.index import SearchIndex
 from scav_kernels.search.kernels import largest_norms
@@ -23,6 +24,9 @@ class SearchRequest:
         options: values of all options of the metric.
         queries_are: "x" or "y", the argument of the metric that the queries are.
         candidates: the number of items that each query is compared with; None for exact search.
+        query_weights: (Q, N) weights of the queries' steps; None: the metric's default. Only distances of single pairs
+            take weights.
+        item_weights: (G, M) weights of the items' steps, or None.
         query_norms: (Q,) the largest norm of each query's steps.
     """
 
@@ -33,6 +37,8 @@ class SearchRequest:
     options: dict[str, Any]
     queries_are: str
     candidates: int | None = None
+    query_weights: Tensor | None = None
+    item_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.query_norms = largest_norms(self.queries, self.lengths)
@@ -52,7 +58,7 @@ class SearchRequest:
 
     def pair_distance(self, query: int, item: int) -> Tensor:
         """Return the distance () of one pair, cut to its lengths, so that it depends on nothing else."""
-        return self._distance(query, self._load_item(item))
+        return self._distance(query, item, self._load_item(item))
 
     def pair_distances(self, queries: Tensor, items: Tensor, _limits: Tensor) -> Tensor:
         """Return distances (P,) of pairs, each computed alone."""
@@ -62,13 +68,18 @@ class SearchRequest:
     def distances_to_item(self, item: int) -> Tensor:
         """Return distances (Q,) of all queries to one item, each computed alone. The item is read once."""
         steps = self._load_item(item)
-        return torch.stack([self._distance(query, steps) for query in range(len(self.queries))])
+        return torch.stack([self._distance(query, item, steps) for query in range(len(self.queries))])
 
     def _load_item(self, item: int) -> Tensor:
         """Return one item (1, M, D), cut to its length."""
         rows = self.index.rows(torch.tensor([item], device=self.queries.device))
         return rows[:, : int(self.index.lengths[item])]
 
-    def _distance(self, query: int, item: Tensor) -> Tensor:
-        x, y = self.sides(self.queries[query : query + 1, : int(self.lengths[query])], item)
-        return self.metric.paired(x, y, None, None, **self.options)[0]
+    def _distance(self, query: int, item: int, steps: Tensor) -> Tensor:
+        n, m = int(self.lengths[query]), steps.shape[1]
+        x, y = self.sides(self.queries[query : query + 1, :n], steps)
+        of_query = None if self.query_weights is None else self.query_weights[query : query + 1, :n]
+        of_item = None if self.item_weights is None else self.item_weights[item : item + 1, :m]
+        weights = zip(WEIGHTS, self.sides(of_query, of_item), strict=True)
+        given = {name: value for name, value in weights if value is not None}
+        return self.metric.paired(x, y, None, None, **self.options, **given)[0]

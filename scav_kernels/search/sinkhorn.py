@@ -15,7 +15,9 @@ def _bounds(cost: str, options: dict[str, Any]) -> list[Bound]:
     epsilon = options["epsilon"]
 
     def soft_minima(x: Tensor, y: Tensor, n: Tensor, m: Tensor) -> Tensor:
-        _, potentials, *_ = torch.ops.scav.sinkhorn(x, y, n, m, epsilon, 1, 0.0, cost, False, True, False)
+        _, potentials, *_ = torch.ops.scav.sinkhorn(
+            x, y, n, m, None, None, epsilon, 1, 0.0, None, cost, False, True, False
+        )
         return epsilon * potentials.sum(-1) / n[:, None]
 
     return [Bound("soft minima in 32 coordinates", 32, soft_minima)]

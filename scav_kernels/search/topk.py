@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.metric_types import MetricName, MetricOptions
-from scav_kernels.ops.checks import check_tensors
+from scav_kernels.ops.checks import WEIGHTS, check_tensors
 from scav_kernels.ops.convergence import OneWarning
 from scav_kernels.ops.registry import METRICS, Metric, find_metric
 from scav_kernels.search.exhaustive import EXHAUSTIVE
@@ -76,7 +76,9 @@ def topk(
         candidates: compare each query with only this number of items, k ≤ candidates, those with the smallest lower
             bounds; for interpolated Euclidean. The result is then approximate: more candidates miss fewer items.
             None: exact.
-        options: options of the metric. The default ``cost`` of "soft_dtw" and its divergence is "sqeuclidean"; that of
+        options: options of the metric. ``x_weights`` and ``y_weights`` are (Q, N) and (G, M), or the other way round if
+            the queries are "y"; with weights, the search is exhaustive.
+            The default ``cost`` of "soft_dtw" and its divergence is "sqeuclidean"; that of
             "dtw", "sinkhorn" and its divergence is "euclidean".
 
     Returns:
@@ -97,24 +99,37 @@ def topk(
     _check_candidates(candidates, k, metric, prune)
     entry = find_metric(metric, options)
     all_options = {**entry.defaults(), **options}
+    names = WEIGHTS if queries_are == "x" else WEIGHTS[::-1]
+    query_weights, item_weights = (all_options.pop(name, None) for name in names)
+    is_weighted = query_weights is not None or item_weights is not None
     lengths = _check_pairs(queries, index, query_lengths, entry, queries_are, all_options)
     if all_options.get("return_convergence"):
         raise ValueError("topk: expected return_convergence=False, got True; call sinkhorn for that of the items found")
+    _check_weights(entry, names[0], query_weights, queries, lengths)
+    _check_weights(entry, names[1], item_weights, index.like, index.lengths)
 
     report = SearchReport(pairs=len(queries) * len(index), approximate=candidates is not None)
-    pruned = prune == "auto" and entry.has_bounds
+    pruned = prune == "auto" and entry.has_bounds and not is_weighted
     if prune == "none":
         report.exhaustive = "prune='none'"
     elif not pruned:
-        report.exhaustive = f"{metric} has no lower bound that holds"
-    search = entry.search or EXHAUSTIVE
+        report.exhaustive = f"{metric} has no lower bound that holds" + " with weights" * is_weighted
+    search = EXHAUSTIVE if is_weighted or entry.search is None else entry.search
     distances = queries.new_empty((len(queries), k), dtype=index.dtype)
     indices = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
     with OneWarning("topk").counting():
         for first in range(0, len(queries), _BLOCK_QUERIES):
             block = slice(first, first + _BLOCK_QUERIES)
             request = SearchRequest(
-                queries[block].detach(), lengths[block], index, entry, all_options, queries_are, candidates
+                queries[block].detach(),
+                lengths[block],
+                index,
+                entry,
+                all_options,
+                queries_are,
+                candidates,
+                None if query_weights is None else query_weights[block],
+                item_weights,
             )
             top_k = RunningTopK(len(request.queries), k, index.dtype, queries.device)
             if limits is not None:
@@ -189,6 +204,16 @@ def _check_candidates(candidates: int | None, k: int, metric: str, prune: str) -
             f"topk: expected {able} and prune='auto' with candidates, which its lower bounds choose, "
             f"got {metric!r} and {prune!r}"
         )
+
+
+def _check_weights(metric: Metric, name: str, weights: Tensor | None, like: Tensor, lengths: Tensor) -> None:
+    """Check weights by the metric's own checks, on as many sequences of zeros, each against one step."""
+    if weights is None:
+        return
+    steps = like.new_zeros(1, 1, 1).expand(len(lengths), like.shape[1], 1)
+    sides = (steps, lengths), (steps[:, :1], None)
+    (x, x_lengths), (y, y_lengths) = sides if name == "x_weights" else sides[::-1]
+    metric.paired(x, y, x_lengths, y_lengths, **{name: weights})
 
 
 def _check_pairs(

@@ -30,6 +30,7 @@ FILES = [
     "test_bounds.py",
     "test_short_steps.py",
     "test_sinkhorn_convergence.py",
+    "test_sinkhorn_weights.py",
 ]
 # pytest's -k, which looks for parts of names.
 CHOSEN = {

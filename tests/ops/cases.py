@@ -4,6 +4,7 @@ import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import scav_kernels
@@ -21,6 +22,8 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     # Options under which the gradient is that of the value: Sinkhorn's is exact at convergence only.
     converged: dict[str, Any] = field(default_factory=dict)
+    # Whether steps have weights of their own.
+    weighted: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -31,17 +34,26 @@ class Case:
         defaults = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
         return {**defaults, **self.options}
 
+    def weights(self, x: Tensor, y: Tensor, *_: Tensor | None) -> dict[str, Any]:
+        return {"x_weights": step_weights(x), "y_weights": step_weights(y)} if self.weighted else {}
+
     def kernel(self, *sequences: Tensor | None, paired: bool = False, **options: Any) -> Tensor:
-        options = {**self.options, **options}
+        options = {**self.weights(*sequences), **self.options, **options}
         if paired:
             return scav_kernels.pairwise_distance(*sequences, metric=self.metric, **options)
         return getattr(scav_kernels, self.metric)(*sequences, **options)
 
     def reference(self, *sequences: Tensor | None, **options: Any) -> Tensor:
-        return getattr(reference, self.metric)(*sequences, **{**self.options, **options})
+        return getattr(reference, self.metric)(*sequences, **{**self.weights(*sequences), **self.options, **options})
 
     def plain(self, *sequences: Tensor | None, **options: Any) -> Tensor:
-        return getattr(plain, self.metric)(*sequences, **{**self.options, **options})
+        return getattr(plain, self.metric)(*sequences, **{**self.weights(*sequences), **self.options, **options})
+
+
+def step_weights(steps: Tensor) -> Tensor:
+    """(B, N, D) -> (B, N): 1, 2 or 3 by the number of the step, and 0 for every fourth."""
+    place = torch.arange(steps.shape[-2], device=steps.device)
+    return ((1 + 2 * place % 3) * (place % 4 != 3)).to(steps.dtype).expand(steps.shape[:-1])
 
 
 CONVERGED = {"epsilon": 0.5, "max_iterations": 2000, "tolerance": 1e-13}
@@ -74,6 +86,9 @@ VARIANTS = [
     Case("sinkhorn-blurred", "sinkhorn", {"epsilon": 1.0, "tolerance": 1e-5}, CONVERGED),
     Case("sinkhorn-sqeuclidean", "sinkhorn", {"epsilon": 0.2, "cost": "sqeuclidean"}, CONVERGED),
     Case("sinkhorn-cosine", "sinkhorn", {"cost": "cosine"}, CONVERGED),
+    Case("sinkhorn-weighted", "sinkhorn", {}, CONVERGED, weighted=True),
+    Case("sinkhorn-weighted-fixed", "sinkhorn", {"max_iterations": 5, "tolerance": 0.0}, CONVERGED, weighted=True),
+    Case("sinkhorn-scaling", "sinkhorn", {"scaling": 0.5}, {**CONVERGED, "scaling": 0.9}),
 ]
 # Not ops of their own: made of the op in their name.
 DIVERGENCES = [
@@ -81,8 +96,11 @@ DIVERGENCES = [
     Case("soft_dtw_divergence-band-2", "soft_dtw_divergence", {"gamma": 0.1, "band": 2}),
     Case("sinkhorn_divergence", "sinkhorn_divergence", converged=CONVERGED),
     Case("sinkhorn_divergence-cosine", "sinkhorn_divergence", {"cost": "cosine"}, CONVERGED),
+    Case("sinkhorn_divergence-weighted", "sinkhorn_divergence", {"scaling": 0.5}, CONVERGED, weighted=True),
 ]
 # One of each distance of sequences.
 PUBLIC = [*CORE, *(case for case in DIVERGENCES if not case.options)]
 OPS = CORE + VARIANTS
 CASES = OPS + DIVERGENCES
+# What a GPU's kernels take.
+GPU_CASES = [case for case in CASES if not case.weighted and "scaling" not in case.options]

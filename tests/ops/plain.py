@@ -4,6 +4,7 @@ Their rounding error, against the float64 reference, is the yardstick for the ke
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -12,8 +13,8 @@ from torch.nn.functional import normalize
 from scav_kernels.reference.dtw import dtw_of_cost
 from scav_kernels.reference.ground_cost import root
 from scav_kernels.reference.interpolated_euclidean import resampled
-from scav_kernels.reference.pairs import over_pairs
-from scav_kernels.reference.sinkhorn import sinkhorn_of_cost
+from scav_kernels.reference.pairs import accumulation_dtype, over_items, over_pairs
+from scav_kernels.reference.sinkhorn import Cloud, Solver, clouds, of_weighted_cost
 from scav_kernels.reference.soft_dtw import soft_dtw_of_cost
 
 Lengths = Tensor | None
@@ -76,20 +77,38 @@ def sinkhorn(
     max_iterations: int = 100,
     tolerance: float = 1e-3,
     cost: str = "euclidean",
+    x_weights: Tensor | None = None,
+    y_weights: Tensor | None = None,
+    scaling: float | None = None,
     paired: bool = False,
 ) -> Tensor:
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        return sinkhorn_of_cost(product_cost(a, b, cost), epsilon, max_iterations, tolerance)
+    def distance(a: Cloud, b: Cloud) -> Tensor:
+        solver = Solver(epsilon, max_iterations, tolerance, scaling)
+        return of_weighted_cost(product_cost(a.steps, b.steps, cost), solver, a.weights, b.weights)
 
-    return over_pairs(distance, x, y, xl, yl, paired)
+    xs, ys = clouds(x, xl, x_weights), clouds(y, yl, y_weights)
+    return over_items(distance, xs, ys, paired, x.new_zeros(0, dtype=accumulation_dtype(x)))
 
 
 def soft_dtw_divergence(x: Tensor, y: Tensor, xl: Lengths = None, yl: Lengths = None, **options: Any) -> Tensor:
     return debiased(soft_dtw, x, y, xl, yl, **options)
 
 
-def sinkhorn_divergence(x: Tensor, y: Tensor, xl: Lengths = None, yl: Lengths = None, **options: Any) -> Tensor:
-    return debiased(sinkhorn, x, y, xl, yl, **options)
+def sinkhorn_divergence(
+    x: Tensor,
+    y: Tensor,
+    xl: Lengths = None,
+    yl: Lengths = None,
+    *,
+    x_weights: Tensor | None = None,
+    y_weights: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    # Each side with the weights that it has as x, then as y.
+    weighted = partial(sinkhorn, x_weights=x_weights, y_weights=y_weights)
+    of_x = partial(sinkhorn, x_weights=x_weights, y_weights=x_weights)
+    of_y = partial(sinkhorn, x_weights=y_weights, y_weights=y_weights)
+    return debiased(weighted, x, y, xl, yl, within=(of_x, of_y), **options)
 
 
 def debiased(
@@ -99,10 +118,15 @@ def debiased(
     xl: Lengths,
     yl: Lengths,
     *,
+    within: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None,
     paired: bool = False,
     **options: Any,
 ) -> Tensor:
-    of_x, of_y = distance(x, x, xl, xl, paired=True, **options), distance(y, y, yl, yl, paired=True, **options)
+    """`within`: the distances of x from itself and of y from itself, where they are not `distance`."""
+    of_x, of_y = (
+        own(steps, steps, lengths, lengths, paired=True, **options)
+        for own, steps, lengths in zip(within or (distance, distance), (x, y), (xl, yl), strict=True)
+    )
     return distance(x, y, xl, yl, paired=paired, **options) - ((of_x if paired else of_x[:, None]) + of_y) / 2
 
 

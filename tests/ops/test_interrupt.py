@@ -115,8 +115,8 @@ def test_a_backward_pass_ends(after: Callable[[float], None]) -> None:
         def backward(ctx: torch.autograd.function.FunctionCtx, _: Tensor) -> Tensor:
             (x,) = ctx.saved_tensors
             for _ in range(1000):
-                dx, _ = torch.ops.scav.sinkhorn_backward(
-                    grad, x, y, None, None, potentials, 0.05, "euclidean", False, True, True
+                dx, *_ = torch.ops.scav.sinkhorn_backward(
+                    grad, x, y, *(None,) * 4, potentials, 0.05, "euclidean", False, True, True, False, False
                 )
             return dx
 

@@ -17,7 +17,7 @@ from .tolerances import assert_close
 
 def schema_arguments(case: Case, given: Sequences, paired: bool) -> tuple[Any, ...]:
     """Arguments of torch.ops.scav.<op>, in the schema's order; whatever a backward pass needs is saved."""
-    values = {**given._asdict(), **case.all_options(), "paired": paired}
+    values = {**given._asdict(), **case.all_options(), **case.weights(*given), "paired": paired}
     return tuple(values.get(argument.name, True) for argument in op(case)._schema.arguments)
 
 
@@ -47,7 +47,7 @@ def test_an_option_reaches_the_op(case: Case) -> None:
     result = op(case)(*schema_arguments(case, given, False))
     value = result[0] if isinstance(result, tuple) else result
     assert torch.equal(value, case.kernel(*given))
-    assert torch.equal(value, scav_kernels.cdist(*given, metric=case.metric, **case.options))
+    assert torch.equal(value, scav_kernels.cdist(*given, metric=case.metric, **case.weights(*given), **case.options))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
