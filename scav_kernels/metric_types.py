@@ -20,9 +20,14 @@ class MetricOptions(TypedDict, total=False):
 
     band: int | None
     cost: str
+    diagonal_weight: float
     epsilon: float
     gamma: float
     max_iterations: int
+    normalize: str | None
+    open_begin: bool
+    open_end: bool
     resample: str
     squared: bool
+    step_penalty: float
     tolerance: float
