@@ -157,9 +157,7 @@ void difference_pass(const Tile& tile, const Lanes<T>& lanes, const BandWalls<T,
       s = stop;
     }
     for (; end != last_end && end->end_row == s; ++end) {
-      for (int j = 0; j < K; ++j) {
-        results.template take_vector<W>(end->vector, s, t + j, carry.up[end->vector][j]);
-      }
+      results.template take_cells<W>(end->vector, s, t, carry.up[end->vector], K);
     }
   }
 }

@@ -32,18 +32,10 @@ void dtw_recursion(const Steps& kind, int64_t steps, int64_t panel_steps, const 
                    __attribute__((always_inline)) {
                      return kind.template cell<W>(kind.template weight<W>(s == 0), cost, diagonal, up, left);
                    };
-  std::vector<PathWalk> walks(width);
-  const auto put = [&] {
-    for (int64_t lane = 0; lane < width; ++lane) {
-      const auto at = static_cast<size_t>(lane);
-      if (results[at] >= 0) {
-        out.put(results[at], ends.sum[lane], lanes.last_row[at] + 1, lanes.last_step[at] + 1, walks[at].cells);
-      }
-    }
-  };
+  PathWalks<T> walks{lanes, results, ends, out, {}};
   if (out.bytes_per_cell() == 0) {
     advance(0, steps, plain);
-    put();
+    walks.finish();
     return;
   }
 
@@ -70,23 +62,16 @@ void dtw_recursion(const Steps& kind, int64_t steps, int64_t panel_steps, const 
       advance(step0, step1, record(step0));
     }
   }
-  for (int64_t lane = 0; lane < width; ++lane) {
-    const auto at = static_cast<size_t>(lane);
-    if (results[at] >= 0) {
-      walks[at].next = out.path_of(results[at]);
-      walks[at].open_begin = out.options.open.begin;
-      walks[at].start(lanes.last_row[at], ends.step[lane], lanes.last_step[at] + 1);
-    }
-  }
+  walks.start();
   for (int64_t index = plan.checkpoints - 1; index >= 0; --index) {
     const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
     if (index + 1 < plan.checkpoints) {
       std::copy_n(states.data() + index * rows * width, rows * width, state);
       advance(step0, step1, record(step0));
     }
-    walk_paths(walks, step0, rows, codes.data());
+    walks.walk(step0, codes.data());
   }
-  put();
+  walks.finish();
 }
 
 template <class T, int W, int V, bool banded, class Steps, class Pairs>
@@ -116,8 +101,10 @@ void dtw_batch(const Batch& batch, const DtwOutput<T>& out) {
     const Lanes<T> lanes(pairs, options.band, options.open.begin);
     with_lanes<T>(pairs, [&](auto w, auto v) {
       if (options.weighted()) {
-        // Without a band, its bounds hold everywhere.
-        dtw_lanes<T, w, v, true>(WeightedSteps<T>(options), pairs, lanes, results, out);
+        // Fewer kernels: of one vector, as `lanes_of` chooses, and banded, as no band is a wide one.
+        if constexpr (v == 1) {
+          dtw_lanes<T, w, v, true>(WeightedSteps<T>(options), pairs, lanes, results, out);
+        }
       } else if (options.band.has_value()) {
         dtw_lanes<T, w, v, true>(EqualSteps<T>(options), pairs, lanes, results, out);
       } else {
@@ -149,6 +136,13 @@ void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, const DtwOutput
   });
 }
 
+// Lanes of a recursion of these options.
+template <class T>
+LaneCount lanes_of(GridSizes sizes, const DtwOutput<T>& out) {
+  sizes.xs = out.options.weighted() ? 1 : sizes.xs;
+  return choose_lanes<T>(sizes, false, out.bytes_per_cell());
+}
+
 template <class T>
 void dtw_forward(const Inputs& inputs, const DtwOptions& options, T* distances, uint8_t* paths) {
   const DtwOutput<T> out{options, distances, paths, inputs.steps_x() + inputs.steps_y()};
@@ -162,7 +156,7 @@ void dtw_forward(const Inputs& inputs, const DtwOptions& options, T* distances, 
     dtw_differences(batch, inputs.cost, out);
     return;
   }
-  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, out.bytes_per_cell()), false);
+  const PairBatch<T> batch(inputs, lanes_of<T>(grid_sizes(inputs), out), false);
   dtw_batch<T>(batch, out);
 }
 
@@ -173,7 +167,7 @@ void dtw_from_cost_forward(const CostInputs& costs, const DtwOptions& options, T
     wavefront_dtw<T>(costs, out);
     return;
   }
-  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, out.bytes_per_cell()));
+  const MatrixBatch<T> batch(costs, lanes_of<T>(grid_sizes(costs), out));
   dtw_batch<T>(batch, out);
 }
 

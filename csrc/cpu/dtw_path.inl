@@ -97,7 +97,7 @@ struct PathEnds {
   }
 
   // Takes the ends in column t from the state after it.
-  void take(int64_t t, const T* state, int64_t lanes) {
+  __attribute__((noinline)) void take(int64_t t, const T* state, int64_t lanes) {
     for (int64_t lane = 0; lane < lanes; ++lane) {
       if (t == last_step[lane] || (open && t < last_step[lane])) {
         const T r = state[(end_row[lane] - 1) * lanes + lane];
@@ -109,15 +109,22 @@ struct PathEnds {
     }
   }
 
-  // Takes the ends among the cells of one vector of lanes, in column t of the row before `row`.
+  // Takes the ends among the cells `r` of one vector of lanes, in `steps` columns from t of the row before `row`.
   template <int W>
-  SCAV_INLINE void take_vector(int64_t vector, int64_t row, int64_t t, Vec<T, W> r) {
-    const auto last = load<I, W>(last_step.data() + vector * W), now = Vec<I, W>{} + static_cast<I>(t);
-    const Vec<T, W> before = load<T, W>(sum.data() + vector * W);
-    const auto can_end = open ? (last >= now) & (r < before) : last == now;
-    const auto taken = can_end & (load<I, W>(end_row.data() + vector * W) == static_cast<I>(row));
-    store<T, W>(sum.data() + vector * W, taken ? r : before);
-    store<I, W>(step.data() + vector * W, taken ? now : load<I, W>(step.data() + vector * W));
+  __attribute__((noinline)) void take_cells(int64_t vector, int64_t row, int64_t t, const Vec<T, W>* r, int steps) {
+    using IV = Vec<I, W>;
+    const IV last = load<I, W>(last_step.data() + vector * W),
+             in_row = load<I, W>(end_row.data() + vector * W) == static_cast<I>(row);
+    Vec<T, W> lowest = load<T, W>(sum.data() + vector * W);
+    IV at = load<I, W>(step.data() + vector * W);
+    for (int j = 0; j < steps; ++j) {
+      const IV now = IV{} + static_cast<I>(t + j);
+      const IV taken = in_row & (open ? (last >= now) & (r[j] < lowest) : last == now);
+      lowest = taken ? r[j] : lowest;
+      at = taken ? now : at;
+    }
+    store<T, W>(sum.data() + vector * W, lowest);
+    store<I, W>(step.data() + vector * W, at);
   }
 
  private:
@@ -175,16 +182,47 @@ struct PathWalk {
   }
 };
 
-// Walks the paths of some lanes back to step `step0`. `codes`: the step into cell (s, t) of a lane at
-// ((t - step0) * rows + s) * lanes + lane.
-inline void walk_paths(std::vector<PathWalk>& lanes, int64_t step0, int64_t rows, const uint8_t* codes) {
-  const auto width = static_cast<int64_t>(lanes.size());
-  for (int64_t lane = 0; lane < width; ++lane) {
-    PathWalk& at = lanes[static_cast<size_t>(lane)];
-    while (!at.finished() && at.t >= step0) {
-      at.step(codes[((at.t - step0) * rows + at.s) * width + lane]);
+// Walks along the paths of some lanes.
+template <class T>
+struct PathWalks {
+  const Lanes<T>& lanes;
+  const std::vector<int64_t>& results;  // of each lane; -1 where there is none
+  const PathEnds<T>& ends;
+  const DtwOutput<T>& out;
+  std::vector<PathWalk> walks;
+
+  int64_t width() const { return static_cast<int64_t>(results.size()); }
+
+  __attribute__((noinline)) void start() {
+    walks.resize(results.size());
+    for (size_t lane = 0; lane < results.size(); ++lane) {
+      if (results[lane] >= 0) {
+        walks[lane].next = out.path_of(results[lane]);
+        walks[lane].open_begin = out.options.open.begin;
+        walks[lane].start(lanes.last_row[lane], ends.step[static_cast<int64_t>(lane)], lanes.last_step[lane] + 1);
+      }
     }
   }
-}
+
+  // Goes back to step `step0`. `codes`: the step into cell (s, t) of a lane at ((t - step0) * rows + s) * width + lane.
+  __attribute__((noinline)) void walk(int64_t step0, const uint8_t* codes) {
+    for (int64_t lane = 0; lane < width(); ++lane) {
+      PathWalk& at = walks[static_cast<size_t>(lane)];
+      while (!at.finished() && at.t >= step0) {
+        at.step(codes[((at.t - step0) * lanes.rows + at.s) * width() + lane]);
+      }
+    }
+  }
+
+  // Puts out the distances.
+  __attribute__((noinline)) void finish() const {
+    for (size_t lane = 0; lane < results.size(); ++lane) {
+      if (results[lane] >= 0) {
+        out.put(results[lane], ends.sum[static_cast<int64_t>(lane)], lanes.last_row[lane] + 1,
+                lanes.last_step[lane] + 1, walks.empty() ? 0 : walks[lane].cells);
+      }
+    }
+  }
+};
 
 }  // namespace scav::SCAV_LEVEL

@@ -119,9 +119,9 @@ def _solve(
     s, t = n - 1, int(r[n, 1:].argmin()) if open_end else m - 1
     path = [(s, t)]
     reached = bool(r[n, t + 1] != torch.inf)
-    before, extra = r.tolist(), extra.tolist()
+    values, extras = r.tolist(), extra.tolist()
     while s > 0 or t > 0:
-        diagonal, up, left = before[s][t] + extra[s][t], before[s][t + 1], before[s + 1][t]
+        diagonal, up, left = values[s][t] + extras[s][t], values[s][t + 1], values[s + 1][t]
         # The borders are told by the index, not by their infinities: costs may be infinite or NaN, too.
         if s == 0 and open_begin and diagonal <= left:
             break

@@ -214,6 +214,62 @@ def test_a_forbidden_cell_stays_forbidden_at_every_weight(m: int) -> None:
     assert scav_kernels.dtw_from_cost(cost, **BOTH).item() == m
 
 
+def schema_arguments(op: torch._ops.OpOverload, *given: Tensor, **options: Any) -> tuple[Any, ...]:
+    """In the schema's order; whatever a backward pass needs is saved."""
+    defaults = {"cost": "euclidean", "band": None, "step_penalty": 0.0, "diagonal_weight": 1.0, "open_begin": False}
+    defaults |= {"open_end": False, "normalize": None, "gamma": 0.5, "paired": False, "save_path": True}
+    values = {**defaults, "x_lengths": None, "y_lengths": None, **options}
+    names = [argument.name for argument in op._schema.arguments]
+    return *given, *(values[name] for name in names[len(given) :])
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[2:6], {"normalize": "path"}], ids=str)
+def test_opcheck(options: dict[str, Any]) -> None:
+    x, y = torch.randn(3, 5, 4, requires_grad=True), torch.randn(2, 6, 4, requires_grad=True)
+    cost = torch.rand(3, 2, 5, 6, requires_grad=True)
+    for op, given in ((torch.ops.scav.dtw.default, (x, y)), (torch.ops.scav.dtw_from_cost.default, (cost,))):
+        torch.library.opcheck(op, schema_arguments(op, *given, **options))
+    if options == BOTH:
+        op = torch.ops.scav.soft_dtw.default
+        torch.library.opcheck(op, schema_arguments(op, x, y, **options))
+
+
+@pytest.mark.parametrize(
+    ("metric", "options"),
+    [
+        ("dtw", {**BOTH, "step_penalty": 0.1, "normalize": "path"}),
+        ("dtw", {"diagonal_weight": 2.0}),
+        ("soft_dtw", BOTH),
+    ],
+)
+def test_transforms(metric: str, options: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    x, y = torch.randn(3, 2, 6, 4, generator=generator), torch.randn(3, 2, 8, 4, generator=generator)
+
+    def distance(x: Tensor, y: Tensor) -> Tensor:
+        return getattr(scav_kernels, metric)(x, y, **options)
+
+    def total(x: Tensor, y: Tensor) -> Tensor:
+        return distance(x, y).square().sum()
+
+    torch.testing.assert_close(torch.vmap(distance)(x, y), torch.stack([distance(x[i], y[i]) for i in range(3)]))
+    expected = torch.stack([torch.func.grad(total)(x[i], y[i]) for i in range(3)])
+    torch.testing.assert_close(torch.vmap(torch.func.grad(total))(x, y), expected)
+    compiled = torch.compile(distance, fullgraph=True, backend="aot_eager")
+    leaf = x[0].clone().requires_grad_()
+    torch.testing.assert_close(compiled(leaf, y[0]), distance(x[0], y[0]))
+    (gradient,) = torch.autograd.grad(compiled(leaf, y[0]).square().sum(), leaf)
+    torch.testing.assert_close(gradient, expected[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@every
+def test_half_precision_is_read_exactly(options: dict[str, Any], dtype: torch.dtype) -> None:
+    x, y = whole(3, 7, 12, dtype=dtype), whole(4, 9, 12, dtype=dtype, seed=1)
+    found = scav_kernels.dtw(x, y, cost="sqeuclidean", **options)
+    assert torch.equal(found, scav_kernels.dtw(x.float(), y.float(), cost="sqeuclidean", **options))
+
+
 @every
 def test_paths(options: dict[str, Any]) -> None:
     for n, m, d in ((1, 1, 1), (5, 9, 1), (40, 33, 12), (33, 90, 2)):

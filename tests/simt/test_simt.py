@@ -119,6 +119,25 @@ for metric in ("dtw", "soft_dtw", "sinkhorn"):
     run_python("-W", "ignore", "-c", code)
 
 
+def test_options_without_kernels_are_refused(library: Path) -> None:
+    code = """
+import pytest
+import torch
+import tests.simt.plugin
+import scav_kernels
+x, cost = torch.randn(2, 5, 4), torch.rand(2, 2, 5, 5)
+ends = [{"open_begin": True}, {"open_end": True}]
+weights = [{"step_penalty": 1.0}, {"diagonal_weight": 2.0}, {"normalize": "path"}, {"normalize": "steps"}]
+for metric, choices in (("dtw", ends + weights), ("soft_dtw", ends)):
+    for options in choices:
+        with pytest.raises(RuntimeError, match="expected the defaults of .* on CUDA"):
+            scav_kernels.cdist(x, x, metric=metric, **options)
+        with pytest.raises(RuntimeError, match="expected the defaults of .* on CUDA"):
+            getattr(scav_kernels, f"{metric}_from_cost")(cost, **options)
+"""
+    run_python("-W", "ignore", "-c", code)
+
+
 @pytest.mark.parametrize("settings", [LANES, WAVEFRONT], ids=["lanes", "wavefront"])
 def test_the_order_of_threads_changes_nothing(library: Path, settings: dict[str, str]) -> None:
     """Threads that wait for nobody run in any order."""
