@@ -22,12 +22,17 @@ class MetricOptions(TypedDict, total=False):
 
     band: int | None
     cost: str
+    diagonal_weight: float
     epsilon: float
     gamma: float
     max_iterations: int
+    normalize: str | None
+    open_begin: bool
+    open_end: bool
     resample: str
     scaling: float | None
     squared: bool
+    step_penalty: float
     tolerance: float
     x_weights: Tensor | None
     y_weights: Tensor | None

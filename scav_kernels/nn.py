@@ -113,6 +113,8 @@ class SoftDTWLoss(_PairwiseLoss):
         gamma: smoothing > 0, in the cost's unit.
         cost: "sqeuclidean", "euclidean" or "cosine". The default differs from ``SinkhornLoss``'s.
         band: Sakoe-Chiba radius in steps, or None.
+        open_begin: a path may start at any step of y.
+        open_end: a path may end at any step of y.
         debias: ``soft_dtw_divergence`` instead of ``soft_dtw``; other libraries call it normalized.
         reduction: over the batch, "mean", "sum" or "none".
     """
@@ -123,10 +125,19 @@ class SoftDTWLoss(_PairwiseLoss):
         *,
         cost: str = "sqeuclidean",
         band: int | None = None,
+        open_begin: bool = False,
+        open_end: bool = False,
         debias: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__("soft_dtw", {"gamma": gamma, "cost": cost, "band": band}, debias, reduction)
+        options: MetricOptions = {
+            "gamma": gamma,
+            "cost": cost,
+            "band": band,
+            "open_begin": open_begin,
+            "open_end": open_end,
+        }
+        super().__init__("soft_dtw", options, debias, reduction)
 
 
 class SinkhornLoss(_PairwiseLoss):
@@ -213,7 +224,7 @@ class SequenceContrastiveLoss(LearnedScale):
         min_scale: lower bound of the factor.
         max_scale: upper bound of the factor.
         per_step: divide each distance by the steps of its pair, n + m; None does so for metrics that sum costs along a
-            path (DTW and its kin).
+            path (DTW and its kin) and are not normalized.
         gather: gather(rows) returns the rows (B, ...) of all processes by rank, in one tensor, and its backward sums
             the gradients of all: ``lambda rows: torch.cat(torch.distributed.nn.functional.all_gather(rows))``. It
             gathers y, y_lengths if there are any, and distances. All processes must pad to the same number of steps.
@@ -237,7 +248,8 @@ class SequenceContrastiveLoss(LearnedScale):
         super().__init__(scale, learn_scale, min_scale, max_scale)
         distance = SequenceDistance(metric, **options)
         self.metric, self.options = metric, distance.options
-        self.per_step = find_metric(metric, options).sums_along_path if per_step is None else per_step
+        sums_along_path = find_metric(metric, options).sums_along_path and not self.options.get("normalize")
+        self.per_step = sums_along_path if per_step is None else per_step
         self.gather = gather
 
     def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:

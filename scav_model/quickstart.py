@@ -38,6 +38,8 @@ from scav_model.index.model import header_for
 from scav_model.index.page import as_html
 from scav_model.index.queries import queries_by_id
 from scav_model.index.search import search
+from scav_model.losses import ContrastiveLoss
+from scav_model.model import AudioVisualModel
 from scav_model.storage.checkpoint_file import load as load_checkpoint
 from scav_model.storage.files import make_folder, working_in, write_text
 from scav_model.training import CHECKPOINT, train

@@ -47,23 +47,25 @@ class BandWalls {
   Buffer<T> walls_;  // (offsets, V, W)
 };
 
-// Where the pair of a lane ends.
+// The row after the last one of some lanes of a vector, and the last pass that comes to it.
 struct LaneEnd {
-  int64_t last_step, end_row, lane, result;
+  int64_t last_pass, end_row, vector;
+
+  auto operator<=>(const LaneEnd&) const = default;
 };
 
-// In the order in which passes come to them.
-template <class T>
-std::vector<LaneEnd> lane_ends(const Lanes<T>& lanes, const std::vector<int64_t>& results) {
+// In the order in which passes come to them. Every pass comes to the ends of open paths: they have pass 0.
+template <class T, int W>
+std::vector<LaneEnd> lane_ends(const Lanes<T>& lanes, bool open) {
   std::vector<LaneEnd> ends;
-  for (size_t lane = 0; lane < results.size(); ++lane) {
-    if (results[lane] >= 0) {
-      ends.push_back({lanes.last_step[lane], lanes.last_row[lane] + 1, static_cast<int64_t>(lane), results[lane]});
+  for (size_t lane = 0; lane < lanes.last_row.size(); ++lane) {
+    if (lanes.last_step[lane] >= 0) {
+      ends.push_back(
+          {open ? 0 : lanes.last_step[lane] / kPassSteps, lanes.last_row[lane] + 1, static_cast<int64_t>(lane) / W});
     }
   }
-  std::sort(ends.begin(), ends.end(), [](const LaneEnd& a, const LaneEnd& b) {
-    return std::pair(a.last_step / kPassSteps, a.end_row) < std::pair(b.last_step / kPassSteps, b.end_row);
-  });
+  std::sort(ends.begin(), ends.end());
+  ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
   return ends;
 }
 
@@ -119,11 +121,11 @@ SCAV_INLINE void pass_rows(const Tile& tile, const BandWalls<T, W, V>& walls, in
   }
 }
 
-// Advances `state` (rows, lanes) from column t - 1 to column t + K - 1; `cell` is that of sweep(). The pairs
-// [end, last_end) end in these columns: their results go to `out`.
+// Advances `state` (rows, lanes) from column t - 1 to column t + K - 1; `cell` is that of sweep(). Paths can end in
+// these columns of the rows before [end, last_end): `results` takes those cells.
 template <class T, int W, int V, class Tile, class Cell>
 void difference_pass(const Tile& tile, const Lanes<T>& lanes, const BandWalls<T, W, V>& walls, int64_t t,
-                     const LaneEnd* end, const LaneEnd* last_end, T* state, const Cell& cell, T* out) {
+                     const LaneEnd* end, const LaneEnd* last_end, T* state, const Cell& cell, PathEnds<T>& results) {
   constexpr int K = kPassSteps;
   const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t + K - 1);
   // Rows whose cells are in the bands of all lanes.
@@ -131,16 +133,19 @@ void difference_pass(const Tile& tile, const Lanes<T>& lanes, const BandWalls<T,
                 inner1 = std::clamp(t - lanes.inner_low + 1, inner0, row1);
   PassCarry<T, W, V> carry;
   for (int v = 0; v < V; ++v) {
-    // The grid is entered at (0, 0), as if diagonally from a cell of cost 0.
+    // Paths enter the grid diagonally, from a cell of cost 0. Where all of the row above is 0, s - 1 is no better.
     carry.diagonal[v] =
-        row0 > 0 ? load<T, W>(state + ((row0 - 1) * V + v) * W) : splat<T, W>(t == 0 ? T(0) : kUnreachable<T>);
+        row0 > 0 ? load<T, W>(state + ((row0 - 1) * V + v) * W) : splat<T, W>(t == 0 ? T(0) : lanes.above);
     for (int j = 0; j < K; ++j) {
-      carry.up[v][j] = splat<T, W>(kUnreachable<T>);
+      carry.up[v][j] = splat<T, W>(row0 > 0 ? kUnreachable<T> : lanes.above);
     }
   }
   int64_t s = row0;
+  while (end != last_end && end->end_row <= row0) {
+    ++end;
+  }
   while (s < row1) {
-    const int64_t to = end == last_end ? row1 : end->end_row;
+    const int64_t to = end == last_end ? row1 : std::min(end->end_row, row1);
     while (s < to) {
       const bool inner = s >= inner0 && s < inner1;
       const int64_t stop = std::min(to, s < inner0 ? inner0 : (inner ? inner1 : row1));
@@ -152,14 +157,7 @@ void difference_pass(const Tile& tile, const Lanes<T>& lanes, const BandWalls<T,
       s = stop;
     }
     for (; end != last_end && end->end_row == s; ++end) {
-      T steps[K * W];
-      for (int v = 0; v < V; ++v) {
-        for (int j = 0; j < K && v == end->lane / W; ++j) {
-          store<T, W>(steps + j * W, carry.up[v][j]);
-        }
-      }
-      const T r = steps[(end->last_step - t) * W + end->lane % W];
-      out[end->result] = r < kReached<T> ? r : std::numeric_limits<T>::infinity();
+      results.template take_cells<W>(end->vector, s, t, carry.up[end->vector], K);
     }
   }
 }
@@ -167,20 +165,21 @@ void difference_pass(const Tile& tile, const Lanes<T>& lanes, const BandWalls<T,
 // Advances `state` by steps [step0, step1), whole passes but the last.
 template <class T, int W, int V, class Tile, class Cell>
 void difference_sweep(Tile tile, const StepRange& range, const Lanes<T>& lanes, const BandWalls<T, W, V>& walls,
-                      const std::vector<LaneEnd>& ends, T* state, const Cell& cell, T* out) {
+                      const std::vector<LaneEnd>& ends, T* state, const Cell& cell, PathEnds<T>& results) {
   const T* y = tile.y;
-  const auto by_step = [](const LaneEnd& end, int64_t step) { return end.last_step / kPassSteps < step / kPassSteps; };
-  const LaneEnd* end = ends.data() + (std::lower_bound(ends.begin(), ends.end(), range.step0, by_step) - ends.begin());
+  const auto by_pass = [](const LaneEnd& end, int64_t pass) { return end.last_pass < pass; };
+  const int64_t first_pass = results.open ? 0 : range.step0 / kPassSteps;
+  const LaneEnd* end = ends.data() + (std::lower_bound(ends.begin(), ends.end(), first_pass, by_pass) - ends.begin());
   const LaneEnd* const last = ends.data() + ends.size();
   for (int64_t t = range.step0; t < range.step1; t += kPassSteps) {
     poll(lanes.rows * W * V * kPassSteps * (tile.dim + 1));
     const LaneEnd* next = end;
-    while (next != last && next->last_step < t + kPassSteps) {
+    while (next != last && next->last_pass <= t / kPassSteps) {
       ++next;
     }
     tile.y = y + t * tile.dim * W;
-    difference_pass<T, W, V>(tile, lanes, walls, t, end, next, state, cell, out);
-    end = next;
+    difference_pass<T, W, V>(tile, lanes, walls, t, end, next, state, cell, results);
+    end = results.open ? end : next;
   }
 }
 

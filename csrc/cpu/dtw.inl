@@ -1,4 +1,5 @@
-// DTW on the CPU, at one SIMD level: r[s, t] = c[s, t] + min(r[s-1, t-1], r[s-1, t], r[s, t-1]).
+// DTW on the CPU, at one SIMD level: r[s, t] = c[s, t] + min(r[s-1, t-1], r[s-1, t], r[s, t-1]), and with the
+// options of shared/dtw.h.
 
 #include "cpu/simd.inl"
 #include "cpu/gemm.inl"
@@ -8,42 +9,48 @@
 #include "cpu/group_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
+#include "cpu/dtw_path.inl"
 #include "cpu/difference_sweep.inl"
 #include "cpu/matrix_costs.inl"
 #include "cpu/wavefront.inl"
 #include "cpu/wavefront_costs.inl"
 #include "cpu/wavefront_pairs.inl"
-#include "cpu/dtw_path.inl"
 #include "cpu/wavefront_dtw.inl"
 
 namespace scav::SCAV_LEVEL {
 
-// The recursion of one set of lanes, and their paths unless `paths` is null. `advance(step0, step1, cell)` sweeps
-// `state` (rows, lanes) over steps [step0, step1) and takes the results of the lanes that end there; step0 is a
-// multiple of `panel_steps`.
-template <class T, int W, int V, class Advance>
-void dtw_recursion(int64_t steps, int64_t panel_steps, const Lanes<T>& lanes, const std::vector<int64_t>& results,
-                   T* state, const Advance& advance, uint8_t* paths, int64_t path_stride) {
+// The recursion of one set of lanes, and their paths if `out` needs them. `advance(step0, step1, cell)` sweeps `state`
+// (rows, lanes) over steps [step0, step1) and leaves the ends of paths in `ends`; step0 is a multiple of `panel_steps`.
+template <class T, int W, int V, class Steps, class Advance>
+void dtw_recursion(const Steps& kind, int64_t steps, int64_t panel_steps, const Lanes<T>& lanes,
+                   const std::vector<int64_t>& results, const PathEnds<T>& ends, T* state, const Advance& advance,
+                   const DtwOutput<T>& out) {
   constexpr int64_t width = W * V;
   const int64_t rows = lanes.rows;
   std::fill_n(state, rows * width, kUnreachable<T>);
-  auto plain = [](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
-                   __attribute__((always_inline)) { return dtw_cell(cost, diagonal, up, left); };
-  if (paths == nullptr) {
+  auto plain = [&kind](int64_t s, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
+                   __attribute__((always_inline)) {
+                     return kind.template cell<W>(kind.template weight<W>(s == 0), cost, diagonal, up, left);
+                   };
+  PathWalks<T> walks{lanes, results, ends, out, {}};
+  if (out.bytes_per_cell() == 0) {
     advance(0, steps, plain);
+    walks.finish();
     return;
   }
 
-  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, panel_steps, 1, sizeof(T));
+  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, panel_steps, out.bytes_per_cell(), sizeof(T));
   Buffer<T> states(plan.checkpoints * rows * width);
   Buffer<uint8_t> codes(plan.steps * rows * width);
   auto record = [&](int64_t step0) {
-    return [&codes, step0, rows](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
-                                 Vec<T, W> left) __attribute__((always_inline)) {
+    return [&kind, &codes, step0, rows](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
+                                        Vec<T, W> left) __attribute__((always_inline)) {
       typedef uint8_t Bytes __attribute__((vector_size(W)));
-      const Bytes step = __builtin_convertvector((dtw_step<T, W>(diagonal, up, left)), Bytes);
+      Vec<IntOf<T>, W> code;
+      const Vec<T, W> r = kind.template cell<W>(kind.template weight<W>(s == 0), cost, diagonal, up, left, code);
+      const Bytes step = __builtin_convertvector(code, Bytes);
       std::memcpy(codes.data() + ((t - step0) * rows + s) * width + v * W, &step, W);
-      return dtw_cell(cost, diagonal, up, left);
+      return r;
     };
   };
   for (int64_t index = 0; index < plan.checkpoints; ++index) {
@@ -55,51 +62,53 @@ void dtw_recursion(int64_t steps, int64_t panel_steps, const Lanes<T>& lanes, co
       advance(step0, step1, record(step0));
     }
   }
-  PathWalker walker;
-  for (int64_t lane = 0; lane < width; ++lane) {
-    const int64_t result = results[static_cast<size_t>(lane)];
-    walker.lanes.push_back({lanes.last_row[static_cast<size_t>(lane)], lanes.last_step[static_cast<size_t>(lane)],
-                            result < 0 ? nullptr : paths + result * path_stride});
-  }
+  walks.start();
   for (int64_t index = plan.checkpoints - 1; index >= 0; --index) {
     const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
     if (index + 1 < plan.checkpoints) {
       std::copy_n(states.data() + index * rows * width, rows * width, state);
       advance(step0, step1, record(step0));
     }
-    walker.walk(step0, rows, codes.data());
+    walks.walk(step0, codes.data());
   }
+  walks.finish();
 }
 
-template <class T, int W, int V, bool banded, class Pairs>
-void dtw_lanes(const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int64_t>& results, T* out, uint8_t* paths,
-               int64_t path_stride) {
+template <class T, int W, int V, bool banded, class Steps, class Pairs>
+void dtw_lanes(const Steps& kind, const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int64_t>& results,
+               const DtwOutput<T>& out) {
   const int64_t rows = pairs.rows(), panel_steps = pairs.panel_steps();
   const int64_t stride = panel_steps * W, vector_stride = rows * stride;
   Buffer<T> state(rows * W * V), costs(V * vector_stride);
+  PathEnds<T> ends(lanes, out.options.open.end);
   // Costs are computed a panel of steps at a time, and read while they are in L1.
   auto advance = [&](int64_t step0, int64_t step1, const auto& cell) {
     for (int64_t t = step0; t < step1; t += panel_steps) {
       const int64_t end = std::min(t + panel_steps, step1);
       pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
       sweep<T, W, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell,
-                             [&](int64_t step) { take_results(lanes, step, state.data(), results, out); });
+                             [&](int64_t step) { ends.take(step, state.data(), W * V); });
     }
   };
-  dtw_recursion<T, W, V>(pairs.steps(), panel_steps, lanes, results, state.data(), advance, paths, path_stride);
+  dtw_recursion<T, W, V>(kind, pairs.steps(), panel_steps, lanes, results, ends, state.data(), advance, out);
 }
 
-// Every pair of a PairBatch or MatrixBatch. `paths` may be null: (results, path_stride) steps from the end of each path
-// to its start.
+// Every pair of a PairBatch or MatrixBatch.
 template <class T, class Batch>
-void dtw_batch(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t* paths, int64_t path_stride) {
+void dtw_batch(const Batch& batch, const DtwOutput<T>& out) {
+  const DtwOptions& options = out.options;
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
-    const Lanes<T> ends(pairs, band);
+    const Lanes<T> lanes(pairs, options.band, options.open.begin);
     with_lanes<T>(pairs, [&](auto w, auto v) {
-      if (band.has_value()) {
-        dtw_lanes<T, w, v, true>(pairs, ends, results, out, paths, path_stride);
+      if (options.weighted()) {
+        // Fewer kernels: of one vector, as `lanes_of` chooses, and banded, as no band is a wide one.
+        if constexpr (v == 1) {
+          dtw_lanes<T, w, v, true>(WeightedSteps<T>(options), pairs, lanes, results, out);
+        }
+      } else if (options.band.has_value()) {
+        dtw_lanes<T, w, v, true>(EqualSteps<T>(options), pairs, lanes, results, out);
       } else {
-        dtw_lanes<T, w, v, false>(pairs, ends, results, out, paths, path_stride);
+        dtw_lanes<T, w, v, false>(EqualSteps<T>(options), pairs, lanes, results, out);
       }
     });
   });
@@ -107,58 +116,71 @@ void dtw_batch(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t*
 
 // As dtw_batch, for few features.
 template <class T>
-void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, std::optional<int64_t> band, T* out, uint8_t* paths,
-                     int64_t path_stride) {
+void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, const DtwOutput<T>& out) {
   constexpr int W = kWidth<T>;
+  const EqualSteps<T> equal(out.options);
   with_difference_tile(batch, cost, [&](auto vectors, auto shared, auto kind) {
     constexpr int V = vectors;
     for_each_pairs(batch, [&](const DifferencePairs<T>& pairs, const std::vector<int64_t>& results) {
-      const Lanes<T> lanes(pairs, band);
-      const std::vector<LaneEnd> ends = lane_ends(lanes, results);
+      const Lanes<T> lanes(pairs, out.options.band, out.options.open.begin);
+      const std::vector<LaneEnd> lane_rows = lane_ends<T, W>(lanes, out.options.open.end);
       const BandWalls<T, W, V> walls(lanes);
       const DifferenceTile<T, W, V, shared, decltype(kind)> tile{pairs.x.data(), pairs.y, batch.x.dim, kHiddenOne<T>};
       Buffer<T> state(lanes.rows * W * V);
+      PathEnds<T> ends(lanes, out.options.open.end);
       auto advance = [&](int64_t step0, int64_t step1, const auto& cell) {
-        difference_sweep<T, W, V>(tile, StepRange{step0, step1}, lanes, walls, ends, state.data(), cell, out);
+        difference_sweep<T, W, V>(tile, StepRange{step0, step1}, lanes, walls, lane_rows, state.data(), cell, ends);
       };
-      dtw_recursion<T, W, V>(pairs.steps(), kPassSteps, lanes, results, state.data(), advance, paths, path_stride);
+      dtw_recursion<T, W, V>(equal, pairs.steps(), kPassSteps, lanes, results, ends, state.data(), advance, out);
     });
   });
 }
 
+// Lanes of a recursion of these options.
 template <class T>
-void dtw_forward(const Inputs& inputs, std::optional<int64_t> band, T* out, uint8_t* paths) {
-  if (suits_wavefront<T>(grid_sizes(inputs))) {
-    wavefront_dtw<T>(inputs, band, out, paths);
-    return;
-  }
-  if (const int64_t vectors = difference_vectors<T>(inputs, paths ? 1 : 0)) {
-    const DifferenceBatch<T> batch(inputs, vectors);
-    dtw_differences(batch, inputs.cost, band, out, paths, inputs.steps_x() + inputs.steps_y());
-    return;
-  }
-  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, paths ? 1 : 0), false);
-  dtw_batch<T>(batch, band, out, paths, inputs.steps_x() + inputs.steps_y());
+LaneCount lanes_of(GridSizes sizes, const DtwOutput<T>& out) {
+  sizes.xs = out.options.weighted() ? 1 : sizes.xs;
+  return choose_lanes<T>(sizes, false, out.bytes_per_cell());
 }
 
 template <class T>
-void dtw_from_cost_forward(const CostInputs& costs, std::optional<int64_t> band, T* out, uint8_t* paths) {
-  if (suits_wavefront<T>(grid_sizes(costs))) {
-    wavefront_dtw<T>(costs, band, out, paths);
+void dtw_forward(const Inputs& inputs, const DtwOptions& options, T* distances, uint8_t* paths) {
+  const DtwOutput<T> out{options, distances, paths, inputs.steps_x() + inputs.steps_y()};
+  if (suits_wavefront<T>(grid_sizes(inputs))) {
+    wavefront_dtw<T>(inputs, out);
     return;
   }
-  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, paths ? 1 : 0));
-  dtw_batch<T>(batch, band, out, paths, costs.steps_x() + costs.steps_y());
+  const int64_t vectors = options.weighted() ? 0 : difference_vectors<T>(inputs, out.bytes_per_cell());
+  if (vectors > 0) {
+    const DifferenceBatch<T> batch(inputs, vectors);
+    dtw_differences(batch, inputs.cost, out);
+    return;
+  }
+  const PairBatch<T> batch(inputs, lanes_of<T>(grid_sizes(inputs), out), false);
+  dtw_batch<T>(batch, out);
+}
+
+template <class T>
+void dtw_from_cost_forward(const CostInputs& costs, const DtwOptions& options, T* distances, uint8_t* paths) {
+  const DtwOutput<T> out{options, distances, paths, costs.steps_x() + costs.steps_y()};
+  if (suits_wavefront<T>(grid_sizes(costs))) {
+    wavefront_dtw<T>(costs, out);
+    return;
+  }
+  const MatrixBatch<T> batch(costs, lanes_of<T>(grid_sizes(costs), out));
+  dtw_batch<T>(batch, out);
 }
 
 // Adds one pair's term of the gradient: every cell of its path pulls its two rows together or apart.
 // `dx`, `dy` are the pair's rows, or null.
 template <class T>
-void dtw_pair_backward(const Inputs& inputs, const T* x, const T* y, int64_t n, int64_t m, T grad, const uint8_t* path,
-                       T* dx, T* dy) {
+void dtw_pair_backward(const Inputs& inputs, const T* x, const T* y, int64_t n, int64_t m, const PathOptions& options,
+                       T outer, const uint8_t* path, T* dx, T* dy) {
   constexpr int w = kWidth<T>;
   const int64_t dim = inputs.x.size(2), body = dim / w * w;
-  for (int64_t s = n - 1, t = m - 1; s >= 0 && t >= 0; ++path) {
+  const T per_cell = outer / static_cast<T>(path_divisor(options.normalize, n, m, path));
+  for_each_path_cell(n, m, path, static_cast<T>(options.diagonal_weight), [&](int64_t s, int64_t t, T weight) {
+    const T grad = per_cell * weight;
     const T *xs = x + s * dim, *yt = y + t * dim;
     T* to_x = dx ? dx + s * dim : nullptr;
     T* to_y = dy ? dy + t * dim : nullptr;
@@ -195,23 +217,19 @@ void dtw_pair_backward(const Inputs& inputs, const T* x, const T* y, int64_t n, 
         }
       }
     }
-    if (*path >= kPathEnd) {
-      break;
-    }
-    s -= *path != kLeft;
-    t -= *path != kUp;
-  }
+  });
 }
 
 // dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
 template <class T>
-void dtw_backward(const Inputs& inputs, const T* grad, const T* out, const uint8_t* paths, T* dx, T* dy) {
+void dtw_backward(const Inputs& inputs, const PathOptions& options, const T* grad, const T* out, const uint8_t* paths,
+                  T* dx, T* dy) {
   const Sequences<T> x = inputs.sequences_x<T>(), y = inputs.sequences_y<T>();
   const int64_t path_stride = x.steps + y.steps, x_size = x.steps * x.dim, y_size = y.steps * y.dim;
   auto pair = [&](int64_t i, int64_t j, int64_t result, T* to_x, T* to_y) {
     poll((x.lengths[i] + y.lengths[j]) * x.dim);
     if (grad[result] != 0 && std::isfinite(out[result])) {
-      dtw_pair_backward<T>(inputs, x.row(i, 0), y.row(j, 0), x.lengths[i], y.lengths[j], grad[result],
+      dtw_pair_backward<T>(inputs, x.row(i, 0), y.row(j, 0), x.lengths[i], y.lengths[j], options, grad[result],
                            paths + result * path_stride, to_x, to_y);
     }
   };

@@ -1,5 +1,5 @@
 // Soft-DTW on the CPU, at one SIMD level: r[s, t] = c[s, t] + softmin(r[s-1, t-1], r[s-1, t], r[s, t-1]), with
-// softmin(a) = -gamma log sum exp(-a / gamma).
+// softmin(a) = -gamma log sum exp(-a / gamma); where the ends are open, the distance is the softmin over the last row.
 
 #include "cpu/simd.inl"
 #include "cpu/gemm.inl"
@@ -19,6 +19,27 @@
 
 namespace scav::SCAV_LEVEL {
 
+// r in the last row of each lane, (steps, lanes): where paths with an open end can end.
+template <class T>
+struct LaneEnds {
+  int64_t lanes;
+  Buffer<T> values;
+
+  LaneEnds(const Lanes<T>& of, int64_t steps) : lanes(static_cast<int64_t>(of.last_row.size())), values(steps * lanes) {
+    std::fill_n(values.data(), steps * lanes, kUnreachable<T>);
+  }
+
+  // Takes column t from the state after it.
+  void take(const Lanes<T>& of, int64_t t, const T* state) const {
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const auto at = static_cast<size_t>(lane);
+      if (t <= of.last_step[at]) {
+        values[t * lanes + lane] = state[of.last_row[at] * lanes + lane];
+      }
+    }
+  }
+};
+
 template <class T, int W, int V, bool banded, class Pairs>
 void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes,
                     const std::vector<int64_t>& results, T* out) {
@@ -31,27 +52,47 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
                   __attribute__((always_inline)) {
                     return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, diagonal, up, left));
                   };
+  const LaneEnds<T> ends(lanes, recurrence.open.end ? steps : 0);
   // Costs are computed a panel of steps at a time, and read while they are in L1.
   for (int64_t t = 0; t < steps; t += panel_steps) {
     const int64_t end = std::min(t + panel_steps, steps);
     pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
     sweep<T, W, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell,
-                           [&](int64_t step) { take_results(lanes, step, state.data(), results, out); });
+                           [&](int64_t step) {
+                             if (recurrence.open.end) {
+                               ends.take(lanes, step, state.data());
+                             } else {
+                               take_results(lanes, step, state.data(), results, out);
+                             }
+                           });
+  }
+  for (int v = 0; v < V && recurrence.open.end; ++v) {
+    const Vec<T, W> values = EndSoftmin<T, W>(recurrence, ends.values.data() + v * W, steps, width).value(recurrence);
+    for (int lane = 0; lane < W; ++lane) {
+      const int64_t result = results[static_cast<size_t>(v * W + lane)];
+      if (result >= 0) {
+        out[result] = values[lane];
+      }
+    }
   }
 }
 
-// One range of steps of the adjoint e = d out / d r = d out / d cost, from the ends of the lanes to (0, 0). `ahead`
+// One range of steps of the adjoint e = d out / d r = d out / d cost, from the ends of the lanes to their starts. The
+// last rows receive `end_grads` (steps, lanes), or where it is null, `grads` (lanes,) at the last steps. `ahead`
 // (rows, lanes) holds what column t receives from column t + 1. `diagonal` holds the weights of the diagonal on entry,
 // e on return, which is 0 where they are negative: in cells that no path enters. Rows of the range outside the band
 // are zero.
 template <class T, int W, int V, bool banded, class Pairs>
-void soft_dtw_adjoint(const StepRange& range, const Lanes<T>& lanes, const T* grads, T* diagonal, const T* up,
-                      int64_t stride, int64_t vector_stride, int64_t first_row, int64_t end_row, T* ahead) {
+void soft_dtw_adjoint(const StepRange& range, const Lanes<T>& lanes, const T* grads, const T* end_grads, T* diagonal,
+                      const T* up, int64_t stride, int64_t vector_stride, int64_t first_row, int64_t end_row,
+                      T* ahead) {
   constexpr int64_t width = W * V;
   for (int64_t t = range.step1 - 1; t >= range.step0; --t) {
     for (int64_t lane = 0; lane < width; ++lane) {
-      if (lanes.last_step[static_cast<size_t>(lane)] == t) {
-        ahead[lanes.last_row[static_cast<size_t>(lane)] * width + lane] += grads[lane];
+      const int64_t last_step = lanes.last_step[static_cast<size_t>(lane)];
+      if (end_grads != nullptr ? t <= last_step : t == last_step) {
+        ahead[lanes.last_row[static_cast<size_t>(lane)] * width + lane] +=
+            end_grads != nullptr ? end_grads[t * width + lane] : grads[lane];
       }
     }
     const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t);
@@ -107,6 +148,9 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
   std::fill_n(state.data(), rows * width, kUnreachable<T>);
   std::fill_n(ahead.data(), rows * width, T(0));
 
+  const bool open_end = recurrence.open.end;
+  bool take_ends = open_end;
+  const LaneEnds<T> ends(lanes, open_end ? steps : 0);
   auto advance = [&](const StepRange& range, bool last) {
     pairs.costs(range.step0, range.step1, lanes.first_row(range.step0), lanes.end_row(range.step1 - 1), costs.data(),
                 stride, vector_stride);
@@ -125,11 +169,15 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
       }
       return r;
     };
-    auto ignore = [](int64_t) {};
+    auto on_step = [&](int64_t t) {
+      if (take_ends) {
+        ends.take(lanes, t, state.data());
+      }
+    };
     if (last) {
-      sweep<T, W, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), record, ignore);
+      sweep<T, W, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), record, on_step);
     } else {
-      sweep<T, W, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), plain, ignore);
+      sweep<T, W, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), plain, on_step);
     }
   };
   auto range_at = [&](int64_t index) {
@@ -139,6 +187,12 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
     std::copy_n(state.data(), rows * width, states.data() + index * rows * width);
     advance(range_at(index), index + 1 == plan.checkpoints);
   }
+  take_ends = false;
+  for (int v = 0; v < V && open_end; ++v) {
+    T* const of_vector = ends.values.data() + v * W;
+    EndSoftmin<T, W>(recurrence, of_vector, steps, width)
+        .to_weights(recurrence, load<T, W>(grads + v * W), of_vector, steps, width);
+  }
   for (int64_t index = plan.checkpoints - 1; index >= 0; --index) {
     const StepRange range = range_at(index);
     if (index + 1 < plan.checkpoints) {
@@ -146,8 +200,9 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
       advance(range, true);
     }
     const int64_t row0 = lanes.first_row(range.step0), row1 = lanes.end_row(range.step1 - 1);
-    soft_dtw_adjoint<T, W, V, banded, Pairs>(range, lanes, grads, diagonal.data(), up.data(), stride, vector_stride,
-                                             row0, row1, ahead.data());
+    soft_dtw_adjoint<T, W, V, banded, Pairs>(range, lanes, grads, open_end ? ends.values.data() : nullptr,
+                                             diagonal.data(), up.data(), stride, vector_stride, row0, row1,
+                                             ahead.data());
     // The product reads whole panels; a last one may end in columns past the last step.
     const int64_t panel_steps = pairs.panel_steps(),
                   covered = (range.step1 - range.step0 + panel_steps - 1) / panel_steps * panel_steps;
@@ -165,12 +220,12 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
 template <class T, class Batch>
 void soft_dtw_batch(const SoftDtw<T>& recurrence, const Batch& batch, std::optional<int64_t> band, T* out) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
-    const Lanes<T> ends(pairs, band);
+    const Lanes<T> lanes(pairs, band, recurrence.open.begin);
     with_lanes<T>(pairs, [&](auto w, auto v) {
       if (band.has_value()) {
-        soft_dtw_lanes<T, w, v, true>(recurrence, pairs, ends, results, out);
+        soft_dtw_lanes<T, w, v, true>(recurrence, pairs, lanes, results, out);
       } else {
-        soft_dtw_lanes<T, w, v, false>(recurrence, pairs, ends, results, out);
+        soft_dtw_lanes<T, w, v, false>(recurrence, pairs, lanes, results, out);
       }
     });
   });
@@ -187,63 +242,62 @@ void soft_dtw_pairs_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, s
   if (std::all_of(grads.begin(), grads.end(), [](T g) { return g == 0; })) {
     return;
   }
-  const Lanes<T> ends(pairs, band);
+  const Lanes<T> lanes(pairs, band, recurrence.open.begin);
   with_lanes<T>(pairs, [&](auto w, auto v) {
     if (band.has_value()) {
-      soft_dtw_lanes_backward<T, w, v, true>(recurrence, pairs, ends, grads.data(), to);
+      soft_dtw_lanes_backward<T, w, v, true>(recurrence, pairs, lanes, grads.data(), to);
     } else {
-      soft_dtw_lanes_backward<T, w, v, false>(recurrence, pairs, ends, grads.data(), to);
+      soft_dtw_lanes_backward<T, w, v, false>(recurrence, pairs, lanes, grads.data(), to);
     }
   });
 }
 
 template <class T>
-void soft_dtw_forward(const Inputs& inputs, double gamma, std::optional<int64_t> band, T* out) {
+void soft_dtw_forward(const Inputs& inputs, const SoftDtwOptions& options, T* out) {
   if (suits_wavefront<T>(grid_sizes(inputs))) {
-    wavefront_soft_dtw(SoftDtw<T>(gamma), inputs, band, out);
+    wavefront_soft_dtw(SoftDtw<T>(options), inputs, options.band, out);
     return;
   }
   const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, 0), false);
-  soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
+  soft_dtw_batch(SoftDtw<T>(options), batch, options.band, out);
 }
 
 template <class T>
-void soft_dtw_from_cost_forward(const CostInputs& costs, double gamma, std::optional<int64_t> band, T* out) {
+void soft_dtw_from_cost_forward(const CostInputs& costs, const SoftDtwOptions& options, T* out) {
   if (suits_wavefront<T>(grid_sizes(costs))) {
-    wavefront_soft_dtw(SoftDtw<T>(gamma), costs, band, out);
+    wavefront_soft_dtw(SoftDtw<T>(options), costs, options.band, out);
     return;
   }
   const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 0));
-  soft_dtw_batch(SoftDtw<T>(gamma), batch, band, out);
+  soft_dtw_batch(SoftDtw<T>(options), batch, options.band, out);
 }
 
 // dx, dy: (B1, N, D) and (B2, M, D), zero on entry, or null.
 template <class T>
-void soft_dtw_backward(const Inputs& inputs, double gamma, std::optional<int64_t> band, const T* grad, T* dx, T* dy) {
-  const SoftDtw<T> recurrence(gamma);
+void soft_dtw_backward(const Inputs& inputs, const SoftDtwOptions& options, const T* grad, T* dx, T* dy) {
+  const SoftDtw<T> recurrence(options);
   if (suits_wavefront<T>(grid_sizes(inputs))) {
-    wavefront_soft_dtw_backward(recurrence, inputs, band, grad, dx, dy);
+    wavefront_soft_dtw_backward(recurrence, inputs, options.band, grad, dx, dy);
     return;
   }
   const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), true, 3 * sizeof(T)), true);
   backward_pairs(batch, dx, dy,
                  [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
-                   soft_dtw_pairs_backward(recurrence, pairs, band, results, grad, to);
+                   soft_dtw_pairs_backward(recurrence, pairs, options.band, results, grad, to);
                  });
 }
 
 // d_cost: (B1, B2, N, M), zero on entry.
 template <class T>
-void soft_dtw_from_cost_backward(const CostInputs& costs, double gamma, std::optional<int64_t> band, const T* grad,
-                                 T* d_cost) {
-  const SoftDtw<T> recurrence(gamma);
+void soft_dtw_from_cost_backward(const CostInputs& costs, const SoftDtwOptions& options, const T* grad, T* d_cost) {
+  const SoftDtw<T> recurrence(options);
   if (suits_wavefront<T>(grid_sizes(costs))) {
-    wavefront_soft_dtw_from_cost_backward(recurrence, costs, band, grad, d_cost);
+    wavefront_soft_dtw_from_cost_backward(recurrence, costs, options.band, grad, d_cost);
     return;
   }
   const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 3 * sizeof(T)));
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
-    soft_dtw_pairs_backward(recurrence, pairs, band, results, grad, batch.adjoints(results, d_cost));
+    soft_dtw_pairs_backward(recurrence, pairs, options.band, results, grad, batch.adjoints(results, d_cost));
   });
 }
 

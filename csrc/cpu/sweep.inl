@@ -15,10 +15,15 @@ struct Lanes {
   // Bounds of the offsets that are in the bands of all lanes.
   int64_t inner_low = std::numeric_limits<int64_t>::min() / 2, inner_high = std::numeric_limits<int64_t>::max() / 2;
   int64_t rows;
+  T above;  // r above the first row after its first step: 0 where paths may start anywhere in the first row
 
   template <class Pairs>
-  Lanes(const Pairs& pairs, std::optional<int64_t> band)
-      : banded(band.has_value()), low(pairs.lanes()), high(pairs.lanes()), rows(pairs.rows()) {
+  Lanes(const Pairs& pairs, std::optional<int64_t> band, bool open_begin)
+      : banded(band.has_value()),
+        low(pairs.lanes()),
+        high(pairs.lanes()),
+        rows(pairs.rows()),
+        above(open_begin ? T(0) : kUnreachable<T>) {
     const int64_t reach = rows + pairs.steps();
     const int64_t radius = banded ? std::min(*band, reach) : reach;
     for (int64_t lane = 0; lane < pairs.lanes(); ++lane) {
@@ -65,9 +70,9 @@ void sweep(const StepRange& range, const Lanes<T>& lanes, const T* costs, int64_
     Vec<T, W> diagonal[V], up[V];
     for (int v = 0; v < V; ++v) {
       up[v] = splat<T, W>(kUnreachable<T>);
-      // The grid is entered at (0, 0), as if diagonally from a cell of cost 0.
+      // Paths enter the grid diagonally, from a cell of cost 0.
       diagonal[v] =
-          row0 > 0 ? load<T, W>(state + (row0 - 1) * width + v * W) : splat<T, W>(t == 0 ? T(0) : kUnreachable<T>);
+          row0 > 0 ? load<T, W>(state + (row0 - 1) * width + v * W) : splat<T, W>(t == 0 ? T(0) : lanes.above);
     }
     for (int64_t s = row0; s < row1; ++s) {
       T* at = state + s * width;

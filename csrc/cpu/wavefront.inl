@@ -118,8 +118,9 @@ struct Wavefront {
   // `costs` (ticks, kRows), as a source of costs leaves them. Calls cell(tick, vector, cost, diagonal, up, left).
   template <bool edges, class Cell>
   void advance(int64_t tick0, int64_t tick1, const T* costs, const BoundaryRow<T>& above, const BoundaryRow<T>& below,
-               const Cell& cell) {
+               const Cell& cell_of_strip) {
     constexpr auto lanes = std::make_integer_sequence<int, W>{};
+    const Cell cell = cell_of_strip;  // stays in registers
     V r[kStripVectors], d[kStripVectors];
     std::copy_n(row, kStripVectors, r);
     std::copy_n(diagonal, kStripVectors, d);
@@ -180,20 +181,82 @@ class PassingRows {
   Buffer<T> rows_;
 };
 
+// r above the first row: before its first step, and from there on. Paths enter the grid from it, diagonally.
+template <class T>
+struct TopRow {
+  T before = 0, after = kUnreachable<T>;
+};
+
+// r in the grid's last row, where paths with an open end can end.
+template <class T>
+class LastRow {
+ public:
+  static constexpr int W = kWidth<T>;
+
+  // Keeps nothing unless `open`.
+  LastRow(const WavefrontGrid<T>& grid, bool open)
+      : grid_(grid), lane_((grid.n - 1) % kStripRows<T>), open_(open), ticks_(open ? kChunkTicks * W : 0) {
+    if (open) {
+      // Whole vectors.
+      values_ = Buffer<T>(vectors() * W);
+      std::fill_n(values_.data(), vectors() * W, kUnreachable<T>);
+    }
+  }
+
+  int64_t vectors() const { return (grid_.m + W - 1) / W; }
+  T* data() const { return values_.data(); }  // by step
+  bool open() const { return open_; }
+
+  // A cell of `strip` that keeps the vector with the last row.
+  template <class Cell>
+  auto keep(int64_t strip, const Cell& cell) const {
+    const int vector = keeps(strip) ? static_cast<int>(lane_ / W) : -1;
+    return [cell, vector, to = ticks_.data()](int64_t tick, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
+                                              Vec<T, W> left) __attribute__((always_inline)) {
+      const Vec<T, W> r = cell(tick, v, cost, diagonal, up, left);
+      if (v == vector) {
+        store<T, W>(to + tick % kChunkTicks * W, r);
+      }
+      return r;
+    };
+  }
+
+  // Takes what was kept of the ticks of a chunk.
+  void take(int64_t strip, int64_t tick0, int64_t tick1) const {
+    if (!keeps(strip)) {
+      return;
+    }
+    const int64_t row = grid_.n - 1, step0 = std::max<int64_t>(0, row + grid_.low),
+                  end = std::min(grid_.m, row + grid_.high + 1);
+    for (int64_t t = std::max(step0, tick0 - lane_); t < std::min(end, tick1 - lane_); ++t) {
+      values_[t] = ticks_[(t + lane_) % kChunkTicks * W + lane_ % W];
+    }
+  }
+
+ private:
+  bool keeps(int64_t strip) const { return open_ && strip == grid_.strips() - 1; }
+
+  const WavefrontGrid<T>& grid_;
+  int64_t lane_;
+  bool open_;
+  Buffer<T> ticks_;   // (kChunkTicks, W)
+  Buffer<T> values_;  // (steps,)
+};
+
 // The last rows of strips. Those above the first strip of a range are kept: a recursion starts from them a second time.
 template <class T>
 class StripRows {
  public:
   // Ranges of `range_strips` strips.
-  StripRows(const WavefrontGrid<T>& grid, int64_t range_strips)
+  StripRows(const WavefrontGrid<T>& grid, int64_t range_strips, const TopRow<T>& above)
       : m_(grid.m),
         strips_(grid.strips()),
         range_strips_(std::min(range_strips, strips_)),
         kept_(ranges() * BoundaryRow<T>::size(m_)),
         passing_(m_) {
     const BoundaryRow<T> top = below(-1);
-    top.fill(m_, kUnreachable<T>);
-    top[-1] = 0;  // the grid is entered at (0, 0), as if diagonally from a cell of cost 0
+    top.fill(m_, above.after);
+    top[-1] = above.before;
   }
 
   int64_t ranges() const { return (strips_ + range_strips_ - 1) / range_strips_; }
@@ -225,10 +288,10 @@ class StripRows {
 };
 
 // Runs a range of strips; cell_of(strip) gives the cell of a strip's recursion. Returns r in the last row of the range,
-// at the grid's last step.
+// at the grid's last step; `last_row` takes the grid's last row.
 template <class T, class Source, class CellOf>
 T run_strips(const Source& source, const WavefrontGrid<T>& grid, const StripRange& range, const StripRows<T>& rows,
-             const CellOf& cell_of) {
+             const LastRow<T>& last_row, const CellOf& cell_of) {
   const int64_t count = range.end - range.first, parts = std::min(thread_count(), count);
   Pipeline pipeline(count);
   T result = 0;
@@ -237,7 +300,8 @@ T run_strips(const Source& source, const WavefrontGrid<T>& grid, const StripRang
     const Buffer<T> costs(kChunkTicks * kStripRows<T>);
     for (int64_t task = pipeline.take(); task < count; task = pipeline.take()) {
       const int64_t strip = range.first + task, end = grid.end_tick(strip);
-      const auto cell = cell_of(strip);
+      const auto cell_of_strip = cell_of(strip);
+      const auto cell = last_row.keep(strip, cell_of_strip);
       const BoundaryRow<T> above = rows.below(strip - 1), below = rows.below(strip);
       rows.clear(strip);
       int64_t tick = grid.first_tick(strip);
@@ -252,6 +316,7 @@ T run_strips(const Source& source, const WavefrontGrid<T>& grid, const StripRang
         } else {
           wavefront.template advance<false>(tick, chunk_end, costs.data(), above, below, cell);
         }
+        last_row.take(strip, tick, chunk_end);
         pipeline.publish(task, chunk_end - kStripRows<T> + 1);
       }
       pipeline.publish(task, Pipeline::kFinished);

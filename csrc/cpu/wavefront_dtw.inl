@@ -3,6 +3,22 @@
 
 namespace scav::SCAV_LEVEL {
 
+// Weights of the diagonals in the vectors of a strip: the first row has its own.
+template <class T>
+struct StripWeights {
+  static constexpr int W = kWidth<T>;
+  Vec<T, W> first, others;
+
+  template <class Steps>
+  StripWeights(const Steps& kind, int64_t strip)
+      : first(kind.template weight<W>(false)), others(kind.template weight<W>(false)) {
+    if (strip == 0) {
+      first[0] = kind.template weight<W>(true)[0];
+    }
+  }
+  SCAV_INLINE Vec<T, W> of(int vector) const { return vector == 0 ? first : others; }
+};
+
 // The steps into the cells of a range of strips.
 template <class T>
 struct WavefrontCodes {
@@ -16,69 +32,94 @@ struct WavefrontCodes {
 
   uint8_t* of(int64_t strip) const { return codes + cells.offset(strip); }
 
-  auto recorder(int64_t strip) const {
-    return [to = of(strip)](int64_t tick, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
+  // The cells of `kind` in a strip, which record their steps.
+  template <class Steps>
+  auto recorder(const Steps& kind, int64_t strip) const {
+    return [kind, weights = StripWeights<T>(kind, strip), to = of(strip)](
+               int64_t tick, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
                __attribute__((always_inline)) {
                  typedef uint8_t Bytes __attribute__((vector_size(W)));
-                 const Bytes step = __builtin_convertvector((dtw_step<T, W>(diagonal, up, left)), Bytes);
+                 Vec<IntOf<T>, W> code;
+                 const Vec<T, W> r = kind.template cell<W>(weights.of(v), cost, diagonal, up, left, code);
+                 const Bytes step = __builtin_convertvector(code, Bytes);
                  std::memcpy(to + tick * kRows + v * W, &step, W);
-                 return dtw_cell(cost, diagonal, up, left);
+                 return r;
                };
   }
 
   // Walks from `at` to the first cell of the range, or to (0, 0).
-  void walk(PathWalker::Position& at) const {
-    while (at.next != nullptr && at.s >= cells.first * kRows) {
+  void walk(PathWalk& at) const {
+    while (!at.finished() && at.s >= cells.first * kRows) {
       const int64_t row = at.s % kRows;
       at.step(of(at.s / kRows)[(at.t + row) * kRows + row]);
     }
   }
 };
 
-// The distance of one pair. `path`, unless null, becomes the steps from the path's end to its start.
-template <class T, class Source>
-T wavefront_dtw_pair(const Source& source, uint8_t* path) {
+// The distance of one pair, and its path if `out` needs it.
+template <class T, class Steps, class Source>
+void wavefront_dtw_pair(const Steps& kind, const Source& source, int64_t result, const DtwOutput<T>& out) {
   const WavefrontGrid<T>& grid = source.grid;
   using V = Vec<T, kWidth<T>>;
+  const bool walks = out.bytes_per_cell() > 0;
   const int64_t strips = grid.strips();
-  const StripRows<T> rows(grid, path != nullptr ? grid.strips_of_bytes(1) : strips);
-  const auto plain = [](int64_t) {
-    return [](int64_t, int, V cost, V diagonal, V up, V left)
-               __attribute__((always_inline)) { return dtw_cell(cost, diagonal, up, left); };
+  const StripRows<T> rows(grid, walks ? grid.strips_of_bytes(1) : strips,
+                          {0, out.options.open.begin ? T(0) : kUnreachable<T>});
+  const LastRow<T> last_row(grid, out.options.open.end);
+  const auto plain = [&](int64_t strip) {
+    return [kind, weights = StripWeights<T>(kind, strip)](int64_t, int v, V cost, V diagonal, V up, V left)
+               __attribute__((always_inline)) {
+                 return kind.template cell<kWidth<T>>(weights.of(v), cost, diagonal, up, left);
+               };
   };
-  const Buffer<uint8_t> memory(path != nullptr ? rows.largest(grid) : 0);
-  PathWalker::Position at{grid.n - 1, grid.m - 1, path};
+  const Buffer<uint8_t> memory(walks ? rows.largest(grid) : 0);
+  PathWalk walk{-1, -1, out.path_of(result), out.options.open.begin, 0};
   T distance = 0;
   for (int64_t index = 0; index < rows.ranges(); ++index) {
     const StripRange range = rows.range(index);
     const bool last = index + 1 == rows.ranges();
-    T value;
-    if (path == nullptr || !last) {
-      value = run_strips(source, grid, range, rows, plain);
+    const auto run = [&](const auto& cell_of) {
+      distance = run_strips(source, grid, range, rows, last_row, cell_of);
+      if (!last) {
+        return;
+      }
+      int64_t end = grid.m - 1;
+      if (last_row.open()) {
+        const T* const smallest = std::min_element(last_row.data(), last_row.data() + grid.m);
+        distance = *smallest;
+        end = distance < kReached<T> ? smallest - last_row.data() : end;
+      }
+      walk.start(grid.n - 1, end, grid.m);
+    };
+    if (!walks || !last) {
+      run(plain);
     } else {
       const WavefrontCodes<T> codes(grid, range, memory);
-      value = run_strips(source, grid, range, rows, [&](int64_t strip) { return codes.recorder(strip); });
-      codes.walk(at);
+      run([&](int64_t strip) { return codes.recorder(kind, strip); });
+      codes.walk(walk);
     }
-    distance = value;
   }
-  for (int64_t index = rows.ranges() - 2; path != nullptr && index >= 0 && at.next != nullptr; --index) {
+  for (int64_t index = rows.ranges() - 2; walks && index >= 0 && !walk.finished(); --index) {
     // No path comes back to a later step.
     WavefrontGrid<T> rest = grid;
-    rest.m = at.t + 1;
+    rest.m = walk.t + 1;
     const WavefrontCodes<T> codes(rest, rows.range(index), memory);
-    run_strips(source, rest, rows.range(index), rows, [&](int64_t strip) { return codes.recorder(strip); });
-    codes.walk(at);
+    run_strips(source, rest, rows.range(index), rows, LastRow<T>(rest, false),
+               [&](int64_t strip) { return codes.recorder(kind, strip); });
+    codes.walk(walk);
   }
-  return distance < kReached<T> ? distance : std::numeric_limits<T>::infinity();
+  out.put(result, distance, grid.n, grid.m, walk.cells);
 }
 
 // Every pair of Inputs or CostInputs.
 template <class T, class Batch>
-void wavefront_dtw(const Batch& batch, std::optional<int64_t> band, T* out, uint8_t* paths) {
-  const int64_t path_stride = batch.steps_x() + batch.steps_y();
-  for_each_wavefront_pair<T>(batch, band, [&](const auto& source, const PairIndex& pair) {
-    out[pair.result] = wavefront_dtw_pair<T>(source, paths ? paths + pair.result * path_stride : nullptr);
+void wavefront_dtw(const Batch& batch, const DtwOutput<T>& out) {
+  for_each_wavefront_pair<T>(batch, out.options.band, [&](const auto& source, const PairIndex& pair) {
+    if (out.options.weighted()) {
+      wavefront_dtw_pair(WeightedSteps<T>(out.options), source, pair.result, out);
+    } else {
+      wavefront_dtw_pair(EqualSteps<T>(out.options), source, pair.result, out);
+    }
   });
 }
 

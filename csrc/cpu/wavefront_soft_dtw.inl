@@ -12,14 +12,54 @@ auto soft_dtw_plain(const SoftDtw<T>& recurrence) {
   };
 }
 
+// r above the first row. A cell of an open row enters the grid twice, diagonally and from s - 1: each counts half.
+template <class T>
+TopRow<T> soft_dtw_top(const SoftDtw<T>& recurrence) {
+  const T half = recurrence.gamma * std::numbers::ln2_v<T>;
+  return recurrence.open.begin ? TopRow<T>{half, half} : TopRow<T>{};
+}
+
+// The softmin over the ends.
+template <class T>
+EndSoftmin<T, 1> end_softmin(const SoftDtw<T>& recurrence, const LastRow<T>& ends) {
+  constexpr int W = kWidth<T>;
+  return EndSoftmin<T, W>(recurrence, ends.data(), ends.vectors(), W).over_lanes(recurrence);
+}
+
 template <class T, class Source>
 T wavefront_soft_dtw_pair(const SoftDtw<T>& recurrence, const Source& source) {
   const WavefrontGrid<T>& grid = source.grid;
-  const StripRows<T> rows(grid, grid.strips());
-  const T distance =
-      run_strips(source, grid, rows.range(0), rows, [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
+  const StripRows<T> rows(grid, grid.strips(), soft_dtw_top(recurrence));
+  const LastRow<T> last_row(grid, recurrence.open.end);
+  const T distance = run_strips(source, grid, rows.range(0), rows, last_row,
+                                [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
+  if (last_row.open()) {
+    return end_softmin(recurrence, last_row).value(recurrence)[0];
+  }
   return distance < kReached<T> ? distance : std::numeric_limits<T>::infinity();
 }
+
+// What the last row receives of the gradient `grad` of a distance: all in its last cell, or its share in every cell.
+template <class T>
+class EndGradients {
+ public:
+  const T grad;
+
+  explicit EndGradients(T outer) : grad(outer) {}
+
+  // Of a softmin over the first `m` cells of `last_row`, which it overwrites.
+  void take(const SoftDtw<T>& recurrence, const LastRow<T>& last_row, int64_t m) {
+    end_softmin(recurrence, last_row).to_weights(recurrence, Vec<T, 1>{grad}, last_row.data(), m, 1);
+    shares_ = last_row.data();
+    steps_ = m;
+  }
+  bool open() const { return shares_ != nullptr; }
+  T at(int64_t t) const { return t >= 0 && t < steps_ ? shares_[t] : T(0); }
+
+ private:
+  const T* shares_ = nullptr;
+  int64_t steps_ = 0;
+};
 
 // Weights of the softmins in the cells of a range of strips, and the adjoint e = d out / d r = d out / d cost, which
 // takes the place of the diagonal's weights.
@@ -32,10 +72,11 @@ struct WavefrontAdjoint {
   const WavefrontGrid<T>& grid;
   const StripCells<T> cells;
   T *diagonal, *up;
+  const EndGradients<T>& ends;
 
   WavefrontAdjoint(const WavefrontGrid<T>& all, const StripRange& range, const Buffer<T>& diagonal_weights,
-                   const Buffer<T>& up_weights)
-      : grid(all), cells(all, range), diagonal(diagonal_weights.data()), up(up_weights.data()) {}
+                   const Buffer<T>& up_weights, const EndGradients<T>& end_gradients)
+      : grid(all), cells(all, range), diagonal(diagonal_weights.data()), up(up_weights.data()), ends(end_gradients) {}
 
   auto recorder(const SoftDtw<T>& recurrence, int64_t strip) const {
     return [&recurrence, to_diagonal = diagonal + cells.offset(strip), to_up = up + cells.offset(strip)](
@@ -52,14 +93,14 @@ struct WavefrontAdjoint {
   }
 
   // The adjoint of one strip: `below` holds what the strip below sends to its last row, `above` becomes what it sends
-  // to the strip above. `grad` enters at the last cell.
-  void retreat(int64_t strip, T grad, Pipeline& pipeline, int64_t task, const BoundaryRow<T>& below,
+  // to the strip above. The gradient enters in the last row.
+  void retreat(int64_t strip, Pipeline& pipeline, int64_t task, const BoundaryRow<T>& below,
                const BoundaryRow<T>& above) const {
     const WavefrontBounds<T> bounds(grid, strip);
     const int64_t first = grid.first_tick(strip), count = grid.rows_of(strip);
     State state{};
-    if (strip == grid.strips() - 1) {
-      state.left[(count - 1) / W][(count - 1) % W] = grad;
+    if (strip == grid.strips() - 1 && !ends.open()) {
+      state.left[(count - 1) / W][(count - 1) % W] = ends.grad;
     }
     int64_t end = grid.end_tick(strip);
     while (end > first) {
@@ -102,6 +143,10 @@ struct WavefrontAdjoint {
   void retreat_ticks(int64_t tick0, int64_t tick1, const WavefrontBounds<T>& bounds, int64_t strip,
                      const BoundaryRow<T>& below, const BoundaryRow<T>& above, State& state) const {
     constexpr auto lanes = std::make_integer_sequence<int, W>{};
+    const int64_t last_row = grid.rows_of(strip) - 1;
+    const int end_vector = ends.open() && strip == grid.strips() - 1 ? static_cast<int>(last_row / W) : -1;
+    V end_lane{};
+    end_lane[last_row % W] = 1;
     T* const weights = diagonal + cells.offset(strip);
     const T* const up_weights = up + cells.offset(strip);
     State sent = state;
@@ -112,6 +157,9 @@ struct WavefrontAdjoint {
             v + 1 < kStripVectors ? sent.up[v + 1 < kStripVectors ? v + 1 : 0] : splat<T, W>(below[tick - kRows + 1]);
         T* const at = weights + tick * kRows + v * W;
         V e = sent.left[v] + shift_out(sent.up[v], next, lanes);
+        if (v == end_vector) {
+          e += end_lane * ends.at(tick - last_row);
+        }
         V d = load<T, W>(at), u = load<T, W>(up_weights + tick * kRows + v * W);
         if constexpr (Source::kForbids) {
           e = d < T(0) ? V{} : e;
@@ -138,25 +186,31 @@ struct WavefrontAdjoint {
 template <class T, class Source, class To>
 void wavefront_soft_dtw_pair_backward(const SoftDtw<T>& recurrence, const Source& source, T grad, const To& to) {
   const WavefrontGrid<T>& grid = source.grid;
-  const StripRows<T> rows(grid, grid.strips_of_bytes(2 * sizeof(T)));
+  const StripRows<T> rows(grid, grid.strips_of_bytes(2 * sizeof(T)), soft_dtw_top(recurrence));
+  const LastRow<T> last_row(grid, recurrence.open.end), no_row(grid, false);
   const PassingRows<T> sent(grid.m);
   const int64_t largest = rows.largest(grid);
   const Buffer<T> diagonal(largest), up(largest);
   sent.of(grid.strips()).fill(grid.m, T(0));
   for (int64_t index = 0; index + 1 < rows.ranges(); ++index) {
-    run_strips(source, grid, rows.range(index), rows, [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
+    run_strips(source, grid, rows.range(index), rows, no_row,
+               [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
   }
+  EndGradients<T> ends(grad);
   for (int64_t index = rows.ranges() - 1; index >= 0; --index) {
     const StripRange range = rows.range(index);
     const int64_t count = range.end - range.first;
-    const WavefrontAdjoint<T, Source> adjoint(grid, range, diagonal, up);
-    run_strips(source, grid, range, rows, [&](int64_t strip) { return adjoint.recorder(recurrence, strip); });
+    const WavefrontAdjoint<T, Source> adjoint(grid, range, diagonal, up, ends);
+    run_strips(source, grid, range, rows, last_row, [&](int64_t strip) { return adjoint.recorder(recurrence, strip); });
+    if (index + 1 == rows.ranges() && last_row.open()) {
+      ends.take(recurrence, last_row, grid.m);
+    }
     Pipeline pipeline(count);
     run_parts(std::min(thread_count(), count), [&](int64_t) {
       for (int64_t task = pipeline.take(); task < count; task = pipeline.take()) {
         const int64_t strip = range.end - 1 - task;
         sent.of(strip).fill(grid.m, T(0));
-        adjoint.retreat(strip, grad, pipeline, task, sent.of(strip + 1), sent.of(strip));
+        adjoint.retreat(strip, pipeline, task, sent.of(strip + 1), sent.of(strip));
       }
     });
     const auto copy = [&](int64_t strip, int64_t step0, int64_t step1, T* out, int64_t stride) {

@@ -2,10 +2,21 @@
 
 #include "cuda/op.h"
 #include "cuda/dtw_scratch.h"
-#include "shared/dtw.h"
 
 namespace scav::device {
 namespace {
+
+constexpr const char* kOptions = "step_penalty, diagonal_weight, open_begin, open_end and normalize";
+
+void check_options(const char* op, const PathOptions& options) {
+  check_defaults(op, kOptions, options.diagonal_weight == 1 && options.normalize == Normalize::none);
+}
+
+void check_options(const char* op, const DtwOptions& options) {
+  check_defaults(
+      op, kOptions,
+      !options.weighted() && !options.open.begin && !options.open.end && options.normalize == Normalize::none);
+}
 
 void fused_dtw(const DeviceInputs& inputs, const OnDevice& on, int64_t band, uint8_t* paths, Tensor& out) {
   const FusedShape shape(inputs.steps_x(), inputs.steps_y(), inputs.dim(), on.shared_bytes);
@@ -21,13 +32,15 @@ void fused_dtw(const DeviceInputs& inputs, const OnDevice& on, int64_t band, uin
 
 std::tuple<Tensor, Tensor> dtw(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
                                const std::optional<Tensor>& y_lengths, std::string cost, std::optional<int64_t> band,
-                               bool paired, bool save_path) {
+                               double step_penalty, double diagonal_weight, bool open_begin, bool open_end,
+                               std::optional<std::string> normalize, bool paired, bool save_path) {
   const OnDevice on(x);
   // Check the shapes first; the choice of kernel depends on them.
   check_pairs("dtw", x, y, x_lengths, y_lengths, paired);
   const Sweep sweep = choose_forward(on, x, y, paired, save_path ? kDtwColumnBytes : 0);
   const DeviceInputs inputs = check_device_inputs("dtw", on, x, y, x_lengths, y_lengths, cost, paired, rows_for(sweep));
-  check_band("dtw", band);
+  check_options("dtw", check_dtw_options("dtw", band, step_penalty, diagonal_weight, open_begin, open_end, normalize,
+                                         inputs.dtype));
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
   Tensor out = inputs.new_empty(inputs.result_shape());
   Tensor path = new_full(save_path ? inputs.result_shape({n + m}) : Shape{0}, kPathEnd, kByte, on.device);
@@ -57,11 +70,12 @@ Tensor without_unreachable(const Tensor& grad, const Tensor& out, const Tensor& 
 
 std::tuple<Tensor, Tensor> dtw_backward(const Tensor& grad, const Tensor& x, const Tensor& y,
                                         const std::optional<Tensor>& x_lengths, const std::optional<Tensor>& y_lengths,
-                                        const Tensor& out, const Tensor& path, std::string cost, bool paired,
-                                        bool need_x, bool need_y) {
+                                        const Tensor& out, const Tensor& path, std::string cost, double diagonal_weight,
+                                        std::optional<std::string> normalize, bool paired, bool need_x, bool need_y) {
   const char* op = "dtw_backward";
   const OnDevice on(x);
   const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
+  check_options(op, check_path_options(op, diagonal_weight, normalize, inputs.dtype));
   check_saved(op, "path", path, inputs.result_shape({inputs.steps_x() + inputs.steps_y()}), kByte, x.device());
   check_saved(op, "out", out, inputs.result_shape(), inputs.dtype, x.device());
   const Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
@@ -78,10 +92,13 @@ std::tuple<Tensor, Tensor> dtw_backward(const Tensor& grad, const Tensor& x, con
 
 std::tuple<Tensor, Tensor> dtw_from_cost(const Tensor& cost, const std::optional<Tensor>& x_lengths,
                                          const std::optional<Tensor>& y_lengths, std::optional<int64_t> band,
-                                         bool save_path) {
+                                         double step_penalty, double diagonal_weight, bool open_begin, bool open_end,
+                                         std::optional<std::string> normalize, bool save_path) {
+  const char* op = "dtw_from_cost";
   const OnDevice on(cost);
-  const DeviceCosts costs = check_device_costs("dtw_from_cost", on, cost, x_lengths, y_lengths, false);
-  check_band("dtw_from_cost", band);
+  const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, false);
+  check_options(op, check_dtw_options(op, band, step_penalty, diagonal_weight, open_begin, open_end, normalize,
+                                      costs.cost.scalar_type()));
   const int64_t n = costs.steps_x(), m = costs.steps_y();
   Tensor out = costs.new_result();
   Tensor path = new_full(save_path ? costs.result_shape({n + m}) : Shape{0}, kPathEnd, kByte, on.device);
@@ -97,10 +114,12 @@ std::tuple<Tensor, Tensor> dtw_from_cost(const Tensor& cost, const std::optional
 }
 
 Tensor dtw_from_cost_backward(const Tensor& grad, const Tensor& cost, const std::optional<Tensor>& x_lengths,
-                              const std::optional<Tensor>& y_lengths, const Tensor& out, const Tensor& path) {
+                              const std::optional<Tensor>& y_lengths, const Tensor& out, const Tensor& path,
+                              double diagonal_weight, std::optional<std::string> normalize) {
   const char* op = "dtw_from_cost_backward";
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, false);
+  check_options(op, check_path_options(op, diagonal_weight, normalize, costs.cost.scalar_type()));
   check_saved(op, "path", path, costs.result_shape({costs.steps_x() + costs.steps_y()}), kByte, cost.device());
   check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type(), cost.device());
   const Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);

@@ -11,6 +11,7 @@
 #include "cuda/inputs.h"
 #include "cuda/sweep.h"
 #include "shared/boxed.h"
+#include "shared/dtw_options.h"
 
 // The key under which the ops are registered; the shim's runs on CPU tensors.
 #if defined(SCAV_SIMT)
@@ -43,6 +44,12 @@ class Scratch {
   Tensor memory_;
   int64_t elements_ = 0;
 };
+
+// Refuses options that only the CPU's kernels have.
+inline void check_defaults(const char* op, const char* options, bool are_defaults) {
+  SCAV_CHECK(are_defaults, op, ": expected the defaults of ", options,
+             " on CUDA, which has no kernels for others, got others; move the inputs to the CPU, e.g. x.cpu()");
+}
 
 // Needs of a reducer that takes its cells one by one.
 inline Needs no_needs() {

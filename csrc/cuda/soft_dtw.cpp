@@ -6,17 +6,20 @@
 namespace scav::device {
 namespace {
 
+void check_options(const char* op, const SoftDtwOptions& options) {
+  check_defaults(op, "open_begin and open_end", !options.open.begin && !options.open.end);
+}
+
 Tensor soft_dtw(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
                 const std::optional<Tensor>& y_lengths, double gamma, std::string cost, std::optional<int64_t> band,
-                bool paired) {
+                bool open_begin, bool open_end, bool paired) {
   const OnDevice on(x);
   // Check the shapes first; the choice of kernel depends on them.
   check_pairs("soft_dtw", x, y, x_lengths, y_lengths, paired);
   const Sweep sweep = choose_forward(on, x, y, paired, 0);
   const DeviceInputs inputs =
       check_device_inputs("soft_dtw", on, x, y, x_lengths, y_lengths, cost, paired, rows_for(sweep));
-  check_positive("soft_dtw", "gamma", gamma, inputs.dtype);
-  check_band("soft_dtw", band);
+  check_options("soft_dtw", check_soft_dtw_options("soft_dtw", gamma, band, open_begin, open_end, inputs.dtype));
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
   Tensor out = inputs.new_empty(inputs.result_shape());
   if (inputs.empty()) {
@@ -61,12 +64,12 @@ std::tuple<Tensor, Tensor> backward(const OnDevice& on, const DeviceInputs& inpu
 std::tuple<Tensor, Tensor> soft_dtw_backward(const Tensor& grad, const Tensor& x, const Tensor& y,
                                              const std::optional<Tensor>& x_lengths,
                                              const std::optional<Tensor>& y_lengths, double gamma, std::string cost,
-                                             std::optional<int64_t> band, bool paired, bool need_x, bool need_y) {
+                                             std::optional<int64_t> band, bool open_begin, bool open_end, bool paired,
+                                             bool need_x, bool need_y) {
   const char* op = "soft_dtw_backward";
   const OnDevice on(x);
   const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
-  check_positive(op, "gamma", gamma, inputs.dtype);
-  check_band(op, band);
+  check_options(op, check_soft_dtw_options(op, gamma, band, open_begin, open_end, inputs.dtype));
   const Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
   if (inputs.x_given.element_size() == 2) {
     return backward<float, PackedWeights>(on, inputs, outer, gamma, band, need_x, need_y);
@@ -78,11 +81,12 @@ std::tuple<Tensor, Tensor> soft_dtw_backward(const Tensor& grad, const Tensor& x
 }
 
 Tensor soft_dtw_from_cost(const Tensor& cost, const std::optional<Tensor>& x_lengths,
-                          const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
+                          const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band,
+                          bool open_begin, bool open_end) {
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs("soft_dtw_from_cost", on, cost, x_lengths, y_lengths, false);
-  check_positive("soft_dtw_from_cost", "gamma", gamma, costs.cost.scalar_type());
-  check_band("soft_dtw_from_cost", band);
+  check_options("soft_dtw_from_cost", check_soft_dtw_options("soft_dtw_from_cost", gamma, band, open_begin, open_end,
+                                                             costs.cost.scalar_type()));
   const int64_t n = costs.steps_x(), m = costs.steps_y();
   Tensor out = costs.new_result();
   SCAV_DISPATCH(out.scalar_type(), [&] {
@@ -96,12 +100,12 @@ Tensor soft_dtw_from_cost(const Tensor& cost, const std::optional<Tensor>& x_len
 }
 
 Tensor soft_dtw_from_cost_backward(const Tensor& grad, const Tensor& cost, const std::optional<Tensor>& x_lengths,
-                                   const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band) {
+                                   const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band,
+                                   bool open_begin, bool open_end) {
   const char* op = "soft_dtw_from_cost_backward";
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, false);
-  check_positive(op, "gamma", gamma, costs.cost.scalar_type());
-  check_band(op, band);
+  check_options(op, check_soft_dtw_options(op, gamma, band, open_begin, open_end, costs.cost.scalar_type()));
   const Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
   const int64_t n = costs.steps_x(), m = costs.steps_y();
   Tensor out = costs.new_result(), result;

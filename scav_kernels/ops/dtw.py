@@ -1,5 +1,6 @@
 """Dynamic time warping, of sequences and of given costs."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,13 +11,17 @@ from scav_kernels.ops.checks import check_options, check_pair, check_tensors, de
 from scav_kernels.ops.costs import as_batch
 from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.fakes import Arguments, steps_of_x, steps_of_y
-from scav_kernels.ops.registry import METRICS, Metric, always
+from scav_kernels.ops.registry import METRICS, Metric, with_closed_ends
+
+# The options of a path, in the order of the schemas and of the public functions.
+_PATHS = "int? band, float step_penalty, float diagonal_weight, bool open_begin, bool open_end, str? normalize"
 
 
 def _fake_path(distances: Tensor, given: Arguments) -> tuple[Tensor]:
     """Return `path` (B1, B2, N + M) uint8, empty unless save_path: an optimal path from its end to its start.
 
-    Its steps are 0 to (s-1, t-1), 1 to (s-1, t) and 2 to (s, t-1); 3 fills the rest.
+    Its steps are 0 to (s-1, t-1), 1 to (s-1, t) and 2 to (s, t-1); 3 fills the rest. Before them comes a 4 for each
+    step of y after the end.
     """
     shape = (*distances.shape, steps_of_x(given) + steps_of_y(given)) if given["save_path"] else (0,)
     return (distances.new_empty(shape, dtype=torch.uint8),)
@@ -24,14 +29,15 @@ def _fake_path(distances: Tensor, given: Arguments) -> tuple[Tensor]:
 
 define_op(
     "dtw",
-    f"({SEQUENCES}, str cost, int? band, bool paired, bool save_path) -> (Tensor out, Tensor path)",
-    f"(Tensor grad, {SEQUENCES}, Tensor out, Tensor path, str cost, bool paired, {NEEDS}) -> {GRADIENTS}",
+    f"({SEQUENCES}, str cost, {_PATHS}, bool paired, bool save_path) -> (Tensor out, Tensor path)",
+    f"(Tensor grad, {SEQUENCES}, Tensor out, Tensor path, str cost, float diagonal_weight, str? normalize, "
+    f"bool paired, {NEEDS}) -> {GRADIENTS}",
     _fake_path,
 )
 define_op(
     "dtw_from_cost",
-    f"({COSTS}, int? band, bool save_path) -> (Tensor out, Tensor path)",
-    f"(Tensor grad, {COSTS}, Tensor out, Tensor path) -> Tensor",
+    f"({COSTS}, {_PATHS}, bool save_path) -> (Tensor out, Tensor path)",
+    f"(Tensor grad, {COSTS}, Tensor out, Tensor path, float diagonal_weight, str? normalize) -> Tensor",
     _fake_path,
 )
 refuse_missing_cuda("dtw", "dtw_from_cost")
@@ -46,6 +52,11 @@ def dtw(
     *,
     cost: str = "euclidean",
     band: int | None = None,
+    step_penalty: float = 0.0,
+    diagonal_weight: float = 1.0,
+    open_begin: bool = False,
+    open_end: bool = False,
+    normalize: str | None = None,
 ) -> Tensor:
     """Dynamic time warping, all pairs: x (B1, N, D), y (B2, M, D) -> (B1, B2).
 
@@ -54,7 +65,12 @@ def dtw(
         r[s, t] = c[s, t] + min(r[s−1, t−1], r[s−1, t], r[s, t−1]),   r[0, 0] = c[0, 0],
 
     and the distance is r[n−1, m−1]: a sum along the path, in the cost's unit, not divided by the path's length. The
-    gradient is that of the costs along one optimal path; ties take the diagonal, then s−1, then t−1.
+    gradient is that of the costs along one optimal path; ties take the diagonal, then s−1, then t−1. With a step
+    penalty p and a diagonal weight w,
+
+        r[s, t] = min(r[s−1, t−1] + w c[s, t], r[s−1, t] + c[s, t] + p, r[s, t−1] + c[s, t] + p),   r[0, 0] = c[0, 0].
+
+    With both ends open, the distance is that of x from the nearest part of y (subsequence DTW).
 
     Args:
         x: (B1, N, D), float32, float64, bfloat16 or float16.
@@ -63,7 +79,14 @@ def dtw(
         y_lengths: (B2,) int64 valid steps, 1 ≤ length ≤ M; None: all.
         cost: "euclidean" ‖x_s − y_t‖₂, "sqeuclidean" its square, or "cosine" 1 − cos(x_s, y_t).
         band: Sakoe-Chiba radius in steps, ≥ 0: t − s stays in [−band − max(n−m, 0), band + max(m−n, 0)], the band
-            that ``tslearn.metrics`` builds. Cells outside are not computed. None: no band.
+            that ``tslearn.metrics`` builds. Cells outside are not computed. None: no band. Open ends leave it as it is.
+        step_penalty: added, ≥ 0, for each step of a path in only one of the sequences, in the cost's unit.
+        diagonal_weight: factor > 0 of the cost of a cell that a path comes to diagonally. 2, with no penalty, gives
+            every path of one pair the same total weight: the step pattern "symmetric2".
+        open_begin: a path may start in any cell (0, t), where r[0, t] = c[0, t]. Of equal sums, it starts there.
+        open_end: a path may end in any cell (n−1, t); of equal sums, in the first.
+        normalize: "path" divides the distance by the number of cells on the optimal path, which its gradient takes for
+            constant; "steps" by n + m. None: the sum.
 
     Returns:
         (B1, B2) distances, float64 for float64 inputs and float32 for all others.
@@ -71,36 +94,64 @@ def dtw(
     Raises:
         ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
     """
-    return _distance(x, y, x_lengths, y_lengths, paired=False, cost=cost, band=band)
+    return _distance(
+        x,
+        y,
+        x_lengths,
+        y_lengths,
+        paired=False,
+        cost=cost,
+        band=band,
+        step_penalty=step_penalty,
+        diagonal_weight=diagonal_weight,
+        open_begin=open_begin,
+        open_end=open_end,
+        normalize=normalize,
+    )
 
 
 def _distance(
     x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, *, paired: bool, **options: Any
 ) -> Tensor:
     check_tensors("dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
-    cost, band = check_options("dtw", **options)
-    distances, _ = torch.ops.scav.dtw(x, y, x_lengths, y_lengths, cost, band, paired, False)
+    values = check_options("dtw", **options)
+    distances, _ = torch.ops.scav.dtw(x, y, x_lengths, y_lengths, *values, paired, False)
     return distances
 
 
-METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True), sums_along_path=True, is_symmetric=always)
+def _is_symmetric(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
+    """Return False for open ends, and where equal sums along paths of other lengths may give other distances."""
+    return with_closed_ends(lengths, options) and options.get("normalize") != "path"
+
+
+METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True), sums_along_path=True, is_symmetric=_is_symmetric)
 
 
 @declare_options
 def dtw_from_cost(
-    cost: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None, *, band: int | None = None
+    cost: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    band: int | None = None,
+    step_penalty: float = 0.0,
+    diagonal_weight: float = 1.0,
+    open_begin: bool = False,
+    open_end: bool = False,
+    normalize: str | None = None,
 ) -> Tensor:
     """Dynamic time warping of given costs: cost (B1, B2, N, M) -> (B1, B2), or one pair's (N, M) -> ().
 
     As ``dtw``, whose recursion, ties and gradient these are, with cost[i, j, s, t] between step s of x[i] and step t of
-    y[j]. The gradient is that of the costs: 1 on one optimal path, 0 elsewhere.
+    y[j]. The gradient is that of the costs: 1 on one optimal path, 0 elsewhere; ``diagonal_weight`` and ``normalize``
+    scale it.
 
     Args:
         cost: (B1, B2, N, M) or (N, M), float32, float64, bfloat16 or float16; inf forbids a cell.
         x_lengths: (B1,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ N; None: all. What lies beyond changes
             nothing.
         y_lengths: (B2,), or (1,) for one pair, int64 valid steps, 1 ≤ length ≤ M; None: all.
-        band: Sakoe-Chiba radius in steps, ≥ 0, as in ``dtw``. None: no band.
+        band, step_penalty, diagonal_weight, open_begin, open_end, normalize: as in ``dtw``.
 
     Returns:
         (B1, B2) or () distances, float64 for float64 costs and float32 for all others; inf, with zero gradient, where
@@ -110,24 +161,52 @@ def dtw_from_cost(
         ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
     """
     check_tensors("dtw_from_cost", cost=cost, x_lengths=x_lengths, y_lengths=y_lengths)
-    check_options("dtw_from_cost", band=band)
-    distances, _ = torch.ops.scav.dtw_from_cost(as_batch(cost), x_lengths, y_lengths, band, False)
+    values = check_options(
+        "dtw_from_cost",
+        band=band,
+        step_penalty=step_penalty,
+        diagonal_weight=diagonal_weight,
+        open_begin=open_begin,
+        open_end=open_end,
+        normalize=normalize,
+    )
+    distances, _ = torch.ops.scav.dtw_from_cost(as_batch(cost), x_lengths, y_lengths, *values, False)
     return distances.reshape(()) if cost.dim() == 2 else distances
 
 
 @declare_options
-def dtw_path(x: Tensor, y: Tensor, *, cost: str = "euclidean", band: int | None = None) -> Tensor:
+def dtw_path(
+    x: Tensor,
+    y: Tensor,
+    *,
+    cost: str = "euclidean",
+    band: int | None = None,
+    step_penalty: float = 0.0,
+    diagonal_weight: float = 1.0,
+    open_begin: bool = False,
+    open_end: bool = False,
+) -> Tensor:
     """Optimal path of one pair, for inspection: x (N, D), y (M, D) -> (L, 2) int64.
 
-    Rows are the cells (s, t) from (0, 0) to (N−1, M−1) whose costs ``dtw`` sums and through which its gradient flows;
-    ties, ``cost`` and ``band`` are as there. Only where every cost is finite is there such a path.
+    Rows are the cells (s, t) whose costs ``dtw`` sums and through which its gradient flows, from (0, 0) to (N−1, M−1),
+    or where open ends let the path start and end; ties and options are as there. Only where every cost is finite is
+    there such a path.
     """
     check_pair("dtw_path", x, y)
-    check_options("dtw_path", cost=cost, band=band)
+    values = check_options(
+        "dtw_path",
+        cost=cost,
+        band=band,
+        step_penalty=step_penalty,
+        diagonal_weight=diagonal_weight,
+        open_begin=open_begin,
+        open_end=open_end,
+    )
     with torch.no_grad():
-        _, path = torch.ops.scav.dtw(x[None], y[None], None, None, cost, band, True, True)
+        _, path = torch.ops.scav.dtw(x[None], y[None], None, None, *values, None, True, True)
     codes = path[0].cpu()
-    steps = codes[: int((codes == 3).byte().argmax())]
-    ends = torch.tensor([[x.shape[0] - 1, y.shape[0] - 1]])
+    skipped = int((codes == 4).sum())
+    steps = codes[skipped : int((codes == 3).byte().argmax())]
+    ends = torch.tensor([[x.shape[0] - 1, y.shape[0] - 1 - skipped]])
     moves = torch.stack((steps != 2, steps != 1), 1).long()
     return torch.cat((ends, ends - moves.cumsum(0))).flip(0)

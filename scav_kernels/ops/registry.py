@@ -25,9 +25,9 @@ class SearchMethod(NamedTuple):
     takes_candidates: bool = False
 
 
-def always(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
-    """Return True: the distance of x from y is that of y from x."""
-    return True
+def with_closed_ends(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
+    """Return True unless a path may start or end within y: else the distance of x from y is that of y from x."""
+    return not (options.get("open_begin") or options.get("open_end"))
 
 
 def never(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:

@@ -15,50 +15,116 @@ def dtw(
     *,
     cost: str = "euclidean",
     band: int | None = None,
+    step_penalty: float = 0.0,
+    diagonal_weight: float = 1.0,
+    open_begin: bool = False,
+    open_end: bool = False,
+    normalize: str | None = None,
     paired: bool = False,
 ) -> Tensor:
     """x (B1, N, D), y (B2, M, D) -> (B1, B2), or (B,) where `paired`. For a pair of lengths n, m and its cost c (n, m):
 
-    r[s, t] = c[s, t] + min(r[s−1, t−1], r[s−1, t], r[s, t−1]), r[0, 0] = c[0, 0]; the distance is r[n−1, m−1].
+    r[s, t] = min(r[s−1, t−1] + w c[s, t], r[s−1, t] + c[s, t] + p, r[s, t−1] + c[s, t] + p), r[0, 0] = c[0, 0],
+
+    with the step penalty p and the diagonal weight w; the distance is r[n−1, m−1]. Open ends let a path start in any
+    (0, t), where r[0, t] = c[0, t], and end in any (n−1, t), of equal ends in the first. The distance is divided by the
+    cells of the path where `normalize` is "path", and by n + m where it is "steps".
 
     The gradient is that of the cost along one optimal path.
     """
-    return over_pairs(lambda a, b: dtw_of_cost(ground_cost(a, b, cost), band), x, y, x_lengths, y_lengths, paired)
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return dtw_of_cost(
+            ground_cost(a, b, cost), band, step_penalty, diagonal_weight, open_begin, open_end, normalize
+        )
+
+    return over_pairs(distance, x, y, x_lengths, y_lengths, paired)
 
 
 def dtw_from_cost(
-    cost: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None, *, band: int | None = None
+    cost: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    band: int | None = None,
+    step_penalty: float = 0.0,
+    diagonal_weight: float = 1.0,
+    open_begin: bool = False,
+    open_end: bool = False,
+    normalize: str | None = None,
 ) -> Tensor:
     """cost (B1, B2, N, M) -> (B1, B2), or (N, M) -> (): the recursion of `dtw` on each pair's valid cells."""
-    return over_costs(lambda c: dtw_of_cost(c, band), cost, x_lengths, y_lengths)
+
+    def distance(c: Tensor) -> Tensor:
+        return dtw_of_cost(c, band, step_penalty, diagonal_weight, open_begin, open_end, normalize)
+
+    return over_costs(distance, cost, x_lengths, y_lengths)
 
 
-def dtw_of_cost(cost: Tensor, band: int | None) -> Tensor:
-    """(n, m) -> (), as the sum of the cells on one optimal path."""
-    path = dtw_path_of_cost(cost, band)
-    return cost[path[:, 0], path[:, 1]].sum()
+def dtw_of_cost(
+    cost: Tensor,
+    band: int | None,
+    step_penalty: float = 0.0,
+    diagonal_weight: float = 1.0,
+    open_begin: bool = False,
+    open_end: bool = False,
+    normalize: str | None = None,
+) -> Tensor:
+    """(n, m) -> (), as the sum of the cells on one optimal path; inf without one."""
+    path, reached = _solve(cost, band, step_penalty, diagonal_weight, open_begin, open_end)
+    diagonal = (path[1:] - path[:-1]).sum(1) == 2
+    weights = torch.ones(len(path), dtype=cost.dtype, device=cost.device)
+    weights[1:][diagonal] = diagonal_weight
+    total = (weights * cost[path[:, 0], path[:, 1]]).sum() + step_penalty * int((~diagonal).sum())
+    divisor = {None: 1, "path": len(path), "steps": sum(cost.shape)}[normalize]
+    return torch.where(torch.tensor(reached, device=cost.device), total / divisor, torch.inf)
+
+
+def dtw_path_of_cost(
+    cost: Tensor,
+    band: int | None,
+    step_penalty: float = 0.0,
+    diagonal_weight: float = 1.0,
+    open_begin: bool = False,
+    open_end: bool = False,
+) -> Tensor:
+    """(n, m) -> (L, 2), the cells of an optimal path from its start to its end."""
+    return _solve(cost, band, step_penalty, diagonal_weight, open_begin, open_end)[0]
 
 
 @torch.no_grad()
-def dtw_path_of_cost(cost: Tensor, band: int | None) -> Tensor:
-    """(n, m) -> (L, 2), the cells of an optimal path from (0, 0) to (n−1, m−1)."""
+def _solve(
+    cost: Tensor, band: int | None, step_penalty: float, diagonal_weight: float, open_begin: bool, open_end: bool
+) -> tuple[Tensor, bool]:
+    """(n, m) -> an optimal path (L, 2), and whether forbidden cells leave one."""
     n, m = cost.shape
     allowed = band_mask(n, m, band).tolist()
+    # What the diagonal adds beyond the other two steps. A path starts diagonally, in row 0, at weight 1.
+    extra = (diagonal_weight - 1) * cost - step_penalty
+    extra[0] = -step_penalty
+    extra = torch.where(cost.isinf(), 0, extra)
     # One row and column of infinities before the first step, so that r[s + 1, t + 1] belongs to cell (s, t).
     r = cost.new_full((n + 1, m + 1), torch.inf)
-    r[0, 0] = 0
+    r[0, : m if open_begin else 1] = 0
     for s in range(n):
         for t in range(m):
             if allowed[s][t]:
                 # The fourth cell of the window is the one being filled, still infinite.
-                r[s + 1, t + 1] = cost[s, t] + r[s : s + 2, t : t + 2].amin()
+                before = r[s : s + 2, t : t + 2].clone()
+                before[0, 0] += extra[s, t]
+                if s == 0:
+                    before[0, 1] = torch.inf
+                r[s + 1, t + 1] = cost[s, t] + step_penalty + before.amin()
 
-    s, t = n - 1, m - 1
+    s, t = n - 1, int(r[n, 1:].argmin()) if open_end else m - 1
     path = [(s, t)]
-    before = r.tolist()
-    while (s, t) != (0, 0):
-        diagonal, up, left = before[s][t], before[s][t + 1], before[s + 1][t]
+    reached = bool(r[n, t + 1] != torch.inf)
+    values, extras = r.tolist(), extra.tolist()
+    while s > 0 or t > 0:
+        diagonal, up, left = values[s][t] + extras[s][t], values[s][t + 1], values[s + 1][t]
         # The borders are told by the index, not by their infinities: costs may be infinite or NaN, too.
+        if s == 0 and open_begin and diagonal <= left:
+            break
         if t == 0:
             s -= 1
         elif s == 0:
@@ -70,7 +136,7 @@ def dtw_path_of_cost(cost: Tensor, band: int | None) -> Tensor:
         else:
             t -= 1
         path.append((s, t))
-    return torch.tensor(path[::-1], device=cost.device)
+    return torch.tensor(path[::-1], device=cost.device), reached
 
 
 def band_mask(n: int, m: int, band: int | None) -> Tensor:

@@ -17,14 +17,18 @@ def soft_dtw(
     gamma: float = 1.0,
     cost: str = "sqeuclidean",
     band: int | None = None,
+    open_begin: bool = False,
+    open_end: bool = False,
     paired: bool = False,
 ) -> Tensor:
     """x (B1, N, D), y (B2, M, D) -> (B1, B2), or (B,) where `paired`. For a pair of lengths n, m and its cost c (n, m):
 
     r[s, t] = c[s, t] + softmin(r[s−1, t−1], r[s−1, t], r[s, t−1]), r[0, 0] = c[0, 0],
-    softmin(a) = −gamma · log Σ exp(−a / gamma); the distance is r[n−1, m−1].
+    softmin(a) = −gamma · log Σ exp(−a / gamma); the distance is r[n−1, m−1]. Where `open_begin`, a path may start in
+    any (0, t): r[0, t] = c[0, t] + softmin(0, r[0, t−1]). Where `open_end`, the distance is the softmin over t of
+    r[n−1, t].
     """
-    return over_pairs(_of_pairs(gamma, cost, band), x, y, x_lengths, y_lengths, paired)
+    return over_pairs(_of_pairs(gamma, cost, band, open_begin, open_end), x, y, x_lengths, y_lengths, paired)
 
 
 def soft_dtw_divergence(
@@ -36,13 +40,15 @@ def soft_dtw_divergence(
     gamma: float = 1.0,
     cost: str = "sqeuclidean",
     band: int | None = None,
+    open_begin: bool = False,
+    open_end: bool = False,
     paired: bool = False,
 ) -> Tensor:
     """x (B1, N, D), y (B2, M, D) -> (B1, B2), or (B,) where `paired`: d(x, y) − (d(x, x) + d(y, y)) / 2.
 
     d is `soft_dtw`.
     """
-    return over_pairs(debiased(_of_pairs(gamma, cost, band)), x, y, x_lengths, y_lengths, paired)
+    return over_pairs(debiased(_of_pairs(gamma, cost, band, open_begin, open_end)), x, y, x_lengths, y_lengths, paired)
 
 
 def soft_dtw_from_cost(
@@ -52,28 +58,35 @@ def soft_dtw_from_cost(
     *,
     gamma: float = 1.0,
     band: int | None = None,
+    open_begin: bool = False,
+    open_end: bool = False,
 ) -> Tensor:
     """cost (B1, B2, N, M) -> (B1, B2), or (N, M) -> (): the recursion of `soft_dtw` on each pair's valid cells."""
-    return over_costs(lambda c: soft_dtw_of_cost(c, gamma, band), cost, x_lengths, y_lengths)
+    return over_costs(lambda c: soft_dtw_of_cost(c, gamma, band, open_begin, open_end), cost, x_lengths, y_lengths)
 
 
-def _of_pairs(gamma: float, cost: str, band: int | None) -> Distance:
-    return lambda a, b: soft_dtw_of_cost(ground_cost(a, b, cost), gamma, band)
+def _of_pairs(gamma: float, cost: str, band: int | None, open_begin: bool, open_end: bool) -> Distance:
+    return lambda a, b: soft_dtw_of_cost(ground_cost(a, b, cost), gamma, band, open_begin, open_end)
 
 
-def soft_dtw_of_cost(cost: Tensor, gamma: float, band: int | None) -> Tensor:
+def soft_dtw_of_cost(
+    cost: Tensor, gamma: float, band: int | None, open_begin: bool = False, open_end: bool = False
+) -> Tensor:
     """(n, m) -> ()."""
     n, m = cost.shape
     allowed = band_mask(n, m, band).tolist()
     cells = [row.unbind() for row in cost.unbind()]
-    # One row and column of infinities before the first step, so that r[s + 1][t + 1] belongs to cell (s, t).
-    r = [[cost.new_tensor(torch.inf)] * (m + 1) for _ in range(n + 1)]
-    r[0][0] = cost.new_tensor(0)
+    infinite = cost.new_tensor(torch.inf)
+    # One row and column before the first step, so that r[s + 1][t + 1] belongs to cell (s, t). A path starts diagonally
+    # from that row.
+    r = [[infinite] * (m + 1) for _ in range(n + 1)]
+    r[0][: m if open_begin else 1] = [cost.new_tensor(0)] * (m if open_begin else 1)
     for s in range(n):
         for t in range(m):
             if allowed[s][t]:
-                r[s + 1][t + 1] = cells[s][t] + softmin(torch.stack([r[s][t], r[s][t + 1], r[s + 1][t]]), gamma)
-    return r[n][m]
+                up = r[s][t + 1] if s > 0 else infinite
+                r[s + 1][t + 1] = cells[s][t] + softmin(torch.stack([r[s][t], up, r[s + 1][t]]), gamma)
+    return softmin(torch.stack(r[n][1:]), gamma) if open_end else r[n][m]
 
 
 def softmin(a: Tensor, gamma: float) -> Tensor:

@@ -3,17 +3,42 @@
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from scav_kernels.ops.dtw import dtw
-from scav_kernels.ops.registry import register_search
+from scav_kernels.ops.registry import SearchMethod, register_search
 from scav_kernels.search.cascade import Bound, Cascade
-from scav_kernels.search.rounding import path_rounding
+from scav_kernels.search.exhaustive import EXHAUSTIVE
+from scav_kernels.search.nearest import RunningTopK
+from scav_kernels.search.report import SearchReport
+from scav_kernels.search.request import SearchRequest
+from scav_kernels.search.rounding import PairScale, path_rounding
 
 
 def _bounds(cost: str, options: dict[str, Any]) -> list[Bound]:
     """Return DTW in fewer coordinates, which never increase a cost."""
-    warped = partial(dtw, cost=cost, band=options["band"])
+    warped = partial(dtw, **{**options, "cost": cost})
     return [Bound(f"DTW in {rank} coordinates", rank, warped) for rank in (8, 32)]
 
 
-CASCADE = Cascade(lambda scale, _options: path_rounding(scale), _bounds)
-register_search("dtw", CASCADE.method())
+def _rounding(scale: PairScale, options: dict[str, Any]) -> Tensor:
+    """Return the rounding of a sum along a path whose cells have their largest weight, and whose steps a penalty."""
+    weight = max(1.0, options["diagonal_weight"])
+    largest = weight * scale.cost + options["step_penalty"]
+    return path_rounding(scale._replace(cost=largest, cell=weight * scale.cell))
+
+
+CASCADE = Cascade(_rounding, _bounds)
+_CASCADE_SEARCH = CASCADE.method()
+
+
+def _find(request: SearchRequest, prune: bool, report: SearchReport, top_k: RunningTopK) -> None:
+    if request.options["normalize"] == "path":
+        # Rounding may choose among paths of other lengths, and change a distance by any amount.
+        report.exhaustive = report.exhaustive or "dtw with normalize='path' has no lower bound that holds"
+        EXHAUSTIVE.find(request, prune, report, top_k)
+    else:
+        _CASCADE_SEARCH.find(request, prune, report, top_k)
+
+
+register_search("dtw", SearchMethod(_find, has_bounds=True))

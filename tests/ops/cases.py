@@ -28,6 +28,12 @@ class Case:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def only_on_cpu(self) -> bool:
+        """True if the GPU has no kernels of the options."""
+        names = {"step_penalty", "diagonal_weight", "open_begin", "open_end", "normalize", "scaling"}
+        return self.weighted or not names.isdisjoint(self.options)
+
     def all_options(self) -> dict[str, Any]:
         """Defaults included."""
         parameters = inspect.signature(getattr(scav_kernels, self.metric)).parameters.values()
@@ -76,7 +82,13 @@ VARIANTS = [
     Case("dtw-band-0", "dtw", {"band": 0}),
     Case("dtw-band-2", "dtw", {"band": 2}),
     Case("dtw-sqeuclidean-band-1", "dtw", {"cost": "sqeuclidean", "band": 1}),
+    Case("dtw-symmetric2", "dtw", {"diagonal_weight": 2.0}),
+    Case("dtw-open", "dtw", {"open_begin": True, "open_end": True}),
+    Case("dtw-open-end-steps", "dtw", {"open_end": True, "step_penalty": 0.3, "normalize": "steps"}),
+    Case("dtw-open-begin-path", "dtw", {"open_begin": True, "band": 2, "diagonal_weight": 0.6, "normalize": "path"}),
     Case("soft_dtw-sharp", "soft_dtw", {"gamma": 0.01}),
+    Case("soft_dtw-open", "soft_dtw", {"open_begin": True, "open_end": True}),
+    Case("soft_dtw-open-end-band-1", "soft_dtw", {"gamma": 0.1, "open_end": True, "band": 1}),
     Case("soft_dtw-euclidean", "soft_dtw", {"gamma": 0.1, "cost": "euclidean"}),
     Case("soft_dtw-cosine", "soft_dtw", {"gamma": 0.1, "cost": "cosine"}),
     Case("soft_dtw-band-0", "soft_dtw", {"band": 0}),
@@ -94,6 +106,7 @@ VARIANTS = [
 DIVERGENCES = [
     Case("soft_dtw_divergence", "soft_dtw_divergence"),
     Case("soft_dtw_divergence-band-2", "soft_dtw_divergence", {"gamma": 0.1, "band": 2}),
+    Case("soft_dtw_divergence-open", "soft_dtw_divergence", {"open_begin": True, "open_end": True}),
     Case("sinkhorn_divergence", "sinkhorn_divergence", converged=CONVERGED),
     Case("sinkhorn_divergence-cosine", "sinkhorn_divergence", {"cost": "cosine"}, CONVERGED),
     Case("sinkhorn_divergence-weighted", "sinkhorn_divergence", {"scaling": 0.5}, CONVERGED, weighted=True),
@@ -103,4 +116,4 @@ PUBLIC = [*CORE, *(case for case in DIVERGENCES if not case.options)]
 OPS = CORE + VARIANTS
 CASES = OPS + DIVERGENCES
 # What a GPU's kernels take.
-GPU_CASES = [case for case in CASES if not case.weighted and "scaling" not in case.options]
+GPU_CASES = [case for case in CASES if not case.only_on_cpu]

@@ -264,7 +264,7 @@ class Artist:
     def junk(self, value: Tensor) -> Tensor:
         if value.dtype.is_floating_point:
             return self.sprinkled(torch.full(value.shape, self.pick(EXTREME), dtype=torch.float64)).to(value.dtype)
-        most = self.pick([3, 4, 256])
+        most = self.pick([3, 4, 5, 256])
         return torch.randint(0, most, value.shape, generator=self.generator).to(value.dtype)
 
 
@@ -280,6 +280,11 @@ VALID: dict[str, Callable[[Artist], Any]] = {
     "save_potentials": lambda artist: artist.chance(0.7),
     "return_convergence": lambda artist: artist.chance(0.7),
     "band": lambda artist: artist.pick([None, None, None, 0, 1, 2, 2**31, 2**62, LARGEST]),
+    "step_penalty": lambda artist: artist.pick([0.0, 0.0, 0.5, 1.0, 1e-3, 1e6]),
+    "diagonal_weight": lambda artist: artist.pick([1.0, 1.0, 2.0, 0.5, 1e-3, 30.0]),
+    "open_begin": lambda artist: artist.chance(0.3),
+    "open_end": lambda artist: artist.chance(0.3),
+    "normalize": lambda artist: artist.pick([None, None, "path", "steps"]),
     "gamma": lambda artist: artist.pick([1.0, 0.1, 1e-3, 1e-9, 30.0, 1e6]),
     "epsilon": lambda artist: artist.pick([1.0, 0.5, 0.05, 1e-3, 100.0, 1e6]),
     "max_iterations": lambda artist: artist.max_iterations,
@@ -290,12 +295,16 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "cost": {"str": ["", "manhattan", "Euclidean", "euclidean\0", "e" * 10_000, "\N{SNOWMAN}"]},
     "resample": {"str": ["", "z", "X", "shorter "]},
     "band": {"Optional[int]": [-1, -3, -(2**31), -LARGEST - 1]},
+    "step_penalty": {"float": [-1e-9, -1.0, torch.nan, torch.inf, -torch.inf]},
+    "diagonal_weight": {"float": [0.0, -0.0, -1.0, torch.nan, torch.inf, -torch.inf]},
+    "normalize": {"Optional[str]": ["", "length", "Path", "steps "]},
     "gamma": {"float": [0.0, -0.0, -1.0, torch.nan, torch.inf, -torch.inf]},
     "epsilon": {"float": [0.0, -0.0, -1.0, torch.nan, torch.inf, -torch.inf]},
     "max_iterations": {"int": [0, -1, -LARGEST - 1]},
     "tolerance": {"float": [-1e-9, -1.0, -torch.inf, torch.nan]},
 }
 EXTREME_OPTIONS = {
-    name: [5e-324, 1e-300, 1e-40, 1e-30, 1e-20, 1e20, 1e30, 1e38, 1e300, 1.7e308] for name in ("gamma", "epsilon")
+    name: [5e-324, 1e-300, 1e-40, 1e-30, 1e-20, 1e20, 1e30, 1e38, 1e300, 1.7e308]
+    for name in ("gamma", "epsilon", "step_penalty", "diagonal_weight")
 }
 SAVED = ("out", "path", "f")

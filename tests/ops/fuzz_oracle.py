@@ -6,6 +6,7 @@ errors are bounds that follow from the rounding of a single cost, so that any va
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ OVERFLOW = 1e-4
 SMALLEST_NORM = 1e-8
 # Iterations of Sinkhorn beyond these are not followed.
 MOST_ITERATIONS = 2000
-END_OF_PATH = 3
+END_OF_PATH, SKIPPED_STEP = 3, 4
 
 
 class Expected(NamedTuple):
@@ -264,35 +265,53 @@ class Reducer(NamedTuple):
     weights: Callable[[Pairs, Arguments], Weights]
 
 
-def recursion(pairs: Pairs, band: int | None, softmin: Callable[[Array], Array]) -> Array:
+def recursion(pairs: Pairs, given: Arguments, softmin: Callable[[Array], Array]) -> Array:
     """r (N + 1, M + 1, P), in which cell (s + 1, t + 1) belongs to the steps s and t."""
     _, n, m = pairs.cost.shape
-    allowed = pairs.in_band(band)
+    allowed = pairs.in_band(given["band"])
+    penalty, weight = given.get("step_penalty", 0.0), given.get("diagonal_weight", 1.0)
     r = np.full((n + 1, m + 1, len(pairs.n)), np.inf)
-    r[0, 0] = 0
+    r[0, : m if given["open_begin"] else 1] = 0
+    nowhere = np.full(len(pairs.n), np.inf)
     for s in range(n):
         for t in range(m):
-            found = pairs.cost[:, s, t] + softmin(np.stack([r[s, t], r[s, t + 1], r[s + 1, t]]))
+            cost = pairs.cost[:, s, t]
+            # What the diagonal adds to the cost of the other steps; a path starts at weight 1.
+            extra = np.where(np.isposinf(cost), 0, (weight - 1) * (cost if s else 0 * cost)) - penalty
+            up = r[s, t + 1] if s else nowhere
+            found = cost + penalty + softmin(np.stack([r[s, t] + extra, up, r[s + 1, t]]))
             r[s + 1, t + 1] = np.where(allowed[:, s, t], found, np.inf)
     return r
 
 
-def ends(pairs: Pairs, r: Array) -> Array:
-    return r[pairs.n, pairs.m, np.arange(len(pairs.n))]
+def ends(pairs: Pairs, r: Array, open_end: bool) -> Array:
+    """(M, P), of every step at which a path may end; elsewhere inf."""
+    last = r[pairs.n, 1:, np.arange(len(pairs.n))].T
+    t = np.arange(len(last))[:, None]
+    return np.where((t < pairs.m) if open_end else (t == pairs.m - 1), last, np.inf)
 
 
-def path_error(pairs: Pairs, sum_: Array, gamma: float = 0.0) -> Array:
+def path_error(pairs: Pairs, sum_: Array, gamma: float = 0.0, given: Arguments | None = None) -> Array:
     """(P,), of the sum of a path's costs, or of a softmin over paths: each cell adds its error and a rounding."""
-    most = pairs.largest + np.abs(finite(sum_)) + gamma
-    return (pairs.n + pairs.m) * (pairs.error.max((1, 2)) + pairs.unit * most)
+    options = {"step_penalty": 0.0, "diagonal_weight": 1.0, **(given or {})}
+    weight, penalty = max(1.0, options["diagonal_weight"]), options["step_penalty"]
+    most = weight * pairs.largest + penalty + np.abs(finite(sum_)) + gamma
+    return (pairs.n + pairs.m) * (weight * pairs.error.max((1, 2)) + pairs.unit * most)
 
 
 def dtw(pairs: Pairs, given: Arguments) -> list[Expected]:
-    out = ends(pairs, recursion(pairs, given["band"], lambda before: before.min(0)))
+    total = ends(pairs, recursion(pairs, given, lambda before: before.min(0)), given["open_end"]).min(0)
+    error = path_error(pairs, total, given=given)
+    # The cells of the path that is taken lie between these; `path_mismatch` counts them.
+    longest = pairs.n + pairs.m - 1
+    shortest = pairs.n if given["open_begin"] or given["open_end"] else np.maximum(pairs.n, pairs.m)
+    most, least = {"path": (longest, shortest), "steps": (pairs.n + pairs.m,) * 2}.get(given["normalize"], (1, 1))
+    out = (total / most + total / least) / 2
     # `path_mismatch` looks at the paths.
     steps = sum(pairs.cost.shape[1:])
     anything = Expected(np.zeros((*pairs.shape, steps)), np.full((*pairs.shape, steps), np.inf), torch.uint8)
-    return [pairs.output(out, path_error(pairs, out)), anything if given["save_path"] else nothing(torch.uint8)]
+    distances = pairs.output(out, error / least + np.abs(finite(total / least - total / most)) / 2)
+    return [distances, anything if given["save_path"] else nothing(torch.uint8)]
 
 
 def nothing(dtype: torch.dtype) -> Expected:
@@ -301,9 +320,10 @@ def nothing(dtype: torch.dtype) -> Expected:
 
 def path_cells(path: Array, n: int, m: int) -> list[tuple[int, int]]:
     """From a path's end to its start."""
-    s, t = n - 1, m - 1
+    skipped = int((path == SKIPPED_STEP).sum())
+    s, t = n - 1, m - 1 - skipped
     cells = [(s, t)]
-    for step in path:
+    for step in path[skipped:]:
         if step == END_OF_PATH:
             break
         s, t = s - (step != 2), t - (step != 1)
@@ -315,50 +335,69 @@ def path_mismatch(given: Arguments, out: Tensor, path: Tensor) -> str | None:
     """Of paths that do not lead from corner to corner through the band at the cost that the distance says."""
     pairs = pairs_of(given)
     in_band, distances = pairs.in_band(given["band"]), numbers(out).reshape(-1)
-    allowed = 2 * path_error(pairs, distances)
     for pair in np.flatnonzero(np.isfinite(distances) & ~pairs.poisoned & ~pairs.vague):
         steps = path.reshape(len(pairs.n), path.shape[-1])[pair].numpy()
         cells = path_cells(steps, int(pairs.n[pair]), int(pairs.m[pair]))
-        if cells[-1] != (0, 0) or min(map(min, cells)) < 0 or not all(in_band[(pair, *cell)] for cell in cells):
+        starts = cells[-1][0] == 0 if given["open_begin"] else cells[-1] == (0, 0)
+        ends_there = given["open_end"] or cells[0][1] == pairs.m[pair] - 1
+        if not starts or not ends_there or min(map(min, cells)) < 0 or not all(in_band[(pair, *c)] for c in cells):
             return f"pair {pair}: {cells} is not a path"
-        total = sum(pairs.cost[(pair, *cell)] for cell in cells)
-        if abs(total - distances[pair]) > allowed[pair]:
-            return f"pair {pair}: the path {cells} costs {total}, not {distances[pair]}"
-        if (steps[len(cells) - 1 :] != END_OF_PATH).any():
+        weights, divisor = weights_along(cells, pairs, int(pair), given)
+        total = sum(weight * pairs.cost[(pair, *cell)] for cell, weight in zip(cells, weights, strict=True))
+        total += given["step_penalty"] * sum(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(cells))
+        allowed = 2 * path_error(pairs, np.full(len(pairs.n), total), given=given)[pair] / divisor
+        if abs(total / divisor - distances[pair]) > allowed:
+            return f"pair {pair}: the path {cells} costs {total} / {divisor}, not {distances[pair]}"
+        if (steps[pairs.m[pair] - 1 - cells[0][1] + len(cells) - 1 :] != END_OF_PATH).any():
             return f"pair {pair}: {steps.tolist()} goes on after its end"
     return None
 
 
+def weights_along(cells: list[tuple[int, int]], pairs: Pairs, pair: int, given: Arguments) -> tuple[list[float], int]:
+    """The weights of a path's cells, from its end, and what its distance is divided by."""
+    weights = [1.0 if a[0] == b[0] or a[1] == b[1] else given["diagonal_weight"] for a, b in pairwise(cells)]
+    divisor = {"path": len(cells), "steps": int(pairs.n[pair] + pairs.m[pair])}.get(given["normalize"], 1)
+    return [*weights, 1.0], divisor
+
+
 def path_weights(pairs: Pairs, given: Arguments) -> Weights:
-    """1 in the cells of the saved paths."""
+    """Those of the saved paths."""
     weights = np.zeros_like(pairs.cost)
     reachable = np.isfinite(numbers(given["out"]).reshape(-1))
     for pair in np.flatnonzero(reachable & ~pairs.poisoned & ~pairs.vague):
         path = given["path"].reshape(len(pairs.n), given["path"].shape[-1])[pair].numpy()
-        for cell in path_cells(path, int(pairs.n[pair]), int(pairs.m[pair])):
-            weights[(pair, *cell)] = 1
+        cells = path_cells(path, int(pairs.n[pair]), int(pairs.m[pair]))
+        along, divisor = weights_along(cells, pairs, int(pair), given)
+        for cell, weight in zip(cells, along, strict=True):
+            weights[(pair, *cell)] = weight / divisor
     return Weights(weights, np.zeros_like(weights), np.zeros(len(pairs.n), dtype=bool))
 
 
 def softmin(before: Array, gamma: float) -> Array:
-    """(3, P) -> (P,)"""
+    """(K, P) -> (P,)"""
     least = finite(before.min(0))
     return least - gamma * np.log(np.exp((least - before) / gamma).sum(0))
 
 
 def soft_dtw(pairs: Pairs, given: Arguments) -> list[Expected]:
-    out = ends(pairs, recursion(pairs, given["band"], lambda before: softmin(before, given["gamma"])))
-    return [pairs.output(out, path_error(pairs, out, given["gamma"]))]
+    gamma = given["gamma"]
+    last = ends(pairs, recursion(pairs, given, lambda before: softmin(before, gamma)), given["open_end"])
+    # The smallest stands for those that no path comes to.
+    out = np.where(np.isfinite(last).any(0), softmin(last, gamma), np.inf)
+    return [pairs.output(out, path_error(pairs, out, gamma))]
 
 
 def expected_alignment(pairs: Pairs, given: Arguments) -> Weights:
     gamma = given["gamma"]
-    r = recursion(pairs, given["band"], lambda before: softmin(before, gamma))
+    r = recursion(pairs, given, lambda before: softmin(before, gamma))
+    last = ends(pairs, r, given["open_end"])
+    shares = np.exp((finite(last.min(0)) - last) / gamma)
     e = np.zeros_like(r)
-    e[pairs.n, pairs.m, np.arange(len(pairs.n))] = np.isfinite(ends(pairs, r))
+    e[pairs.n, 1:, np.arange(len(pairs.n))] = (shares / np.maximum(shares.sum(0), 1)).T
     for s in range(r.shape[0] - 1, 0, -1):
         for t in range(r.shape[1] - 1, 0, -1):
-            before = np.stack([r[s - 1, t - 1], r[s - 1, t], r[s, t - 1]])
+            up = r[s - 1, t] if s > 1 else np.full(len(pairs.n), np.inf)
+            before = np.stack([r[s - 1, t - 1], up, r[s, t - 1]])
             shares = np.exp((finite(before.min(0)) - before) / gamma)
             shares *= e[s, t] / np.maximum(shares.sum(0), 1)
             for cell, share in zip(((s - 1, t - 1), (s - 1, t), (s, t - 1)), shares, strict=True):

@@ -47,10 +47,11 @@ def dtw(
     yl: Lengths = None,
     *,
     cost: str = "euclidean",
-    band: int | None = None,
     paired: bool = False,
+    **options: Any,
 ) -> Tensor:
-    return over_pairs(lambda a, b: dtw_of_cost(product_cost(a, b, cost), band), x, y, xl, yl, paired)
+    options = {"band": None, **options}
+    return over_pairs(lambda a, b: dtw_of_cost(product_cost(a, b, cost), **options), x, y, xl, yl, paired)
 
 
 def soft_dtw(
@@ -61,10 +62,11 @@ def soft_dtw(
     *,
     gamma: float = 1.0,
     cost: str = "sqeuclidean",
-    band: int | None = None,
     paired: bool = False,
+    **options: Any,
 ) -> Tensor:
-    return over_pairs(lambda a, b: soft_dtw_of_cost(product_cost(a, b, cost), gamma, band), x, y, xl, yl, paired)
+    options = {"band": None, **options}
+    return over_pairs(lambda a, b: soft_dtw_of_cost(product_cost(a, b, cost), gamma, **options), x, y, xl, yl, paired)
 
 
 def sinkhorn(

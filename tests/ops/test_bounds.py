@@ -227,7 +227,13 @@ def test_survivors_are_those_below_all_bounds() -> None:
 def test_bounds_of_warped_and_transported(metric: str, seed: int, trained: bool, are: str, cost: str) -> None:
     q, ql = sequences(trained, 2, 7, 48, seed)
     d, dl = sequences(trained, 9, 12, 48, seed + 1)
-    options: dict[str, Any] = {"band": 3} if metric == "dtw" else {"max_iterations": seed % 4 + 1, "tolerance": 0.0}
+    choices: list[dict[str, Any]] = [
+        {"band": 3},
+        {"open_begin": True, "open_end": True, "step_penalty": 0.5},
+        {"diagonal_weight": 2.0, "normalize": "steps"},
+        {"diagonal_weight": 0.3, "open_end": True},
+    ]
+    options = choices[seed % 4] if metric == "dtw" else {"max_iterations": seed % 4 + 1, "tolerance": 0.0}
     request = request_for(metric, q, ql, d, dl, are, cost=cost, **options)
     search = CascadeSearch({"dtw": dtw, "sinkhorn": sinkhorn}[metric].CASCADE, request, True, SearchReport())
     items = torch.arange(9)

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 LOSSES = [
     (SoftDTWLoss(), "soft_dtw", {}),
     (SoftDTWLoss(0.1, cost="cosine", band=2), "soft_dtw", {"gamma": 0.1, "cost": "cosine", "band": 2}),
+    (SoftDTWLoss(open_begin=True, open_end=True), "soft_dtw", {"open_begin": True, "open_end": True}),
     (SoftDTWLoss(debias=True), "soft_dtw_divergence", {}),
     (SinkhornLoss(), "sinkhorn", {}),
     (
@@ -62,14 +63,19 @@ def test_losses_are_paired_distances(loss: nn.Module, metric: str, options: dict
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        (SequenceDistance("dtw", band=3), "SequenceDistance(metric='dtw', cost='euclidean', band=3)"),
+        (
+            SequenceDistance("soft_dtw", band=3),
+            "SequenceDistance(metric='soft_dtw', gamma=1.0, cost='sqeuclidean', band=3, open_begin=False, "
+            "open_end=False)",
+        ),
         (
             SequenceDistance(),
             "SequenceDistance(metric='interpolated_euclidean', squared=False, resample='x')",
         ),
         (
             SoftDTWLoss(0.1, debias=True),
-            "SoftDTWLoss(gamma=0.1, cost='sqeuclidean', band=None, debias=True, reduction='mean')",
+            "SoftDTWLoss(gamma=0.1, cost='sqeuclidean', band=None, open_begin=False, open_end=False, debias=True, "
+            "reduction='mean')",
         ),
         (
             SinkhornLoss(reduction="sum"),

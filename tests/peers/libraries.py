@@ -140,16 +140,31 @@ def tslearn_soft_dtw_alignment(x: Tensor, y: Tensor, gamma: float = 1.0) -> np.n
     return tslearn.soft_dtw_alignment(x.numpy(), y.numpy(), gamma=gamma)[0]
 
 
-# dtaidistance. A window counts the diagonal: 1 is a band of 0. DTW is the root of the sum of squared distances, but
-# with distances themselves the sum.
+# dtaidistance. A window counts the diagonal: 1 is a band of 0. DTW is the root of the sum of squared distances and
+# squared penalties, but with distances themselves the sum. `psi` is how many steps a path may leave out at the start
+# and the end of either sequence.
 
 
 def dtaidistance_of(distance: Callable[..., float]) -> Callable[..., float]:
-    def of_pair(x: Tensor, y: Tensor, cost: str = "euclidean", band: int | None = None) -> float:
+    def of_pair(
+        x: Tensor,
+        y: Tensor,
+        cost: str = "euclidean",
+        band: int | None = None,
+        step_penalty: float = 0.0,
+        open_begin: bool = False,
+        open_end: bool = False,
+    ) -> float:
         a, b = (np.ascontiguousarray(steps.detach().numpy()) for steps in (x, y))
         squared = cost == "sqeuclidean"
-        inner = "squared euclidean" if squared else "euclidean"
-        value = distance(a, b, window=None if band is None else band + 1, inner_dist=inner)
+        options: dict[str, Any] = {"inner_dist": "squared euclidean" if squared else "euclidean"}
+        if band is not None:
+            options["window"] = band + 1
+        if step_penalty:
+            options["penalty"] = step_penalty**0.5 if squared else step_penalty
+        if open_begin or open_end:
+            options["psi"] = (0, 0, (len(y) - 1) * open_begin, (len(y) - 1) * open_end)
+        value = distance(a, b, **options)
         return value**2 if squared else value
 
     return of_pair

@@ -90,6 +90,9 @@ BLUNT = {"epsilon": 1.0}
 
 DTW = cases("dtw", {}, {"band": 1})
 DTW_SQUARED = cases("dtw", SQUARED, {**SQUARED, "band": 0}, {**SQUARED, "band": 1})
+DTW_PENALTY = cases("dtw", {"step_penalty": 0.3}, {**SQUARED, "step_penalty": 0.3})
+BEGIN, END = {"open_begin": True}, {"open_end": True}
+DTW_OPEN = cases("dtw", BEGIN, END, {**BEGIN, **END}, {**SQUARED, **BEGIN, **END, "step_penalty": 0.3})
 SOFT_DTW = cases("soft_dtw", *GAMMAS)
 SOFT_DTW_BANDED = cases("soft_dtw", {"gamma": 0.1, "band": 2})
 SOFT_DTW_DIVERGENCE = cases("soft_dtw_divergence", *GAMMAS)
@@ -103,6 +106,8 @@ SINKHORN_DIVERGENCE_SQUARED = cases("sinkhorn_divergence", {**BLUNT, **SQUARED})
 ROOT = "square it: the library takes the root"
 WINDOW = "square it: the library takes the root; `window` = `band` + 1"
 DISTANCES = "none: the library takes no root here; `window` = `band` + 1"
+PENALTY = "none with distances; of squares, square it, and `penalty`² = `step_penalty`"
+PSI = "as before; `psi` = (0, 0, m − 1, m − 1) where both ends are open"
 LINEAR = "+ ε KL(P ‖ a⊗b): the library leaves the regularizer out"
 SHANNON = "+ ε log(n m): its regularizer is Σ P log P"
 HALVES = "× 2, with ε = 2 blur²: its cost is ‖x − y‖² / 2"
@@ -130,6 +135,8 @@ ROWS = [
         EXACT_VALUE,
         DISTANCES,
     ),
+    Row(DTW_PENALTY, "dtaidistance.dtw_ndim.distance(penalty)", lib.dtaidistance_dtw_ndim, EXACT_VALUE, PENALTY),
+    Row(DTW_OPEN, "dtaidistance.dtw_ndim.distance(psi)", lib.dtaidistance_dtw_ndim, EXACT_VALUE, PSI),
     Row(SOFT_DTW, "tslearn.metrics.soft_dtw", lib.tslearn_soft_dtw, EXACT),
     Row(SOFT_DTW + SOFT_DTW_BANDED, "tslearn.metrics.cdist_soft_dtw", lib.tslearn_cdist_soft_dtw, EXACT_VALUE),
     Row(

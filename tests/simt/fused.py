@@ -71,8 +71,8 @@ def distances(given: Sequences, metric: str, options: dict[str, Any]) -> tuple[T
     lengths, band = (given.x_lengths, given.y_lengths), options.get("band")
     if metric == "soft_dtw":
         cost, gamma = options.get("cost", "sqeuclidean"), options.get("gamma", 1.0)
-        return torch.ops.scav.soft_dtw(given.x, given.y, *lengths, gamma, cost, band, False), None
-    arguments = options.get("cost", "euclidean"), band, False
+        return torch.ops.scav.soft_dtw(given.x, given.y, *lengths, gamma, cost, band, False, False, False), None
+    arguments = options.get("cost", "euclidean"), band, 0.0, 1.0, False, False, None, False
     value, no_path = torch.ops.scav.dtw(given.x, given.y, *lengths, *arguments, False)
     again, path = torch.ops.scav.dtw(given.x, given.y, *lengths, *arguments, True)
     assert torch.equal(value, again), (metric, options)

@@ -19,8 +19,11 @@ pytestmark = pytest.mark.slow
 # Of the shim's settings: the first gives every pair a thread, the second every pair a block, in several tiles.
 LANES = {"MULTIPROCESSORS": "0"}
 WAVEFRONT = {"MULTIPROCESSORS": "1000000", "SCRATCH_BYTES": "20000"}
-# A GPU takes neither weights of steps nor scaling.
-NOT_OURS = "not interpolated_euclidean and not divergence and not weighted and not scaling"
+# The GPU has no kernels of DTW's options beyond the band, nor of weights of steps and scaling.
+NOT_OURS = (
+    "not interpolated_euclidean and not divergence and not weighted and not scaling "
+    "and not open and not symmetric2 and not penalty"
+)
 # Lengths out of range cannot raise on a GPU without waiting for it.
 NO_LENGTHS = "not zero and not negative and not long and not huge"
 
@@ -115,6 +118,25 @@ for metric in ("dtw", "soft_dtw", "sinkhorn"):
     of_cost = getattr(scav_kernels, f"{metric}_from_cost")
     for out in (scav_kernels.cdist(x, y, lengths, metric=metric), of_cost(cost, lengths)):
         assert out.isnan().tolist() == [[False] * 2, [True] * 2, [True] * 2], (metric, out)
+"""
+    run_python("-W", "ignore", "-c", code)
+
+
+def test_options_without_kernels_are_refused(library: Path) -> None:
+    code = """
+import pytest
+import torch
+import tests.simt.plugin
+import scav_kernels
+x, cost = torch.randn(2, 5, 4), torch.rand(2, 2, 5, 5)
+ends = [{"open_begin": True}, {"open_end": True}]
+weights = [{"step_penalty": 1.0}, {"diagonal_weight": 2.0}, {"normalize": "path"}, {"normalize": "steps"}]
+for metric, choices in (("dtw", ends + weights), ("soft_dtw", ends)):
+    for options in choices:
+        with pytest.raises(RuntimeError, match="expected the defaults of .* on CUDA"):
+            scav_kernels.cdist(x, x, metric=metric, **options)
+        with pytest.raises(RuntimeError, match="expected the defaults of .* on CUDA"):
+            getattr(scav_kernels, f"{metric}_from_cost")(cost, **options)
 """
     run_python("-W", "ignore", "-c", code)
 
