@@ -1,4 +1,5 @@
 import functools
+import inspect
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from scav_kernels._version import __version__
 from scav_model.cli import main, tree
+from scav_model.cli.imported import parameters, sources
 from scav_model.cli.models import SHORT
 from scav_model.cli.tree import COMMANDS, Group, leaves
 from scav_model.cli.words import options
@@ -221,6 +223,23 @@ def test_a_group_alone_names_its_commands(nested, capsys):
     assert code == 0
     assert "Moves a hand to and fro." in out
     assert "From afar." in out
+
+
+def test_an_option_is_written_once():
+    """What a command has in common with a part of it is what it passes on, with another meaning or to several."""
+    shared = set()
+    for words, command in leaves(COMMANDS):
+        (_, own), *parts = sources(command)
+        for part, entries in parts:
+            assert not set(own) & set(entries)
+            shared |= {(" ".join(words), name) for name in set(own) & set(inspect.signature(part).parameters)}
+    assert shared == {
+        ("index build", "checkpoint"), ("index build", "device"), ("index build", "features"),
+        ("index build", "manifest"), ("index build", "sides"), ("index add", "device"), ("index add", "features"),
+        ("index add", "manifest"), ("search", "index"),
+    }  # fmt: skip
+    # What the command makes of an option of its own is no option.
+    assert not {"shard_bytes", "config", "options"} & set(parameters(tree.data.extract))
 
 
 @pytest.fixture
