@@ -250,16 +250,16 @@ def test_a_phone_shows_all_of_it(page: playwright.Page) -> None:
 
 def test_the_picture_of_the_docs(browser: playwright.Browser, url: str, tmp_path: Path) -> None:
     """`SCAV_DOCS=http://127.0.0.1:8000/` takes it of the server there, such as the demo's, for the docs."""
-    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page = browser.new_page(viewport={"width": 1000, "height": 1920})
     page.set_default_timeout(TIMEOUT)
     page.goto(os.environ.get("SCAV_DOCS", url))
     page.locator("#clips button").first.click()
     page.locator("#hits > li").first.wait_for()
     wait_until(page, "[...document.querySelectorAll('#hits video')].every((one) => one.poster)")
     open_first(page)
-    page.wait_for_timeout(500)
+    page.wait_for_load_state("networkidle")
     target = PICTURE if "SCAV_DOCS" in os.environ else tmp_path / "serve.png"
-    page.screenshot(path=target, full_page=True)
+    page.screenshot(path=target)
     page.close()
     assert target.stat().st_size > 20_000
     assert PICTURE.is_file()
