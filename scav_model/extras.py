@@ -24,6 +24,7 @@ EXTRAS = {
     "speechbrain": "encoders",
     "torchvision": "encoders",
     "fastapi": "model,serve",
+    "starlette": "model,serve",
     "uvicorn": "model,serve",
     "h5py": "importers",
     "datasets": "model,mteb",

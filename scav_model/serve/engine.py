@@ -9,8 +9,8 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +40,7 @@ MEAN = "mean"
 AT_ONCE = 4
 # Uploads that are kept, as encoded steps, to search again with another metric.
 KEPT_UPLOADS = 32
+MAX_LIMIT = 1 << 20  # of the megabytes or seconds that an upload may be limited to
 PICTURE_BYTES = 64 << 20
 CONVERTED_BYTES = 1 << 30
 CONVERTING_SECONDS = 300.0
@@ -71,9 +72,10 @@ class UploadLimits:
     seconds: float = 120.0
     decode_seconds: float = 30.0
 
-    @property
-    def bytes(self) -> int:
-        return self.megabytes << 20
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 < value <= MAX_LIMIT:
+                raise ValueError(f"expected {name} of an upload to be above 0, at most {MAX_LIMIT}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,10 @@ class Engine:
         self._converted = ConvertedFiles(Path(self._folder.name), CONVERTED_BYTES)
         self._under_way: dict[int, asyncio.Task[Path]] = {}
         self._uploading = 0
+
+    def start_worker(self) -> Future[Any]:
+        """Start a process that reads files, so that the first upload need not wait for it."""
+        return self._reading.submit((int, ()))
 
     def close(self) -> None:
         """End the worker processes and delete the files that were made."""

@@ -68,6 +68,7 @@ def serve(
     with listening(host, port) as listener:
         engine = Engine(opened, encoding, problem, UploadLimits(upload_megabytes, upload_seconds, decode_seconds))
         try:
+            engine.start_worker()
             app = Guard(make_app(engine), names_of_this_machine(host), not is_loopback(host), token)
             print(
                 f"{printable(str(opened.folder))}: {len(opened)} clips at {address(listener, host, token)}", flush=True
@@ -123,13 +124,14 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
     Raises:
         ValueError: the port is taken, or the host is none of this machine.
     """
+    if not 0 <= port < 65536:
+        raise ValueError(f"expected port to be from 0 to 65535, got {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        raise ValueError(
-            f"cannot listen at {host}, port {port}: {error.strerror or error}; name another --port or --host"
-        ) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot listen at {host}, port {port}: {reason}; name another --port or --host") from error
     with listener:
         yield listener
 

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from scav_model.distances import Distance, Sequences
 from scav_model.index.align import align
+from scav_model.index.matrix import cost_matrix, matching_times, per_second
 
 RATES = {"video": 5.0, "audio": 6.25}
 METRICS = [
@@ -17,9 +18,10 @@ METRICS = [
     ("sinkhorn", {"cost": "sqeuclidean"}),
     ("soft_dtw_divergence", {}),
     ("sinkhorn_divergence", {}),
+    ("pooled_cosine", {}),
 ]
 # Their values are sums over matches and nothing else.
-WHOLE = ("interpolated_euclidean", "dtw")
+WHOLE = ("interpolated_euclidean", "dtw", "pooled_cosine")
 
 
 def pair(steps=(8, 10), dim=4, seed=0):
@@ -72,3 +74,31 @@ def test_where_no_rates_are_known_places_are_steps():
     assert found.unit == "steps"
     assert (found.query[0], found.clip[0]) == (0, 0)
     assert (found.query[-1], found.clip[-1]) == (7, 9)
+
+
+@pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn", "pooled_cosine"])
+@pytest.mark.parametrize("side", ["video", "audio"])
+def test_costs_are_those_that_matches_are_weighed_by(metric, side):
+    video, audio = pair()
+    query, clip = (video, audio) if side == "video" else (audio, video)
+    costs = cost_matrix(Distance(metric), query, clip, side)
+    apart = torch.stack([(step - clip).square().sum(1) for step in query])
+    expected = {"soft_dtw": apart, "pooled_cosine": apart / 2}.get(metric, apart.sqrt())  # steps of length 1
+    torch.testing.assert_close(costs, expected)
+
+
+@pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw", "sinkhorn", "pooled_cosine"])
+def test_seconds_add_up_to_the_distance(metric):
+    found = align(Distance(metric), *pair((10, 20)), "video", {"video": 5.0, "audio": 6.25})
+    seconds = per_second(found, 20 / 6.25)
+    assert len(seconds) == 4
+    assert sum(seconds) + found.rest == pytest.approx(found.distance, rel=1e-5)
+
+
+def test_times_that_match_follow_the_path():
+    video, _ = pair((9, 9), dim=32)
+    found = align(Distance("dtw"), video, video, "video", {"video": 3.0, "audio": 3.0})
+    middles = [(step + 0.5) / 3 for step in range(9)]
+    assert matching_times(found.query, found.clip, found.weight, 9, 3.0) == pytest.approx(middles)
+    # Where nothing matches a step, its time lies between its neighbors'.
+    assert matching_times([0.5, 2.5], [1.0, 3.0], [1.0, 1.0], 3, 3.0) == pytest.approx([1.0, 2.0, 3.0])

@@ -29,6 +29,7 @@ LONG = {
     ("train",): "scav_model.train.train",
     ("quickstart",): "scav_model.quickstart.quickstart",
     ("reproduce",): "scav_model.experiments.reproduce.reproduce",
+    ("serve",): "scav_model.serve.run.run",
 }
 # Right values of options that have no default, or one that takes long.
 RIGHT = {
@@ -65,6 +66,7 @@ RIGHT_OF: dict[tuple[str, ...], dict[str, str | None]] = {
     ("probe", "compare"): {"metric": "pooled_cosine"},
     ("quickstart",): {"folder": "media"},
     ("reproduce",): {"dataset": "music"},
+    ("serve",): {"checkpoint": None, "port": "0"},
     ("search",): {"candidates": "10", "features": None, "query": "clip-1"},
 }
 HUGE = "9" * 40

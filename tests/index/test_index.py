@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save
 
 import scav_kernels
+from scav_model.distances import Distance
 from scav_model.index import (
     DamagedIndexError,
     Encoded,
@@ -51,7 +52,7 @@ def test_what_is_read_is_what_was_written(make_index, dtype, tmp_path):
 @pytest.mark.parametrize("even", [64, 3, 1])
 def test_parts_hold_every_clip_once_in_order(index, even, monkeypatch):
     monkeypatch.setattr("scav_model.index.parts.EVEN", even)
-    monkeypatch.setattr("scav_model.index.parts.has_bounds", lambda header: False)
+    index.has_bounds = False
     seen, databases = [], 0
     for part in StoredItems(index, "audio").parts(queries_by_id(index, ["clip-1"], "video").sequences, "exact", "auto"):
         if isinstance(part.items, scav_kernels.SearchIndex):
@@ -227,3 +228,31 @@ def test_an_index_of_format_2_answers_and_grows(make_index):
         writer.compact()
     assert found() == right
     assert not [name for name in files(folder) if "vectors" in name]
+
+
+@pytest.mark.parametrize("asked", ["interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn"])
+@pytest.mark.parametrize("built", ["interpolated_euclidean", "dtw"])
+@pytest.mark.parametrize("side", ["video", "audio"])
+def test_another_distance_finds_what_an_index_of_it_finds(make_index, built, asked, side):
+    per_step = asked in ("dtw", "soft_dtw")
+    index = SearchIndex.open(make_index(100, metric=built, per_step=built == "dtw"))
+    other = SearchIndex.open(make_index(100, name="other", metric=asked, per_step=per_step))
+    view = index.measured_by(Distance(asked))
+    queries = queries_by_id(index, ["clip-3", "clip-4", "clip-17"] * 12, side)  # enough that bounds are tried
+    for _ in range(2):
+        found, expected = (search(one, queries, 5).hits for one in (view, other))
+        assert [[(hit.id, hit.distance) for hit in hits] for hits in found] == [
+            [(hit.id, pytest.approx(hit.distance, rel=1e-5)) for hit in hits] for hits in expected
+        ]
+    assert index.header.metric == built
+    assert search(index, queries, 5, mode="mean").hits == search(view, queries, 5, mode="mean").hits
+
+
+def test_bounds_are_of_the_metric_that_the_index_was_built_with(make_index):
+    index = SearchIndex.open(make_index())
+    assert index.has_bounds
+    assert index.measured_by(Distance("interpolated_euclidean")).has_bounds
+    for other in (Distance("interpolated_euclidean", {"squared": True}), Distance("dtw")):
+        assert not index.measured_by(other).has_bounds
+    with pytest.raises(SearchIndexError, match="use --mode hybrid"):
+        search(index.measured_by(Distance("dtw")), queries_by_id(index, ["clip-1"], "video"), mode="bounds")

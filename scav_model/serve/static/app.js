@@ -144,9 +144,8 @@ function card(hit, before) {
   const change = moved(hit, before);
   if (change) about.append(" ", change);
   if (hit.own) about.append(" ", make("span", { class: "own" }, "✓ the query's own clip"));
-  const button = make("button", { type: "button", "aria-expanded": "false", on: { click: () => toggle() } }, "Show why");
-  button.setAttribute("aria-label", `Show why ${clip.id} was found`);
-  const item = make("li", { class: hit.own ? "is-own" : "" }, make("h3", {}, `${hit.rank}. ${clip.id}`), about, place, button);
+  const button = make("button", { type: "button", "aria-expanded": "false", "aria-describedby": `hit-${hit.rank}`, on: { click: () => toggle() } }, "Show why");
+  const item = make("li", { class: hit.own ? "is-own" : "" }, make("h3", { id: `hit-${hit.rank}` }, `${hit.rank}. ${clip.id}`), about, place, button);
 
   async function toggle() {
     const open = item.classList.toggle("open");
