@@ -124,7 +124,8 @@ class Artist:
         # An only output has no name of its own.
         saved = {of.name or "out": value for of, value in zip(schema.returns, outputs, strict=True)}
         grad = self.relaid(self.values(tuple(outputs[0].shape), outputs[0].dtype))
-        drawn = {"grad": grad, "need_x": self.chance(0.8), "need_y": self.chance(0.8)}
+        flags = [name for name in names if name.startswith("need_")]
+        drawn = {"grad": grad, **{flag: self.chance(0.8) for flag in flags}}
         everything = {**given, **{name: self.restrided(value) for name, value in saved.items()}, **drawn}
         return Call(op, {name: everything[name] for name in names}, Expect.ANSWER, self.threads)
 
@@ -165,6 +166,16 @@ class Artist:
         if self.chance(0.4):
             return None
         return self.restrided(torch.tensor([self.random.randint(1, longest) for _ in range(batch)], dtype=torch.int64))
+
+    def weights(self, batch: int, steps: int) -> Tensor | None:
+        if self.chance(0.5):
+            return None
+        drawn = torch.rand(batch, steps, dtype=torch.float64, generator=self.generator)
+        zeros = torch.rand(batch, steps, generator=self.generator) < self.pick([0.0, 0.4])
+        # The first step is within every length.
+        zeros[:, 0] = False
+        scale = 2.0 ** self.random.randint(-4, 4)
+        return self.restrided((scale * (0.1 + drawn).masked_fill(zeros, 0)).to(self.pick(DTYPES)))
 
     # ---- memory ----
 
@@ -221,6 +232,7 @@ class Artist:
             found += [change(lambda: value.to_sparse())] if value.dim() else []
             found += [change(lambda: self.huge(name, value), Expect.REFUSAL if value.numel() else Expect.ANYTHING)]
             found += [change(lambda: self.bad_lengths(value))] * 3 if "lengths" in name and len(value) else []
+            found += [change(lambda: self.bad_weights(value))] * 3 if "weights" in name and len(value) else []
             found += [change(lambda: self.junk(value), Expect.ANYTHING)] * 3 if name in SAVED else []
         return found
 
@@ -228,8 +240,8 @@ class Artist:
         return self.pick({"str": [None, 3, 0.5], "bool": ["yes", [True], object()]}.get(kind, ["1", [], object()]))
 
     def dtype_for(self, name: str, value: Tensor) -> torch.dtype:
-        """Another one; upstream gradients and given costs may have any of the floating-point dtypes."""
-        given = DTYPES if name in ("grad", "cost") else [value.dtype]
+        """Another one; upstream gradients, given costs and weights may have any of the floating-point dtypes."""
+        given = DTYPES if name in ("grad", "cost", "x_weights", "y_weights") else [value.dtype]
         return self.pick([dtype for dtype in (*DTYPES, *OTHER_DTYPES) if dtype not in given])
 
     def of_another_shape(self, name: str, value: Tensor) -> Tensor:
@@ -261,6 +273,11 @@ class Artist:
         bad[self.random.randrange(len(bad))] = self.pick([0, -1, 1000, 2**31, 2**32 + 1, LARGEST, -LARGEST - 1])
         return bad
 
+    def bad_weights(self, value: Tensor) -> Tensor:
+        bad = value.clone()
+        bad[self.random.randrange(len(bad))] = self.pick([0.0, -1.0, torch.nan, torch.inf])
+        return bad
+
     def junk(self, value: Tensor) -> Tensor:
         if value.dtype.is_floating_point:
             return self.sprinkled(torch.full(value.shape, self.pick(EXTREME), dtype=torch.float64)).to(value.dtype)
@@ -272,6 +289,9 @@ class Artist:
 VALID: dict[str, Callable[[Artist], Any]] = {
     "x_lengths": lambda artist: artist.lengths(artist.b1, artist.n),
     "y_lengths": lambda artist: artist.lengths(artist.b2, artist.m),
+    "x_weights": lambda artist: artist.weights(artist.b1, artist.n),
+    "y_weights": lambda artist: artist.weights(artist.b2, artist.m),
+    "scaling": lambda artist: artist.pick([None, None, None, 0.9, 0.5, 0.1, 1e-9]),
     "cost": lambda artist: artist.pick(COSTS),
     "resample": lambda artist: artist.pick(RESAMPLES),
     "squared": lambda artist: artist.chance(0.5),
@@ -302,6 +322,7 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "epsilon": {"float": [0.0, -0.0, -1.0, torch.nan, torch.inf, -torch.inf]},
     "max_iterations": {"int": [0, -1, -LARGEST - 1]},
     "tolerance": {"float": [-1e-9, -1.0, -torch.inf, torch.nan]},
+    "scaling": {"Optional[float]": [0.0, 1.0, -0.5, 2.0, torch.inf, torch.nan]},
 }
 EXTREME_OPTIONS = {
     name: [5e-324, 1e-300, 1e-40, 1e-30, 1e-20, 1e20, 1e30, 1e38, 1e300, 1.7e308]

@@ -134,9 +134,8 @@ def expected(op: str, given: Arguments) -> list[Expected]:
     reducer = REDUCERS[name.removesuffix("_from_cost")]
     if op == name:
         return reducer.forward(pairs_of(given), given)
-    if isinstance(given["cost"], Tensor):
-        return [cost_gradient(reducer, given)]
-    return gradients(reducer, given)
+    found = [cost_gradient(reducer, given)] if isinstance(given["cost"], Tensor) else gradients(reducer, given)
+    return found + (step_weight_gradients(given) if reducer.forward is sinkhorn else [])
 
 
 # ---- pairs and their costs ----
@@ -416,22 +415,37 @@ def magnified(weights: Array, relative: Array, rounding: Array | float) -> Weigh
 
 def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
     epsilon, tolerance, count = given["epsilon"], given["tolerance"], given["max_iterations"]
-    n, m, rows, columns = pairs.n[:, None], pairs.m[:, None], pairs.valid.any(2), pairs.valid.any(1)
+    rows, columns = pairs.valid.any(2), pairs.valid.any(1)
+    a, b = step_weights(pairs, given)
     f, g, iterations = np.zeros(rows.shape), np.zeros(columns.shape), min(count, MOST_ITERATIONS)
     # Of the value: iterations do not add to it, because a softmin does not magnify what it is given.
     error = 2 * pairs.error.max((1, 2)) + FLOOR_ULPS * pairs.unit * (pairs.largest + epsilon)
-    blocked = blocked_steps(pairs)
+    blocked = blocked_steps(pairs, a, b)
     vague = pairs.vague | (pairs.largest / epsilon > OVERFLOW * torch.finfo(pairs.dtype).max)
     running = ~pairs.poisoned & ~vague & ~blocked
+    epsilons, uncertain = annealed(pairs, given, a, b)
+    vague |= uncertain
+    for number, larger in enumerate(epsilons):
+        going = running & (larger > epsilon) & (number < count)
+        if not going.any():
+            break
+        larger = np.where(going, larger, 1)[:, None]
+        next_f = -larger * log_sum_exp(g[:, None] - pairs.cost, b[:, None], larger, 2)
+        f = np.where(going[:, None] & rows, next_f, f)
+        next_g = -larger * log_sum_exp(f[:, :, None] - pairs.cost, a[:, :, None], larger, 1)
+        g = np.where(going[:, None] & columns, next_g, g)
+    iterations += len(epsilons)
+    # A potential is rounded once more as it is taken from one epsilon to the next.
+    error *= 2 if epsilons else 1
     ran, marginal_error = np.zeros(len(pairs.n)), np.full(len(pairs.n), np.nan)
-    for _ in range(iterations):
+    for _ in range(min(count, MOST_ITERATIONS)):
         if not running.any():
             break
-        next_f = -epsilon * log_sum_exp(g[:, None] - pairs.cost, pairs.valid, epsilon, 2, m)
+        next_f = -epsilon * log_sum_exp(g[:, None] - pairs.cost, b[:, None], epsilon, 2)
         f = np.where(running[:, None] & rows, next_f, f)
-        next_g = -epsilon * log_sum_exp(f[:, :, None] - pairs.cost, pairs.valid, epsilon, 1, n)
+        next_g = -epsilon * log_sum_exp(f[:, :, None] - pairs.cost, a[:, :, None], epsilon, 1)
         g = np.where(running[:, None] & columns, next_g, g)
-        left = (np.abs(plan(pairs, f, g, epsilon).sum(2) - 1 / n) * rows).sum(1)
+        left = np.abs(plan(pairs, f, g, epsilon, a, b).sum(2) - a).sum(1)
         # Rounding decides whether to stop here.
         uncertain = 4 * (1 + left) * error / epsilon + pairs.unit * tolerance
         vague |= running & (tolerance > 0) & (np.abs(left - tolerance) <= uncertain)
@@ -439,14 +453,18 @@ def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
         running &= ~(left < tolerance)
     vague |= running & (count > MOST_ITERATIONS)
     # Iterations do add to what f gains and g loses, and to sums that grow because no plan has the marginals.
-    drift = iterations * (error + pairs.unit * np.abs(f).max(1))
-    grown = np.abs(f).max(1) > 4 * (pairs.largest + epsilon)
-    value = np.where(blocked, np.inf, f.sum(1) / pairs.n + g.sum(1) / pairs.m)
+    highest = np.abs(finite(f)).max(1)
+    drift = iterations * (error + pairs.unit * highest)
+    grown = highest > 4 * (pairs.largest + epsilon)
+    value = np.where(a > 0, a * f, 0).sum(1) + np.where(b > 0, b * g, 0).sum(1)
+    value = np.where(blocked, np.inf, value)
     out = replace(pairs, vague=vague).output(value, 2 * error + drift * grown)
     outputs = [out, nothing(pairs.dtype), nothing(torch.int64), nothing(pairs.dtype)]
     if given["save_potentials"]:
-        # Saved in units of epsilon; of poisoned pairs, and of pairs without a plan, they mean nothing.
-        saved = replace(pairs, vague=vague | pairs.poisoned | blocked, poisoned=np.zeros_like(vague))
+        # Saved in units of epsilon; of poisoned pairs, and of pairs without a plan, they mean nothing, nor of steps that
+        # nothing finite leads to, which weigh nothing.
+        stranded = ~np.isfinite(f).all(1)
+        saved = replace(pairs, vague=vague | pairs.poisoned | blocked | stranded, poisoned=np.zeros_like(vague))
         outputs[1] = saved.output(f / epsilon, drift[:, None] / epsilon * rows)
     if given["return_convergence"]:
         known = replace(pairs, vague=vague, poisoned=np.zeros_like(vague))
@@ -457,39 +475,99 @@ def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
     return outputs
 
 
-def blocked_steps(pairs: Pairs) -> Array:
-    """(P,), whether every cell of a step is forbidden."""
-    forbidden = np.isposinf(pairs.cost) | ~pairs.valid
-    return any_step(forbidden.all(2), pairs.n) | any_step(forbidden.all(1), pairs.m)
+def step_weights(pairs: Pairs, given: Arguments) -> tuple[Array, Array]:
+    """(P, N) and (P, M), of sum 1, and 0 beyond the lengths."""
+    sides = ((given["x_weights"], pairs.i, pairs.valid.any(2)), (given["y_weights"], pairs.j, pairs.valid.any(1)))
+    raw = [np.where(valid, 1.0 if of is None else numbers(of)[index], 0) for of, index, valid in sides]
+    a, b = (of / nonzero(of.sum(1, keepdims=True)) for of in raw)
+    return a, b
 
 
-def any_step(steps: Array, lengths: Array) -> Array:
-    """(P, N) -> (P,), over the valid steps."""
-    return (steps & (np.arange(steps.shape[1]) < lengths[:, None])).any(1)
+def annealed(pairs: Pairs, given: Arguments, a: Array, b: Array) -> tuple[list[Array], Array]:
+    """The epsilons (P,) before the last, and (P,) whether rounding decides how many there are."""
+    scaling, epsilon, count = given["scaling"], given["epsilon"], given["max_iterations"]
+    counts = np.isfinite(pairs.cost) & (a > 0)[:, :, None] & (b > 0)[:, None]
+    following = np.where(counts, pairs.cost, 0).max((1, 2), initial=0)
+    epsilons: list[Array] = []
+    uncertain = np.zeros(len(pairs.n), dtype=bool)
+    known = following < OVERFLOW * torch.finfo(pairs.dtype).max
+    while scaling is not None and len(epsilons) < min(count, MOST_ITERATIONS) and (following[known] > epsilon).any():
+        epsilons.append(following)
+        # A cost errs by its rounding, and the number of epsilons with it.
+        uncertain |= np.abs(following - epsilon) <= 2 * pairs.error.max((1, 2)) + 1e-5 * epsilon
+        following = following * scaling
+    if scaling is not None:
+        uncertain |= np.abs(following - epsilon) <= 2 * pairs.error.max((1, 2)) + 1e-5 * epsilon
+    return epsilons, uncertain | (following > epsilon) & (count > MOST_ITERATIONS) & (scaling is not None)
 
 
-def log_sum_exp(exponent: Array, valid: Array, epsilon: float, axis: int, count: Array) -> Array:
-    """log of the mean of exp(exponent / epsilon) over an axis on which `count` cells are valid."""
-    exponent = np.where(valid, exponent, -np.inf) / epsilon
+def blocked_steps(pairs: Pairs, a: Array, b: Array) -> Array:
+    """(P,), whether every cell between a step that has weight and others that do is forbidden."""
+    forbidden = np.isposinf(pairs.cost) | (a == 0)[:, :, None] | (b == 0)[:, None]
+    return (forbidden.all(2) & (a > 0)).any(1) | (forbidden.all(1) & (b > 0)).any(1)
+
+
+def log_sum_exp(exponent: Array, weights: Array, epsilon: float | Array, axis: int) -> Array:
+    """log of the weighted sum of exp(exponent / epsilon) over an axis; `epsilon` is a number, or (P, 1)."""
+    exponent = np.where(weights > 0, exponent, -np.inf) / (epsilon if np.ndim(epsilon) == 0 else epsilon[:, :, None])
     peak = finite(exponent.max(axis, keepdims=True))
-    return peak.squeeze(axis) + np.log(np.exp(exponent - peak).sum(axis) / count)
+    return peak.squeeze(axis) + np.log((weights * np.exp(exponent - peak)).sum(axis))
 
 
-def plan(pairs: Pairs, f: Array, g: Array, epsilon: float) -> Array:
-    exponent = np.where(pairs.valid, f[:, :, None] + g[:, None] - pairs.cost, -np.inf) / epsilon
-    return np.exp(exponent) / (pairs.n * pairs.m)[:, None, None]
+def plan(pairs: Pairs, f: Array, g: Array, epsilon: float, a: Array, b: Array) -> Array:
+    counts = (a > 0)[:, :, None] & (b > 0)[:, None]
+    exponent = np.where(counts, finite(f)[:, :, None] + finite(g)[:, None] - pairs.cost, -np.inf) / epsilon
+    return np.exp(exponent) * a[:, :, None] * b[:, None]
 
 
 def plan_weights(pairs: Pairs, given: Arguments) -> Weights:
     """Of the saved potentials: shares of the columns, whose sums an iteration leaves exact."""
     f, epsilon = numbers(given["f"]).reshape(len(pairs.n), given["f"].shape[-1]), given["epsilon"]
-    exponent = np.where(pairs.valid, f[:, :, None] - pairs.cost / epsilon, -np.inf)
-    shares = np.exp(exponent - finite(exponent.max(1, keepdims=True)))
-    weights = shares / nonzero(shares.sum(1, keepdims=True)) / pairs.m[:, None, None]
-    weights = np.where(blocked_steps(pairs)[:, None, None], 0, weights)
-    rounding = FLOOR_ULPS * pairs.unit * (np.abs(f).max(1) + pairs.largest / epsilon + 1)
+    a, b = step_weights(pairs, given)
+    exponent = np.where((a > 0)[:, :, None] & pairs.valid, f[:, :, None] - pairs.cost / epsilon, -np.inf)
+    shares = a[:, :, None] * np.exp(exponent - finite(exponent.max(1, keepdims=True)))
+    weights = shares / nonzero(shares.sum(1, keepdims=True)) * b[:, None]
+    weights = np.where(blocked_steps(pairs, a, b)[:, None, None], 0, weights)
+    rounding = FLOOR_ULPS * pairs.unit * (np.abs(finite(f)).max(1) + pairs.largest / epsilon + 1)
     relative = 2 * (pairs.error.max((1, 2)) / epsilon + rounding)
     return magnified(weights, relative[:, None, None], pairs.unit)
+
+
+def step_weight_gradients(given: Arguments) -> list[Expected]:
+    """Of the saved potentials of x, and of those of y that follow from them."""
+    pairs, epsilon = pairs_of(given), given["epsilon"]
+    (a, b), grad = step_weights(pairs, given), numbers(given["grad"]).reshape(-1)
+    f = numbers(given["f"]).reshape(len(pairs.n), given["f"].shape[-1])
+    g = -log_sum_exp(f[:, :, None] - pairs.cost / epsilon, a[:, :, None], 1.0, 1)
+    unplanned = blocked_steps(pairs, a, b)
+    found = []
+    for name, of, weights, potentials, lengths in (
+        ("x_weights", pairs.i, a, f * epsilon, pairs.n),
+        ("y_weights", pairs.j, b, g * epsilon, pairs.m),
+    ):
+        if given[name] is None or not given[f"need_{name}"]:
+            found.append(nothing(pairs.dtype if given[name] is None else given[name].dtype))
+            continue
+        raw = numbers(given[name])
+        total, allowed = np.zeros_like(raw), np.zeros_like(raw)
+        valid = np.arange(raw.shape[1]) < lengths[:, None]
+        highest = np.where(valid, np.abs(potentials), 0).max(1) * max(1, 1 / epsilon)
+        stranded = ~(highest < OVERFLOW * torch.finfo(pairs.dtype).max)
+        known = np.isfinite(grad) & ~pairs.poisoned & ~pairs.vague & ~unplanned & ~stranded
+        mass = np.where(valid, raw[of], 0).sum(1, keepdims=True)
+        centered = potentials - (weights * np.where(weights > 0, potentials, 0)).sum(1, keepdims=True)
+        value = np.where(valid, grad[:, None] * centered / nonzero(mass), 0)
+        size = np.where(valid, np.abs(potentials), 0).max(1) + pairs.largest + epsilon
+        wrong = np.abs(grad) * (4 * pairs.error.max((1, 2)) + FLOOR_ULPS * pairs.unit * size)
+        np.add.at(total, of[known], value[known])
+        np.add.at(allowed, of[known], (wrong[:, None] / nonzero(mass) * valid)[known])
+        total[of[pairs.poisoned & (grad != 0)]] = np.nan
+        unknown = ~np.isfinite(grad) | pairs.vague | (stranded & ~unplanned & (grad != 0))
+        allowed[of[unknown & ~pairs.poisoned]] = np.inf
+        beyond = np.ones_like(raw, dtype=bool)
+        beyond[of] = ~valid
+        found.append(in_dtype(given[name].dtype, np.where(beyond, 0, total), np.where(beyond, 0, allowed)))
+    return found
 
 
 REDUCERS = {
