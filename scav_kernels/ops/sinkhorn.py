@@ -10,11 +10,11 @@ from torch import Tensor
 
 from scav_kernels.ops.checks import check_options, check_pair, check_tensors, declare_options
 from scav_kernels.ops.convergence import Convergence, OneWarning, can_look, warn_of_unconverged
-from scav_kernels.ops.costs import as_batch, ground_cost
+from scav_kernels.ops.costs import as_batch, over_pairs
 from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.divergence import divergence
 from scav_kernels.ops.fakes import Arguments, steps_of_x
-from scav_kernels.ops.registry import METRICS, Metric
+from scav_kernels.ops.registry import METRICS, AlignmentMethod, Metric
 
 
 def _fake_potentials_and_convergence(distances: Tensor, given: Arguments) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,7 +182,40 @@ def _distance(
     return (distances, Convergence(iterations, error)) if return_convergence else distances
 
 
-METRICS["sinkhorn"] = Metric(sinkhorn, cast(Callable[..., Tensor], partial(_distance, paired=True)))
+def _align(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None,
+    y_lengths: Tensor | None,
+    caller: str = "sinkhorn",
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return the distances of pairs, (B,), and their transport plans, (B, N, M)."""
+    check_tensors(caller, x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
+    epsilon, max_iterations, tolerance, cost, _ = check_options("sinkhorn", **options)
+    distances, f, *_ = _transport(
+        caller,
+        torch.ops.scav.sinkhorn,
+        (x, y),
+        (x_lengths, y_lengths),
+        (epsilon, max_iterations, tolerance),
+        cost,
+        True,
+        save_potentials=True,
+    )
+
+    def weigh(costs: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, f: Tensor) -> Tensor:
+        ones = costs.new_ones(len(costs))
+        return torch.ops.scav.sinkhorn_from_cost_backward(ones, costs, x_lengths, y_lengths, f, epsilon)
+
+    return distances, over_pairs(weigh, x, y, cost, x_lengths, y_lengths, f)
+
+
+METRICS["sinkhorn"] = Metric(
+    sinkhorn,
+    cast(Callable[..., Tensor], partial(_distance, paired=True)),
+    alignment=AlignmentMethod(_align, "Sinkhorn plan", "mass moved, of 1"),
+)
 
 
 @declare_options
@@ -323,7 +356,7 @@ def sinkhorn_from_cost(
     distances, _, iterations, error = _transport(
         "sinkhorn_from_cost",
         torch.ops.scav.sinkhorn_from_cost,
-        (as_batch(cost),),
+        (as_batch("sinkhorn_from_cost", cost),),
         (x_lengths, y_lengths),
         (epsilon, max_iterations, tolerance),
         return_convergence=return_convergence,
@@ -352,15 +385,7 @@ def sinkhorn_plan(
     flows through P.
     """
     check_pair("sinkhorn_plan", x, y)
-    check_options("sinkhorn_plan", epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance, cost=cost)
-    costs = ground_cost(x, y, cost)[None, None]
-    distances, f, *_ = _transport(
-        "sinkhorn_plan",
-        torch.ops.scav.sinkhorn_from_cost,
-        (costs,),
-        (None, None),
-        (epsilon, max_iterations, tolerance),
-        save_potentials=True,
-    )
-    ones = torch.ones_like(distances)
-    return torch.ops.scav.sinkhorn_from_cost_backward(ones, costs, None, None, f, epsilon)[0, 0]
+    options = {"epsilon": epsilon, "max_iterations": max_iterations, "tolerance": tolerance, "cost": cost}
+    check_options("sinkhorn_plan", **options)
+    with torch.no_grad():
+        return _align(x[None], y[None], None, None, caller="sinkhorn_plan", **options)[1][0]
