@@ -11,7 +11,7 @@ from scav_kernels import ops  # noqa: F401
 from scav_kernels import nn, plot
 from scav_kernels._extension import build_info
 from scav_kernels._version import __version__
-from scav_kernels.distance import cdist, pairwise_distance
+from scav_kernels.distance import Alignment, alignment, cdist, pairwise_distance
 from scav_kernels.ops.convergence import Convergence
 from scav_kernels.ops.dtw import dtw, dtw_from_cost, dtw_path
 from scav_kernels.ops.interpolated_euclidean import interpolated_euclidean
@@ -23,12 +23,14 @@ from scav_kernels.search.index import Reader, SearchIndex, Summaries, summarize
 from scav_kernels.search.report import SearchReport
 
 __all__ = [
+    "Alignment",
     "Convergence",
     "Reader",
     "SearchIndex",
     "SearchReport",
     "Summaries",
     "__version__",
+    "alignment",
     "build_info",
     "cdist",
     "dtw",

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from scav_kernels.metric_types import MetricName, MetricOptions
 from scav_kernels.ops.convergence import Convergence
-from scav_kernels.ops.registry import find_metric
+from scav_kernels.ops.registry import find_alignment, find_metric
 
 
 @overload
@@ -135,3 +135,54 @@ def pairwise_distance(
     Entry i is the distance of x[i] from y[i], the diagonal of ``cdist``; ``metric`` and ``options`` as there.
     """
     return find_metric(metric, options).paired(x, y, x_lengths, y_lengths, **options)
+
+
+class Alignment(NamedTuple):
+    """Distances of pairs, and which step of x each aligns with which step of y, as `alignment` returns them."""
+
+    distance: Tensor
+    """(B,): what `pairwise_distance` returns."""
+    weights: Tensor
+    """(B, N, M): entry [i, s, t] is how much step s of x[i] and step t of y[i] belong together, and the derivative of
+    the distance in their cost. 0 beyond the lengths."""
+
+
+def alignment(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    metric: MetricName = "dtw",
+    **options: Unpack[MetricOptions],
+) -> Alignment:
+    """Distances of pairs and their alignments: x (B, N, D), y (B, M, D) -> distance (B,), weights (B, N, M).
+
+    The weights of a pair depend on ``metric``:
+
+    - "dtw": 1 on the optimal path, 0 elsewhere, as ``dtw_path`` lists its cells;
+    - "soft_dtw": the probability that a path leads through the two steps, as ``soft_dtw_alignment``;
+    - "sinkhorn": the mass that moves from one step to the other, out of 1, as ``sinkhorn_plan``.
+
+    No gradient flows through the results: differentiate ``pairwise_distance``. Beyond the results, memory holds the
+    costs and weights of one pair, or of as many as fit in 64 MiB.
+
+    Args:
+        x: (B, N, D), float32, float64, bfloat16 or float16.
+        y: (B, M, D), like x.
+        x_lengths: (B,) int64 valid steps, 1 ≤ length ≤ N; None: all.
+        y_lengths: (B,) int64 valid steps, 1 ≤ length ≤ M; None: all.
+        metric: the name of a distance that has an alignment.
+        **options: that function's keyword arguments.
+
+    Returns:
+        ``Alignment(distance, weights)``, float64 for float64 inputs and float32 for all others. Where a distance is
+        NaN, so are the weights of its pair; where it is infinite, they are 0.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range, and for a metric
+            that has no alignment.
+    """
+    method = find_alignment(metric, options)
+    with torch.no_grad():
+        return Alignment(*method.align(x, y, x_lengths, y_lengths, **options))

@@ -1,5 +1,7 @@
 #include "cpu/cost_inputs.h"
 
+#include <torch/csrc/stable/ops.h>
+
 #include <cmath>
 #include <limits>
 
@@ -49,9 +51,11 @@ CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<T
   check_cpu(op, "cost", cost);
   CostInputs costs;
   costs.given = cost;
-  costs.x_lengths = check_lengths(op, "x_lengths", x_lengths, cost.size(0), cost.size(2));
-  costs.y_lengths = check_lengths(op, "y_lengths", y_lengths, cost.size(1), cost.size(3));
-  costs.cost = to_dtype(cost, accumulation_dtype(cost));
+  costs.paired = cost.dim() == 3;
+  costs.cost = to_dtype(costs.paired ? torch::stable::unsqueeze(cost, 1) : cost, accumulation_dtype(cost));
+  costs.x_lengths = check_lengths(op, "x_lengths", x_lengths, costs.batch_x(), costs.steps_x());
+  costs.y_lengths =
+      check_lengths(op, "y_lengths", y_lengths, costs.paired ? costs.batch_x() : costs.batch_y(), costs.steps_y());
   if (costs.cost.stride(3) != 1) {
     costs.cost = to_contiguous(costs.cost);
   }

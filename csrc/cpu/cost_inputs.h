@@ -9,9 +9,10 @@
 namespace scav {
 
 struct CostInputs {
+  bool paired;                  // B2 = 1: the costs are those of B1 pairs, with a length of y each
   Tensor cost;                  // (B1, B2, N, M) float32 or float64, steps of y adjacent
-  Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
-  // (B1, B2) 0, or the NaN or -inf in a valid cell, which the pair's distance becomes.
+  Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64; (B1,), (B1,) if paired
+  // By result: 0, or the NaN or -inf in a valid cell, which the pair's distance becomes.
   Tensor nonfinite;
   Tensor given;  // as the caller passed them
 
@@ -21,13 +22,18 @@ struct CostInputs {
   int64_t steps_y() const { return cost.size(3); }
   int64_t pairs() const { return batch_x() * batch_y(); }
   int64_t length_x(int64_t pair) const { return x_lengths.const_data_ptr<int64_t>()[pair / batch_y()]; }
-  int64_t length_y(int64_t pair) const { return y_lengths.const_data_ptr<int64_t>()[pair % batch_y()]; }
+  int64_t length_y(int64_t pair) const { return y_lengths.const_data_ptr<int64_t>()[paired ? pair : pair % batch_y()]; }
   bool empty() const { return pairs() == 0; }
 
-  std::vector<int64_t> result_shape() const { return {batch_x(), batch_y()}; }
-  std::vector<int64_t> result_shape(int64_t tail) const { return {batch_x(), batch_y(), tail}; }
+  // (B1, B2), or (B1,) if paired.
+  Shape result_shape() const { return paired ? Shape{batch_x()} : Shape{batch_x(), batch_y()}; }
+  Shape result_shape(int64_t tail) const {
+    Shape shape = result_shape();
+    shape.push_back(tail);
+    return shape;
+  }
   Tensor new_result() const { return new_empty(result_shape(), cost.scalar_type()); }
-  Tensor new_gradient() const { return new_zeros(shape_of(cost), cost.scalar_type()); }
+  Tensor new_gradient() const { return new_zeros(shape_of(given), cost.scalar_type()); }
 
   template <class T>
   const T* rows(int64_t pair) const {
@@ -44,8 +50,8 @@ void spread_nonfinite(const CostInputs& costs, Tensor& result);
 // `grad` with zeros for nonfinite pairs.
 Tensor without_nonfinite(const CostInputs& costs, const Tensor& grad);
 
-// `gradient` (B1, B2, N, M) in the caller's dtype, with NaN in the valid cells of pairs that hold NaN or -inf and
-// whose `grad` is not zero.
+// `gradient`, of the shape of the costs given, in the caller's dtype, with NaN in the valid cells of pairs that hold
+// NaN or -inf and whose `grad` is not zero.
 Tensor finish_gradient(const CostInputs& costs, const Tensor& grad, Tensor gradient);
 
 }  // namespace scav

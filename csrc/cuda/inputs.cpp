@@ -162,7 +162,10 @@ Tensor finish_gradient(const Tensor& given, const Tensor& lengths, bool unit, co
 }
 
 Shape DeviceCosts::result_shape(Shape tail) const {
-  Shape shape{cost.size(0), cost.size(1)};
+  Shape shape{cost.size(0)};
+  if (!paired) {
+    shape.push_back(cost.size(1));
+  }
   shape.insert(shape.end(), tail.begin(), tail.end());
   return shape;
 }
@@ -174,7 +177,8 @@ DeviceCosts check_device_costs(const char* op, const OnDevice& on, const Tensor&
   const ScalarType dtype = accumulation_dtype(cost);
   DeviceCosts costs;
   costs.given = cost;
-  costs.cost = to_dtype(cost, dtype);
+  costs.paired = cost.dim() == 3;
+  costs.cost = to_dtype(costs.paired ? torch::stable::unsqueeze(cost, 1) : cost, dtype);
   costs.nonfinite = costs.new_result();
   const Tensor x_given = packed(x_lengths), y_given = packed(y_lengths);
   // As given, for a length out of range to be found.

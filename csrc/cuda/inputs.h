@@ -129,9 +129,10 @@ std::tuple<Tensor, Tensor> gradients(const DeviceInputs& inputs, const OnDevice&
 
 // Costs from the caller.
 struct DeviceCosts {
+  bool paired;                  // B2 = 1: the costs are those of B1 pairs, with a length of y each
   Tensor cost;                  // (B1, B2, N, M) in the dtype of accumulation
   Tensor x_lengths, y_lengths;  // or undefined: all steps
-  Tensor nonfinite;             // (B1, B2)
+  Tensor nonfinite;             // (B1, B2), or (B1,) if paired
   Tensor given;
 
   int64_t steps_x() const { return cost.size(2); }

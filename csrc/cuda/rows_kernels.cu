@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   constexpr T lowest = std::numeric_limits<T>::lowest(), highest = std::numeric_limits<T>::max();
   const int64_t q = costs.first + blockIdx.x;
   const int64_t n = costs.x_lengths ? costs.x_lengths[q / costs.columns] : costs.steps_x;
-  const int64_t m = costs.y_lengths ? costs.y_lengths[q % costs.columns] : costs.steps_y;
+  const int64_t m = costs.y_lengths ? costs.y_lengths[costs.paired ? q : q % costs.columns] : costs.steps_y;
   const T* cells = costs.cells + q / costs.columns * costs.stride.i + q % costs.columns * costs.stride.j;
   int* const found = shared_memory<int>();  // NaN, -inf, a blocked step
   if (threadIdx.x < 3) {

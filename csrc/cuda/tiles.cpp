@@ -248,6 +248,7 @@ Costs<T> whole(const DeviceCosts& given) {
   costs.stride = {given.cost.stride(0), given.cost.stride(1), given.cost.stride(2), given.cost.stride(3)};
   costs.count = given.pairs();
   costs.columns = costs.batch_y = given.cost.size(1);
+  costs.paired = given.paired;
   costs.steps_x = given.steps_x();
   costs.steps_y = given.steps_y();
   costs.end = static_cast<int>(given.steps_x());
@@ -279,7 +280,7 @@ template <class T>
 Tensor gradient(const DeviceCosts& given, const OnDevice& on, const Tensor& grad, const Needs& needs,
                 const Adjoint<T>& adjoint) {
   const int64_t n = given.steps_x(), m = given.steps_y(), wide = given.cost.size(1);
-  Tensor result = zeros_like(given.cost);
+  Tensor result = new_zeros(shape_of(given.given), given.dtype(), on.device);
   const Tensor grads = to_contiguous(zero_unless(logical_not(given.nonfinite), grad));
   const Weights<T> weights{result.mutable_data_ptr(), false, {wide * n * m, n * m, m, 1}, nullptr, nullptr};
   for_each_tile<T>(given, on, needs, [&](const Parts<T>& parts) {

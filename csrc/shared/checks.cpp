@@ -59,14 +59,14 @@ void check_pairs(const char* op, const Tensor& x, const Tensor& y, const std::op
 
 void check_grid(const char* op, const Tensor& cost, const std::optional<Tensor>& x_lengths,
                 const std::optional<Tensor>& y_lengths) {
-  SCAV_CHECK_VALUE(cost.dim() == 4, op, ": expected cost of shape (B1, B2, N, M), or (N, M) for one pair, got shape ",
-                   text_of(cost), "; give pairs (B, N, M) a second batch axis with cost[:, None]");
+  SCAV_CHECK_VALUE(cost.dim() == 4 || cost.dim() == 3, op,
+                   ": expected cost of shape (B1, B2, N, M), or (B, N, M) of pairs, got shape ", text_of(cost));
   check_floating(op, "cost", cost);
-  SCAV_CHECK_VALUE(cost.size(2) > 0 && cost.size(3) > 0, op,
+  SCAV_CHECK_VALUE(cost.size(-2) > 0 && cost.size(-1) > 0, op,
                    ": expected cost with at least one step on each side, got shape ", text_of(cost),
                    "; leave empty sequences out of the batch");
   check_lengths_of(op, "x_lengths", x_lengths, cost.size(0), cost.device());
-  check_lengths_of(op, "y_lengths", y_lengths, cost.size(1), cost.device());
+  check_lengths_of(op, "y_lengths", y_lengths, cost.size(cost.dim() == 3 ? 0 : 1), cost.device());
 }
 
 void check_cpu(const char* op, const char* name, const Tensor& value) {

@@ -24,7 +24,7 @@ ScalarType accumulation_dtype(const Tensor& value);
 void check_pairs(const char* op, const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
                  const std::optional<Tensor>& y_lengths, bool paired);
 
-// cost (B1, B2, N, M) of at least one step on each side; its lengths' dtype, shape and device.
+// cost (B1, B2, N, M), or (B, N, M) of pairs, of a step at least on each side; its lengths' dtype, shape and device.
 void check_grid(const char* op, const Tensor& cost, const std::optional<Tensor>& x_lengths,
                 const std::optional<Tensor>& y_lengths);
 

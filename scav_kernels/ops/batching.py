@@ -5,7 +5,8 @@ B2 y's each. Per entry,
 
 - "x" tensors are (B1, ...): `x`, `x_lengths`, `x_weights`, the results `dx` and `dx_weights`;
 - "y" tensors are (B2, ...): `y`, `y_lengths`, `y_weights`, the results `dy` and `dy_weights`;
-- "pair" tensors are (B1, B2, ...): `out`, `grad`, `cost` and all others; or (B, ...) where the op is `paired`.
+- "pair" tensors are (B1, B2, ...): `out`, `grad`, `cost` and all others; or (B, ...) where the op is `paired`, or its
+  costs are those of pairs, (B, N, M).
 
 A mapped tensor has one more dimension, of size V, first.
 """
@@ -107,7 +108,7 @@ class _Rule:
 
     def _together(self, v: int, values: list[Any], mapped: list[bool]) -> tuple[Tensor, ...]:
         options = dict(zip(self._names, values, strict=True))
-        paired = options.get("paired", False)
+        paired = self._is_paired(values, mapped)
         b1, b2 = self._batches(values, mapped, paired)
         if paired:
             return self._once(_side_by_side(v, b1), v, values, mapped)
@@ -152,8 +153,7 @@ class _Rule:
         ]
         results = _as_tuple(self._op(*arguments))
         # (0,) stands for a result that was not asked for, but is the shape of distances in a paired call of no pairs.
-        paired = dict(zip(self._names, arguments, strict=True)).get("paired", False)
-        no_pairs = paired and arguments[0].shape[0] == 0
+        no_pairs = self._is_paired(values, mapped) and arguments[0].shape[0] == 0
         return tuple(
             layout.unfold[kind](result) if no_pairs or result.shape != (0,) else result
             for result, kind in zip(results, self._result_kinds, strict=True)
@@ -166,6 +166,12 @@ class _Rule:
             for i in range(v)
         ]
         return tuple(torch.stack(parts) for parts in zip(*map(_as_tuple, calls), strict=True))
+
+    def _is_paired(self, values: list[Any], mapped: list[bool]) -> bool:
+        if "paired" in self._names:
+            return values[self._names.index("paired")]
+        position = self._names.index("cost")
+        return values[position].dim() - mapped[position] == 3
 
     def _batches(self, values: list[Any], mapped: list[bool], paired: bool) -> tuple[int, int]:
         """Return B1 and B2."""

@@ -11,17 +11,18 @@ from scav_kernels.ops.checks import check_options, check_pair, check_tensors, de
 from scav_kernels.ops.costs import as_batch
 from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.fakes import Arguments, steps_of_x, steps_of_y
-from scav_kernels.ops.registry import METRICS, Metric, with_closed_ends
+from scav_kernels.ops.registry import METRICS, AlignmentMethod, Metric, with_closed_ends
 
 # The options of a path, in the order of the schemas and of the public functions.
 _PATHS = "int? band, float step_penalty, float diagonal_weight, bool open_begin, bool open_end, str? normalize"
+_UP, _LEFT, _PATH_END, _SKIPPED = 1, 2, 3, 4  # csrc/shared/dtw.h
 
 
 def _fake_path(distances: Tensor, given: Arguments) -> tuple[Tensor]:
     """Return `path` (B1, B2, N + M) uint8, empty unless save_path: an optimal path from its end to its start.
 
-    Its steps are 0 to (s-1, t-1), 1 to (s-1, t) and 2 to (s, t-1); 3 fills the rest. Before them comes a 4 for each
-    step of y after the end.
+    Its steps are 0 to (s-1, t-1), _UP to (s-1, t) and _LEFT to (s, t-1); _PATH_END fills the rest. Before them comes a
+    _SKIPPED for each step of y after the end.
     """
     shape = (*distances.shape, steps_of_x(given) + steps_of_y(given)) if given["save_path"] else (0,)
     return (distances.new_empty(shape, dtype=torch.uint8),)
@@ -124,7 +125,50 @@ def _is_symmetric(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
     return with_closed_ends(lengths, options) and options.get("normalize") != "path"
 
 
-METRICS["dtw"] = Metric(dtw, partial(_distance, paired=True), sums_along_path=True, is_symmetric=_is_symmetric)
+def _align(
+    x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the distances of pairs, (B,), and their paths as 0 and 1, (B, N, M)."""
+    check_tensors("dtw", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
+    values = check_options("dtw", **options)
+    distances, codes = torch.ops.scav.dtw(x, y, x_lengths, y_lengths, *values, True, True)
+    n, m = _valid_lengths(x, x_lengths), _valid_lengths(y, y_lengths)
+    s, t = _cells(codes, n, m)
+    # No path leads through an infinite cost.
+    on_path = (distances.isfinite()[:, None] & (codes != _SKIPPED)).to(distances.dtype)
+    zeros = distances.new_zeros(1, 1).expand(len(x), x.shape[1] * y.shape[1])
+    weights = zeros.scatter(1, s * y.shape[1] + t, on_path).unflatten(1, (x.shape[1], y.shape[1]))
+    rows = torch.arange(x.shape[1], device=x.device)[:, None] < n[:, None, None]
+    columns = torch.arange(y.shape[1], device=x.device) < m[:, None, None]
+    unknown = distances.isnan()[:, None, None] & rows & columns
+    return distances, weights.masked_fill_(unknown, torch.nan)
+
+
+def _valid_lengths(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return the lengths of x (B, N, D), (B,). Those out of range, which make a distance NaN on a GPU, are in range."""
+    steps = x.shape[1]
+    return torch.full((len(x),), steps, device=x.device) if lengths is None else lengths.clamp(1, steps)
+
+
+def _cells(codes: Tensor, n: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cells (s, t) of paths from their ends to their starts, s and t (B, L).
+
+    codes (B, L) are the op's, n and m (B,) are valid lengths. The first cell of a path fills the rest; where a code is
+    _SKIPPED, the cell lies behind the end.
+    """
+    moves = codes != _PATH_END
+    s_moves = (moves & (codes != _LEFT) & (codes != _SKIPPED)).long()
+    t_moves = (moves & (codes != _UP)).long()
+    return n[:, None] - 1 - s_moves.cumsum(1) + s_moves, m[:, None] - 1 - t_moves.cumsum(1) + t_moves
+
+
+METRICS["dtw"] = Metric(
+    dtw,
+    partial(_distance, paired=True),
+    sums_along_path=True,
+    is_symmetric=_is_symmetric,
+    alignment=AlignmentMethod(_align, "DTW path"),
+)
 
 
 @declare_options
@@ -170,7 +214,7 @@ def dtw_from_cost(
         open_end=open_end,
         normalize=normalize,
     )
-    distances, _ = torch.ops.scav.dtw_from_cost(as_batch(cost), x_lengths, y_lengths, *values, False)
+    distances, _ = torch.ops.scav.dtw_from_cost(as_batch("dtw_from_cost", cost), x_lengths, y_lengths, *values, False)
     return distances.reshape(()) if cost.dim() == 2 else distances
 
 
@@ -203,10 +247,8 @@ def dtw_path(
         open_end=open_end,
     )
     with torch.no_grad():
-        _, path = torch.ops.scav.dtw(x[None], y[None], None, None, *values, None, True, True)
-    codes = path[0].cpu()
-    skipped = int((codes == 4).sum())
-    steps = codes[skipped : int((codes == 3).byte().argmax())]
-    ends = torch.tensor([[x.shape[0] - 1, y.shape[0] - 1 - skipped]])
-    moves = torch.stack((steps != 2, steps != 1), 1).long()
-    return torch.cat((ends, ends - moves.cumsum(0))).flip(0)
+        _, codes = torch.ops.scav.dtw(x[None], y[None], None, None, *values, None, True, True)
+    n, m = (torch.tensor([len(steps)], device=x.device) for steps in (x, y))
+    cells = torch.stack(_cells(codes, n, m), 2)[0]
+    skipped, end = int((codes[0] == _SKIPPED).sum()), int((codes[0] == _PATH_END).byte().argmax())
+    return cells[skipped : end + 1].flip(0).cpu()

@@ -1,7 +1,7 @@
 """Results without values, which `torch.compile` and meta tensors need: shapes and dtypes.
 
 The fakes are the same for every op. They find its arguments by their names in the schema, as `batching` does: either
-sequences `x` and `y`, or a tensor `cost`.
+sequences `x` and `y`, or a tensor `cost`, (B1, B2, N, M), or (B, N, M) of pairs.
 """
 
 from collections.abc import Callable
@@ -34,19 +34,19 @@ def register_fakes(name: str, saved_results: Callable[[Tensor, Arguments], tuple
 
 def steps_of_x(arguments: Arguments) -> Steps:
     """Return N, the steps of x."""
-    return arguments["x"].shape[1] if "x" in arguments else arguments["cost"].shape[2]
+    return arguments["x"].shape[1] if "x" in arguments else arguments["cost"].shape[-2]
 
 
 def steps_of_y(arguments: Arguments) -> Steps:
     """Return M, the steps of y."""
-    return arguments["y"].shape[1] if "y" in arguments else arguments["cost"].shape[3]
+    return arguments["y"].shape[1] if "y" in arguments else arguments["cost"].shape[-1]
 
 
 def _distances(arguments: Arguments) -> Tensor:
-    """Return (B1, B2), or (B,) for a `paired` call, in the dtype of accumulation."""
+    """Return (B1, B2), or (B,) for pairs, in the dtype of accumulation."""
     if "x" not in arguments:
         cost = arguments["cost"]
-        return cost.new_empty(cost.shape[:2], dtype=accumulation_dtype(cost))
+        return cost.new_empty(cost.shape[:-2], dtype=accumulation_dtype(cost))
     x, y = arguments["x"], arguments["y"]
     batch = (x.shape[0],) if arguments.get("paired", False) else (x.shape[0], y.shape[0])
     return x.new_empty(batch, dtype=accumulation_dtype(x))

@@ -25,6 +25,21 @@ class SearchMethod(NamedTuple):
     takes_candidates: bool = False
 
 
+class AlignmentMethod(NamedTuple):
+    """The alignment of pairs by one metric, which `scav_kernels/ops/<distance>.py` brings.
+
+    Attributes:
+        align: align(x, y, x_lengths, y_lengths, **options) returns the distances of pairs, (B,), and the weights of
+            their steps, (B, N, M), which are 0 beyond the lengths.
+        title: name of the alignment, e.g. "Sinkhorn plan".
+        weight: meaning of a weight, e.g. "mass moved, of 1". None: 1 on a path, and 0 elsewhere.
+    """
+
+    align: Callable[..., tuple[Tensor, Tensor]]
+    title: str
+    weight: str | None = None
+
+
 def with_closed_ends(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
     """Return True unless a path may start or end within y: else the distance of x from y is that of y from x."""
     return not (options.get("open_begin") or options.get("open_end"))
@@ -45,6 +60,7 @@ class Metric(NamedTuple):
             sequences.
         is_symmetric: is_symmetric(lengths, options) is true if, within sequences of these lengths, x's distance from y
             is y's from x.
+        alignment: the alignment of pairs, if there is one.
         search: the search method; None: `topk` computes all pairs, each alone.
     """
 
@@ -52,6 +68,7 @@ class Metric(NamedTuple):
     paired: Callable[..., Tensor]
     sums_along_path: bool = False
     is_symmetric: Callable[[Tensor | None, Mapping[str, Any]], bool] = never
+    alignment: AlignmentMethod | None = None
     search: SearchMethod | None = None
 
     @property
@@ -75,6 +92,23 @@ class Metric(NamedTuple):
 
 
 METRICS: dict[str, Metric] = {}
+
+
+def find_alignment(name: str, options: Mapping[str, object]) -> AlignmentMethod:
+    """Return the alignment of a metric, as `find_metric` finds it; raise an error if it has none."""
+    metric = find_metric(name, options)
+    if metric.alignment is None:
+        having = [name for name, metric in METRICS.items() if metric.alignment is not None]
+        raise ValueError(
+            f"alignment: expected a metric with an alignment, {', '.join(map(repr, having))}, got {name!r}; "
+            "pairwise_distance returns its distances"
+        )
+    if extra := [option for option in options if option not in metric.defaults()]:
+        raise TypeError(
+            f"alignment: expected options that change the alignment, {', '.join(metric.defaults())}, "
+            f"got {', '.join(map(repr, extra))}; pass those to pairwise_distance"
+        )
+    return metric.alignment
 
 
 def register_search(metric: str, search: SearchMethod) -> None:

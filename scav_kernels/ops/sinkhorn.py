@@ -10,11 +10,11 @@ from torch import Tensor
 
 from scav_kernels.ops.checks import WEIGHTS, check_options, check_pair, check_tensors, declare_options
 from scav_kernels.ops.convergence import Convergence, OneWarning, can_look, warn_of_unconverged
-from scav_kernels.ops.costs import as_batch, ground_cost
+from scav_kernels.ops.costs import as_batch, over_pairs
 from scav_kernels.ops.define import COSTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.divergence import divergence
 from scav_kernels.ops.fakes import Arguments, steps_of_x
-from scav_kernels.ops.registry import METRICS, Metric
+from scav_kernels.ops.registry import METRICS, AlignmentMethod, Metric
 
 
 def _fake_potentials_and_convergence(distances: Tensor, given: Arguments) -> tuple[Tensor, Tensor, Tensor]:
@@ -213,7 +213,43 @@ def _distance(
     return (distances, Convergence(iterations, error)) if return_convergence else distances
 
 
-METRICS["sinkhorn"] = Metric(sinkhorn, cast(Callable[..., Tensor], partial(_distance, paired=True)))
+def _align(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None,
+    y_lengths: Tensor | None,
+    caller: str = "sinkhorn",
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return the distances of pairs, (B,), and their transport plans, (B, N, M)."""
+    weights = {name: options.pop(name, None) for name in WEIGHTS}
+    check_tensors(caller, x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths, **weights)
+    epsilon, max_iterations, tolerance, cost, *_, scaling, _ = check_options("sinkhorn", **options)
+    sides = (x_lengths, y_lengths, *weights.values())
+    distances, f, *_ = _transport(
+        caller,
+        torch.ops.scav.sinkhorn,
+        (x, y),
+        sides,
+        (epsilon, max_iterations, tolerance, scaling),
+        cost,
+        True,
+        save_potentials=True,
+    )
+
+    def weigh(costs: Tensor, *of_pairs: Tensor | None) -> Tensor:
+        ones = costs.new_ones(len(costs))
+        plans, *_ = torch.ops.scav.sinkhorn_from_cost_backward(ones, costs, *of_pairs, epsilon, False, False)
+        return plans
+
+    return distances, over_pairs(weigh, x, y, cost, *sides, f)
+
+
+METRICS["sinkhorn"] = Metric(
+    sinkhorn,
+    cast(Callable[..., Tensor], partial(_distance, paired=True)),
+    alignment=AlignmentMethod(_align, "Sinkhorn plan", "mass moved, of 1"),
+)
 
 
 @declare_options
@@ -385,7 +421,7 @@ def sinkhorn_from_cost(
     distances, _, iterations, error = _transport(
         "sinkhorn_from_cost",
         torch.ops.scav.sinkhorn_from_cost,
-        (as_batch(cost),),
+        (as_batch("sinkhorn_from_cost", cost),),
         (x_lengths, y_lengths, *(map(_of_one, weights) if cost.dim() == 2 else weights)),
         (epsilon, max_iterations, tolerance, scaling),
         return_convergence=return_convergence,
@@ -418,27 +454,17 @@ def sinkhorn_plan(
     """
     check_pair("sinkhorn_plan", x, y)
     check_tensors("sinkhorn_plan", x=x, x_weights=x_weights, y_weights=y_weights)
-    check_options(
-        "sinkhorn_plan",
-        epsilon=epsilon,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        cost=cost,
-        scaling=scaling,
-    )
-    weights = [_of_one(None if of is None else of.detach()) for of in (x_weights, y_weights)]
-    costs = ground_cost(x, y, cost)[None, None]
-    distances, f, *_ = _transport(
-        "sinkhorn_plan",
-        torch.ops.scav.sinkhorn_from_cost,
-        (costs,),
-        (None, None, *weights),
-        (epsilon, max_iterations, tolerance, scaling),
-        save_potentials=True,
-    )
-    ones = torch.ones_like(distances)
-    plans, *_ = torch.ops.scav.sinkhorn_from_cost_backward(ones, costs, None, None, *weights, f, epsilon, False, False)
-    return plans[0, 0]
+    options = {
+        "epsilon": epsilon,
+        "max_iterations": max_iterations,
+        "tolerance": tolerance,
+        "cost": cost,
+        "scaling": scaling,
+    }
+    check_options("sinkhorn_plan", **options)
+    weights = {"x_weights": _of_one(x_weights), "y_weights": _of_one(y_weights)}
+    with torch.no_grad():
+        return _align(x[None], y[None], None, None, caller="sinkhorn_plan", **options, **weights)[1][0]
 
 
 def _of_one(weights: Tensor | None) -> Tensor | None:

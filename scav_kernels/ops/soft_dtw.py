@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.checks import check_options, check_pair, check_tensors, declare_options
-from scav_kernels.ops.costs import as_batch, ground_cost
+from scav_kernels.ops.costs import as_batch, over_pairs
 from scav_kernels.ops.define import COSTS, GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.divergence import divergence
-from scav_kernels.ops.registry import METRICS, Metric, with_closed_ends
+from scav_kernels.ops.registry import METRICS, AlignmentMethod, Metric, with_closed_ends
 
 # The options of paths, in the order of the schemas and of the public functions.
 _PATHS = "int? band, bool open_begin, bool open_end"
@@ -93,8 +93,38 @@ def _distance(
     return torch.ops.scav.soft_dtw(x, y, x_lengths, y_lengths, *values, paired)
 
 
+def _align(
+    x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the distances of pairs, (B,), and their expected alignments, (B, N, M)."""
+    distances = _distance(x, y, x_lengths, y_lengths, paired=True, **options)
+    return distances, _expected_alignment(x, y, x_lengths, y_lengths, *check_options("soft_dtw", **options))
+
+
+def _expected_alignment(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None,
+    y_lengths: Tensor | None,
+    gamma: float,
+    cost: str,
+    *paths: Any,
+) -> Tensor:
+    """Return the expected alignments of pairs, (B, N, M); `paths` are the options after `cost`, in their order."""
+
+    def weigh(costs: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None) -> Tensor:
+        ones = costs.new_ones(len(costs))
+        return torch.ops.scav.soft_dtw_from_cost_backward(ones, costs, x_lengths, y_lengths, gamma, *paths)
+
+    return over_pairs(weigh, x, y, cost, x_lengths, y_lengths)
+
+
 METRICS["soft_dtw"] = Metric(
-    soft_dtw, partial(_distance, paired=True), sums_along_path=True, is_symmetric=with_closed_ends
+    soft_dtw,
+    partial(_distance, paired=True),
+    sums_along_path=True,
+    is_symmetric=with_closed_ends,
+    alignment=AlignmentMethod(_align, "Soft-DTW alignment", "probability of being on the path"),
 )
 
 
@@ -196,7 +226,7 @@ def soft_dtw_from_cost(
     """
     check_tensors("soft_dtw_from_cost", cost=cost, x_lengths=x_lengths, y_lengths=y_lengths)
     values = check_options("soft_dtw_from_cost", gamma=gamma, band=band, open_begin=open_begin, open_end=open_end)
-    distances = torch.ops.scav.soft_dtw_from_cost(as_batch(cost), x_lengths, y_lengths, *values)
+    distances = torch.ops.scav.soft_dtw_from_cost(as_batch("soft_dtw_from_cost", cost), x_lengths, y_lengths, *values)
     return distances.reshape(()) if cost.dim() == 2 else distances
 
 
@@ -219,9 +249,8 @@ def soft_dtw_alignment(
     Source: Cuturi & Blondel, "Soft-DTW: a Differentiable Loss Function for Time-Series", ICML 2017, algorithm 2.
     """
     check_pair("soft_dtw_alignment", x, y)
-    gamma, cost, *paths = check_options(
+    values = check_options(
         "soft_dtw_alignment", gamma=gamma, cost=cost, band=band, open_begin=open_begin, open_end=open_end
     )
-    costs = ground_cost(x, y, cost)[None, None]
-    one = costs.new_ones(1, 1)
-    return torch.ops.scav.soft_dtw_from_cost_backward(one, costs, None, None, gamma, *paths)[0, 0]
+    with torch.no_grad():
+        return _expected_alignment(x[None], y[None], None, None, *values)[0]

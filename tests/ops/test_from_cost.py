@@ -339,6 +339,45 @@ def test_the_op_itself_saves_what_backward_needs(case: Case) -> None:
     assert torch.equal(gradient, answer(case.kernel, given).gradient)
 
 
+@pytest.mark.parametrize(("b", "n", "m"), [(1, 6, 5), (7, 6, 5), (19, 17, 16), (2, 70, 66)])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_ops_take_costs_of_pairs(case: Case, b: int, n: int, m: int) -> None:
+    """(B, N, M) with B lengths on each side, as if each pair were passed alone."""
+    given = costs(b, b, n, m)
+    given = given._replace(cost=given.cost.diagonal().movedim(-1, 0).requires_grad_())
+    result = case.op()(*case.op_arguments(*given))
+    out, *saved = result if isinstance(result, tuple) else (result,)
+    assert all(part.shape[0] in (b, 0) for part in (out, *saved))
+    (gradient,) = torch.autograd.grad((out * weights(out)).sum(), given.cost)
+    assert gradient.shape == (b, n, m)
+    for i, weight in enumerate(weights(out)):
+        cost = given.cost[i].detach().requires_grad_()
+        alone = case.kernel(cost, given.x_lengths[i : i + 1], given.y_lengths[i : i + 1])
+        assert_close("value", out[i].detach(), alone.detach())
+        (expected,) = torch.autograd.grad(weight * alone, cost)
+        assert_close("gradient", gradient[i], expected)
+        assert not gradient[i, given.x_lengths[i] :].any()
+        assert not gradient[i, :, given.y_lengths[i] :].any()
+
+
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_opcheck_of_pairs(case: Case) -> None:
+    given = costs(4, 4)
+    torch.library.opcheck(case.op(), case.op_arguments(given.cost[:, 0].requires_grad_(), *given[1:]))
+
+
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_vmap_of_pairs(case: Case) -> None:
+    given = costs(6, 6)
+    cost, entries = given.cost[:, 0], [part.unflatten(0, (3, 2)) for part in (given.cost[:, 0], *given[1:])]
+
+    def values(*given: Tensor) -> Tensor:
+        result = case.op()(*case.op_arguments(*given))
+        return result[0] if isinstance(result, tuple) else result
+
+    assert torch.equal(torch.vmap(values)(*entries).flatten(), values(cost, *given[1:]))
+
+
 @pytest.mark.parametrize(("b1", "b2"), [(0, 3), (3, 0), (0, 0)])
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_empty_batches_are_no_error(case: Case, b1: int, b2: int) -> None:

@@ -120,12 +120,16 @@ def test_bad_input(
         assert fragment in str(caught.value)
 
 
-@pytest.mark.parametrize("name", scav_kernels.plot.__all__)
+PICTURES = [name for name in scav_kernels.plot.__all__ if name != "alignment"]
+
+
+@pytest.mark.parametrize("name", PICTURES)
 def test_pictures(name: str) -> None:
     x, y = pair(9, 7, dtype=torch.float32)
     figure = getattr(scav_kernels.plot, name)(x.requires_grad_(), y, cost="cosine")
     assert isinstance(figure, Figure)
     matrix, _colors, left, below = figure.axes
+    assert (left.get_ylabel(), below.get_xlabel()) == ("step of x", "step of y")
     assert matrix.images[0].get_array().shape == (9, 7)
     assert left.images[0].get_array().shape == (9, 4)
     assert below.images[0].get_array().shape == (4, 7)
@@ -136,6 +140,56 @@ def test_picture_of_a_path_shows_the_path() -> None:
     x, y = pair()
     (line,) = scav_kernels.plot.dtw_path(x, y, band=1).axes[0].lines
     assert line.get_xydata().tolist() == scav_kernels.dtw_path(x, y, band=1).flip(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"), [("dtw", "dtw_path"), ("soft_dtw", "soft_dtw_alignment"), ("sinkhorn", "sinkhorn_plan")]
+)
+def test_picture_of_a_metric(metric: str, name: str) -> None:
+    x, y = pair()
+    named, by_metric = getattr(scav_kernels.plot, name)(x, y), scav_kernels.plot.alignment(x, y, metric=metric)
+    shown, expected = (figure.axes[0].images[0].get_array() for figure in (by_metric, named))
+    assert (shown == expected).all()
+    weights = scav_kernels.alignment(x[None], y[None], metric=metric).weights[0]
+    assert metric == "dtw" or (shown == weights.numpy()).all()
+    assert by_metric.axes[0].get_title() == named.axes[0].get_title() != ""
+
+
+def test_axes_in_seconds() -> None:
+    x, y = pair(9, 7)
+    figure = scav_kernels.plot.dtw_path(x, y, x_rate=2.0, y_rate=10.0, title="Clip 3")
+    matrix, _, left, below = figure.axes
+    assert matrix.get_title() == "Clip 3"
+    assert (left.get_ylabel(), below.get_xlabel()) == ("x in seconds", "y in seconds")
+    for image in (matrix.images[0], left.images[0]):
+        assert image.get_extent()[2:] == [4.5, 0.0]
+    for image in (matrix.images[0], below.images[0]):
+        assert image.get_extent()[:2] == [0.0, 0.7]
+    middles = (scav_kernels.dtw_path(x, y).flip(1) + 0.5) / torch.tensor([10.0, 2.0])
+    assert matrix.lines[0].get_xydata() == pytest.approx(middles.numpy())
+    with pytest.raises(ValueError, match="expected y_rate > 0 in steps per second, or None, got 0"):
+        scav_kernels.plot.sinkhorn_plan(x, y, y_rate=0)
+
+
+def test_picture_in_axes_of_the_caller() -> None:
+    x, y = pair(9, 7)
+    figure = Figure()
+    first, second = figure.subplots(1, 2)
+    assert scav_kernels.plot.dtw_path(x, y, ax=first) is figure
+    assert scav_kernels.plot.alignment(x, y, metric="soft_dtw", ax=second, y_rate=5.0) is figure
+    assert len(first.lines) == 1
+    assert (first.get_xlabel(), first.get_ylabel()) == ("step of y", "step of x")
+    assert (second.get_xlabel(), second.get_ylabel()) == ("y in seconds", "step of x")
+    assert len(figure.axes) == 4  # with a color bar each
+    figure.canvas.draw()
+
+
+def test_picture_of_bad_input() -> None:
+    x, y = pair()
+    with pytest.raises(ValueError, match="'dtw', 'sinkhorn', 'soft_dtw', got 'interpolated_euclidean'"):
+        scav_kernels.plot.alignment(x, y, metric="interpolated_euclidean")
+    with pytest.raises(ValueError, match="one pair"):
+        scav_kernels.plot.alignment(x[None], y)
 
 
 def test_without_matplotlib_all_but_pictures_works() -> None:

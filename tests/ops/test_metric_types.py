@@ -17,7 +17,7 @@ from typing import assert_type
 
 import torch
 
-from scav_kernels import cdist, nn, pairwise_distance, topk
+from scav_kernels import Alignment, alignment, cdist, nn, pad, pairwise_distance, topk
 from scav_kernels.ops.convergence import Convergence
 
 x = torch.randn(2, 5, 3)
@@ -28,6 +28,9 @@ assert_type(cdist(x, x, metric="sinkhorn", return_convergence=True), tuple[torch
 assert_type(pairwise_distance(x, x, metric="sinkhorn", return_convergence=True), tuple[torch.Tensor, Convergence])
 assert_type(topk(x, x, 1, metric="interpolated_euclidean", squared=True).indices, torch.Tensor)
 assert_type(cdist(x, x, metric="sinkhorn", x_weights=x[..., 0].exp(), scaling=0.5), torch.Tensor)
+assert_type(alignment(x, x, metric="soft_dtw", gamma=0.5), Alignment)
+assert_type(pad([x[0], x[1]]), tuple[torch.Tensor, torch.Tensor])
+assert_type(pad(x, x[:, :, 0] > 0), tuple[torch.Tensor, torch.Tensor])
 nn.SequenceDistance("sinkhorn_divergence", epsilon=0.1, max_iterations=10, tolerance=0.0)
 nn.SequenceContrastiveLoss("interpolated_euclidean", scale=10.0, resample="y")
 """
@@ -41,6 +44,8 @@ WRONG_CALLS = [
     'topk(x, x, 1, metric="dtw", band="2")',
     'nn.SequenceDistance("soft_dtw", gamma="small")',
     'cdist(x, x, metric="dtw", return_convergence=True)',
+    'alignment(x, x, metric="dwt")',
+    "pad([x[0]], x[0] > 0)",
 ]
 
 
