@@ -40,8 +40,8 @@ std::tuple<Tensor, Tensor> sinkhorn_backward(const Tensor& grad, const Tensor& x
   check_saved("sinkhorn_backward", "f", f, inputs.result_shape({inputs.steps_x()}), inputs.x.scalar_type(), cpu());
   const NonfiniteGradients nonfinite_gradients = separate_nonfinite(
       inputs, check_grad("sinkhorn_backward", inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));
-  Tensor dx = need_x ? zeros_like(inputs.x) : Tensor();
-  Tensor dy = need_y ? zeros_like(inputs.y) : Tensor();
+  Tensor dx = new_gradient(inputs.x, need_x);
+  Tensor dy = new_gradient(inputs.y, need_y);
   if (!inputs.empty()) {
     const Tensor potentials = to_contiguous(f);
     SCAV_DISPATCH(inputs.x.scalar_type(), [&] {

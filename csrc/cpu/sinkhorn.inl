@@ -13,6 +13,7 @@
 #include "cpu/packed.inl"
 #include "cpu/difference_costs.inl"
 #include "cpu/group_costs.inl"
+#include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
 #include "cpu/matrix_costs.inl"
@@ -451,11 +452,10 @@ void sinkhorn_from_cost_forward(const CostInputs& costs, const SinkhornOptions& 
 template <class T>
 void sinkhorn_backward(const Inputs& inputs, double epsilon, const T* grad, const T* f, T* dx, T* dy) {
   const PairBatch<T> batch(inputs, {1, 1}, true);
-  backward_pairs(
-      batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
-        const int64_t result = results[0];
-        sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result], f + result * inputs.steps_x(), to[0]);
-      });
+  backward_pairs(batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const auto& to) {
+    const int64_t result = results[0];
+    sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result], f + result * inputs.steps_x(), to[0]);
+  });
 }
 
 // d_cost: (B1, B2, N, M), zero on entry.

@@ -35,8 +35,8 @@ std::tuple<Tensor, Tensor> soft_dtw_backward(const Tensor& grad, const Tensor& x
   check_band("soft_dtw_backward", band);
   const NonfiniteGradients nonfinite_gradients = separate_nonfinite(
       inputs, check_grad("soft_dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));
-  Tensor dx = need_x ? zeros_like(inputs.x) : Tensor();
-  Tensor dy = need_y ? zeros_like(inputs.y) : Tensor();
+  Tensor dx = new_gradient(inputs.x, need_x);
+  Tensor dy = new_gradient(inputs.y, need_y);
   if (!inputs.empty()) {
     SCAV_DISPATCH(inputs.x.scalar_type(), [&] {
       SCAV_AT_LEVEL(soft_dtw_backward<scalar_t>)

@@ -25,21 +25,29 @@ def register_gradient(name: str) -> None:
     tensors = [argument.name for argument in others if "Tensor" in str(argument.type)]
     options = [argument.name for argument in others if argument.name not in (*tensors, *flags)]
     gradients = len(backward_op._schema.returns)
+    # The places of what backward needs among arguments and results.
+    tensors_at, options_at = ([[*arguments, *results].index(name) for name in names] for names in (tensors, options))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         outputs = output if isinstance(output, tuple) else (output,)
-        known = dict(zip([*arguments, *results], [*inputs, *outputs], strict=True))
+        known = (*inputs, *outputs)
         if len(outputs) > 1:
             ctx.mark_non_differentiable(*outputs[1:])
             ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*[known[name] for name in tensors])
-        ctx.options = [known[name] for name in options]
+        ctx.save_for_backward(*[known[place] for place in tensors_at])
+        ctx.options = [known[place] for place in options_at]
 
     def backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * len(arguments)
         needed = ctx.needs_input_grad[:gradients]
-        result = backward_op(grad, *ctx.saved_tensors, *ctx.options, *needed[: len(flags)])
+        given = (grad, *ctx.saved_tensors, *ctx.options, *needed[: len(flags)])
+        if _may_differentiate():
+            result = backward_op(*given)
+        else:
+            # Skips the kernel that would record the call, which is in Python and takes as long as a small gradient.
+            with torch._C._AutoDispatchBelowAutograd():
+                result = backward_op(*given)
         computed = result if isinstance(result, tuple) else (result,)
         of_inputs = [value if need else None for value, need in zip(computed, needed, strict=True)]
         return *of_inputs, *(None,) * (len(arguments) - gradients)
@@ -106,6 +114,11 @@ def register_autograd(
             return record(*arguments, keyset)
 
     LIBRARY.impl(op, autograd, "Autograd", with_keyset=True)
+
+
+def _may_differentiate() -> bool:
+    """Return True if autograd, a functorch transform or forward mode may ask for the derivative of a call."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:
