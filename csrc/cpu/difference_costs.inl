@@ -3,15 +3,8 @@
 
 namespace scav::SCAV_LEVEL {
 
-// Up to so many features, differences cost less than the product of the rows.
-inline constexpr int64_t kFewFeatures = 16;
-
 // Steps of y that one pass over the rows of x computes: the state is loaded and stored once for them.
 inline constexpr int kPassSteps = 4;
-
-// Whether a cost's cells are computed from differences where they are stored. A cosine has no near cells, and is as
-// good from products.
-inline bool has_difference_cells(Cost cost, int64_t dim) { return cost != Cost::cosine && dim <= kFewFeatures; }
 
 // Costs of R rows of x (R, dim) against `width` columns (dim, width), to rows of `out`.
 template <class T, int R>
@@ -110,7 +103,7 @@ template <class T, int W, int V, bool shared, class Kind>
 struct DifferenceTile {
   static constexpr int K = kPassSteps;
   const T* const* x;  // V of (rows, dim), or one of (rows, dim, W)
-  const T* y;         // (dim, K, W)
+  const T* y;         // (K, dim, W)
   int64_t dim;
   T one;
 
@@ -135,7 +128,7 @@ struct DifferenceTile {
       for (int64_t k = 0; k < dim; ++k) {
         Vec<T, W> step[K];
         for (int j = 0; j < K; ++j) {
-          step[j] = load<T, W>(y + (k * K + j) * W);
+          step[j] = load<T, W>(y + (j * dim + k) * W);
         }
         for (int v = 0; v < V; ++v) {
           const Vec<T, W> row = feature(v, s, k);

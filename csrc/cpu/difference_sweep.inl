@@ -8,8 +8,9 @@ namespace scav::SCAV_LEVEL {
 template <class T>
 struct DifferencePairs {
   std::vector<const T*> x;                    // as DifferenceTile reads them
-  const T* y;                                 // (passes, dim, kPassSteps, W)
+  const T* y;                                 // (steps, dim, W), whole passes
   std::vector<int64_t> lengths_x, lengths_y;  // of each lane, 0 where there is no pair
+  Buffer<T> packed_x, packed_y;               // of pairs of their own
 
   int64_t lanes() const { return static_cast<int64_t>(lengths_x.size()); }
   int64_t rows() const { return *std::max_element(lengths_x.begin(), lengths_x.end()); }
@@ -183,24 +184,66 @@ void difference_sweep(Tile tile, const StepRange& range, const Lanes<T>& lanes, 
   }
 }
 
-// Sequences of a batch that the lanes of a recursion read, and where they start.
+// Writes (steps, D, lanes) of a group's sequences, zero where there is no step, or a sequence has inf or NaN.
+template <class T>
+void pack_lanes(const Sequences<T>& sequences, const Layout& layout, const Group& group, int64_t steps, T* to) {
+  const int64_t dim = sequences.dim, lanes = group.lanes;
+  std::vector<const T*> rows(static_cast<size_t>(lanes));
+  std::vector<int64_t> sizes(static_cast<size_t>(lanes));
+  int64_t common = steps * dim;  // numbers that all sequences have
+  for (int64_t lane = 0; lane < group.count; ++lane) {
+    const int64_t b = layout.order[static_cast<size_t>(group.first + lane)];
+    if (sequences.nonfinite[b] == 0) {
+      rows[static_cast<size_t>(lane)] = sequences.row(b, 0);
+      sizes[static_cast<size_t>(lane)] = sequences.lengths[b] * dim;
+      common = std::min(common, sequences.lengths[b] * dim);
+    }
+  }
+  const auto finite = std::find_if(rows.begin(), rows.end(), [](const T* row) { return row != nullptr; });
+  if (finite == rows.end()) {
+    common = 0;
+  }
+  transpose<T>(
+      lanes, common,
+      [&](int64_t lane) {
+        const T* row = rows[static_cast<size_t>(lane)];
+        return row ? row : *finite;
+      },
+      [&](int64_t k) { return to + k * lanes; });
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    const T* row = rows[static_cast<size_t>(lane)];
+    const int64_t size = sizes[static_cast<size_t>(lane)];
+    for (int64_t k = row ? common : 0; k < steps * dim; ++k) {
+      to[k * lanes + lane] = k < size ? row[k] : T(0);
+    }
+  }
+}
+
+// Steps of the longest of a group's sequences.
+template <class T>
+int64_t longest_of(const Sequences<T>& sequences, const Layout& layout, const Group& group) {
+  int64_t longest = 0;
+  for (int64_t lane = 0; lane < group.count; ++lane) {
+    longest = std::max(longest, sequences.lengths[layout.order[static_cast<size_t>(group.first + lane)]]);
+  }
+  return longest;
+}
+
+inline int64_t whole_passes(int64_t steps) { return (steps + kPassSteps - 1) / kPassSteps * kPassSteps; }
+
+// The groups of a batch, packed.
 template <class T>
 struct PassGroups {
   std::vector<int64_t> starts;  // of each group
-  Buffer<T> steps;              // for each group (passes, D, pass_steps, lanes), zero where there is no step
+  Buffer<T> steps;              // for each group (steps, D, lanes), whole passes
 
   PassGroups() = default;
-  // Takes the sequences of `layout`; those with inf or NaN are zero.
-  PassGroups(const Sequences<T>& sequences, const Layout& layout, int64_t pass_steps) {
+  PassGroups(const Sequences<T>& sequences, const Layout& layout) {
     int64_t size = 0;
     std::vector<double> weights;
     for (const Group& group : layout.groups) {
-      int64_t longest = 0;
-      for (int64_t lane = 0; lane < group.count; ++lane) {
-        longest = std::max(longest, sequences.lengths[layout.order[static_cast<size_t>(group.first + lane)]]);
-      }
       starts.push_back(size);
-      const int64_t of_group = (longest + pass_steps - 1) / pass_steps * pass_steps * sequences.dim * group.lanes;
+      const int64_t of_group = whole_passes(group.steps) * sequences.dim * group.lanes;
       size += of_group;
       weights.push_back(static_cast<double>(of_group));
     }
@@ -209,33 +252,16 @@ struct PassGroups {
     const auto bounds = split_by_weight(weights, parts);
     run_parts(parts, [&](int64_t part) {
       for (int64_t g = bounds[static_cast<size_t>(part)]; g < bounds[static_cast<size_t>(part) + 1]; ++g) {
-        const auto index = static_cast<size_t>(g);
-        const int64_t end = index + 1 < starts.size() ? starts[index + 1] : size;
-        poll(end - starts[index]);
-        std::fill(steps.data() + starts[index], steps.data() + end, T(0));
-        for (int64_t lane = 0; lane < layout.groups[index].count; ++lane) {
-          put(sequences, layout.order[static_cast<size_t>(layout.groups[index].first + lane)], pass_steps,
-              layout.groups[index].lanes, steps.data() + starts[index] + lane);
-        }
+        const Group& group = layout.groups[static_cast<size_t>(g)];
+        poll(group.steps * sequences.dim * group.lanes);
+        pack_lanes(sequences, layout, group, whole_passes(group.steps), steps.data() + starts[static_cast<size_t>(g)]);
       }
     });
   }
-
- private:
-  static void put(const Sequences<T>& sequences, int64_t b, int64_t pass_steps, int64_t lanes, T* to) {
-    const int64_t dim = sequences.dim, length = sequences.nonfinite[b] == 0 ? sequences.lengths[b] : 0;
-    const T* from = sequences.row(b, 0);
-    for (int64_t first = 0; first < length; first += pass_steps, to += pass_steps * dim * lanes) {
-      for (int64_t j = 0; j < std::min(pass_steps, length - first); ++j) {
-        for (int64_t k = 0; k < dim; ++k) {
-          to[(k * pass_steps + j) * lanes] = *from++;
-        }
-      }
-    }
-  }
 };
 
-// Sequences in the order of passes, as pairs of every x with every y, or of x number i with y number i.
+// Sequences in the order of passes, as pairs of every x with every y, packed as one batch, or of x number i with y
+// number i, packed when their recursion begins.
 template <class T>
 struct DifferenceBatch {
   static constexpr int W = kWidth<T>;
@@ -244,31 +270,39 @@ struct DifferenceBatch {
   int64_t vectors;
   Layout layout;                 // of the y's, and of the x's where they are paired
   std::vector<int64_t> x_order;  // by length, so that those of one recursion are about equally long
-  PassGroups<T> groups_y, groups_x;
+  PassGroups<T> groups;          // of the y's, unless paired
 
   DifferenceBatch(const Inputs& inputs, int64_t count)
       : x(inputs.sequences_x<T>()),
         y(inputs.sequences_y<T>()),
         paired(inputs.paired),
         vectors(count),
-        layout(interleave(y.lengths, y.batch, W)),
-        x_order(by_length(x.lengths, x.batch)),
-        groups_y(y, layout, kPassSteps) {
-    if (paired) {
-      groups_x = PassGroups<T>(x, layout, 1);
+        layout(paired ? interleave_pairs(x.lengths, y.lengths, y.batch, W) : interleave(y.lengths, y.batch, W)),
+        x_order(by_length(x.lengths, x.batch)) {
+    if (!paired) {
+      groups = PassGroups<T>(y, layout);
     }
   }
 
   // The pairs of a recursion, and their result indices: a group's own where paired, else x's number [first, end) of
   // `x_order` with the group.
   std::pair<DifferencePairs<T>, std::vector<int64_t>> recursion(const Group& group, int64_t first, int64_t end) const {
-    const auto g = static_cast<size_t>(&group - layout.groups.data());
-    DifferencePairs<T> pairs{{}, groups_y.steps.data() + groups_y.starts[g], {}, {}};
+    DifferencePairs<T> pairs{{}, nullptr, {}, {}, {}, {}};
+    if (paired) {
+      const int64_t rows = longest_of(x, layout, group), steps = whole_passes(group.steps);
+      pairs.packed_x = Buffer<T>(rows * x.dim * W);
+      pairs.packed_y = Buffer<T>(steps * y.dim * W);
+      pack_lanes(x, layout, group, rows, pairs.packed_x.data());
+      pack_lanes(y, layout, group, steps, pairs.packed_y.data());
+      pairs.y = pairs.packed_y.data();
+    } else {
+      pairs.y = groups.steps.data() + groups.starts[static_cast<size_t>(&group - layout.groups.data())];
+    }
     std::vector<int64_t> results;
     for (int64_t v = 0; v < vectors; ++v) {
       // Vectors past the last x compute it again, for no result.
       const int64_t i = x_order[static_cast<size_t>(std::min(first + v, end - 1))];
-      pairs.x.push_back(paired ? groups_x.steps.data() + groups_x.starts[g] : x.row(i, 0));
+      pairs.x.push_back(paired ? pairs.packed_x.data() : x.row(i, 0));
       for (int64_t lane = 0; lane < W; ++lane) {
         const bool used = lane < group.count && first + v < end;
         const int64_t j = used ? layout.order[static_cast<size_t>(group.first + lane)] : -1;

@@ -41,8 +41,8 @@ std::tuple<Tensor, Tensor> dtw_backward(const Tensor& grad, const Tensor& x, con
   check_saved("dtw_backward", "out", out, inputs.result_shape(), inputs.x.scalar_type(), cpu());
   const NonfiniteGradients nonfinite_gradients = separate_nonfinite(
       inputs, check_grad("dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));
-  Tensor dx = need_x ? zeros_like(inputs.x) : Tensor();
-  Tensor dy = need_y ? zeros_like(inputs.y) : Tensor();
+  Tensor dx = new_gradient(inputs.x, need_x);
+  Tensor dy = new_gradient(inputs.y, need_y);
   if (!inputs.empty()) {
     const Tensor paths = to_contiguous(path), values = to_contiguous(out);
     SCAV_DISPATCH(inputs.x.scalar_type(), [&] {

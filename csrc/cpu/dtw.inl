@@ -7,6 +7,7 @@
 #include "cpu/packed.inl"
 #include "cpu/difference_costs.inl"
 #include "cpu/group_costs.inl"
+#include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
 #include "cpu/dtw_path.inl"

@@ -1,10 +1,16 @@
 #include "cpu/inputs.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "cpu/library_gemm.h"
+#include "cpu/norms.h"
 #include "cpu/parallel.h"
 #include "cpu/torch_settings.h"
 #include "shared/constants.h"
@@ -12,53 +18,48 @@
 namespace scav {
 
 namespace {
+// Lets the system back large memory with pages of 2 MiB: most of the time of writing fresh memory goes into its pages.
+void use_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kPage = uintptr_t(2) << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) / kPage * kPage,
+                  end = (reinterpret_cast<uintptr_t>(memory) + bytes) / kPage * kPage;
+  if (begin < end) {
+    // Advice: where it is not taken, nothing is lost.
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  }
+#endif
+}
+
+// Measures a batch into new tensors; `norms` stay undefined unless they are needed.
 template <class T>
-void measure(const Tensor& data, const Tensor& lengths, Tensor& norms, Tensor& nonfinite) {
+void measure_batch(const Tensor& data, const Tensor& lengths, bool need_norms, Tensor& norms, Tensor& nonfinite) {
   const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);
-  norms = new_scratch({batch, steps}, data.scalar_type());
   nonfinite = new_scratch({batch}, data.scalar_type());
-  const T* from = data.const_data_ptr<T>();
-  const int64_t* valid = lengths.const_data_ptr<int64_t>();
-  T* norm = norms.mutable_data_ptr<T>();
-  T* bad = nonfinite.mutable_data_ptr<T>();
-  std::fill_n(bad, batch, T(0));
-  run_ranges(batch, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      for (int64_t s = 0; s < valid[b]; ++s) {
-        // Sixteen partial sums: the order that vector units take, whatever their width.
-        constexpr int64_t kLanes = 16;
-        const T* row = from + (b * steps + s) * dim;
-        T partial[kLanes] = {};
-        int64_t k = 0;
-        for (; k + kLanes <= dim; k += kLanes) {
-          for (int64_t lane = 0; lane < kLanes; ++lane) {
-            partial[lane] += row[k + lane] * row[k + lane];
-          }
-        }
-        T sum = 0;
-        for (; k < dim; ++k) {
-          sum += row[k] * row[k];
-        }
-        for (T part : partial) {
-          sum += part;
-        }
-        norm[b * steps + s] = sum;
-        if (!std::isfinite(sum) && !std::isnan(bad[b])) {
-          bad[b] = sum;
-        }
-      }
-    }
-  });
+  if (need_norms) {
+    norms = new_scratch({batch, steps}, data.scalar_type());
+  }
+  measure<T>(data.const_data_ptr<T>(), lengths.const_data_ptr<int64_t>(), batch, steps, dim,
+             need_norms ? norms.mutable_data_ptr<T>() : nullptr, nonfinite.mutable_data_ptr<T>());
 }
 
 // In float64: the squares of large float32 features overflow.
 template <class T>
 double norm_of(const T* row, int64_t dim) {
-  double sum = 0;
-  for (int64_t k = 0; k < dim; ++k) {
-    sum += static_cast<double>(row[k]) * static_cast<double>(row[k]);
+  // Partial sums are independent of each other, and fill vectors.
+  constexpr int64_t kPartial = 8;
+  double partial[kPartial] = {};
+  int64_t k = 0;
+  for (; k + kPartial <= dim; k += kPartial) {
+    for (int64_t lane = 0; lane < kPartial; ++lane) {
+      const auto value = static_cast<double>(row[k + lane]);
+      partial[lane] += value * value;
+    }
   }
-  return std::sqrt(sum);
+  for (; k < dim; ++k) {
+    partial[0] += static_cast<double>(row[k]) * static_cast<double>(row[k]);
+  }
+  return std::sqrt(std::accumulate(partial, partial + kPartial, 0.0));
 }
 
 // Valid rows divided by their norms; padding zero.
@@ -165,6 +166,25 @@ Tensor finish_gradient(const Tensor& given, const Tensor& lengths, const Tensor&
 
 }  // namespace
 
+Tensor new_gradient(const Tensor& rows, bool needed) {
+  if (!needed) {
+    return Tensor();
+  }
+  Tensor gradient = new_empty(shape_of(rows), rows.scalar_type());
+  SCAV_DISPATCH(rows.scalar_type(), [&] {
+    scalar_t* numbers = gradient.mutable_data_ptr<scalar_t>();
+    const int64_t count = gradient.numel();
+    use_huge_pages(numbers, static_cast<size_t>(count) * sizeof(scalar_t));
+    // A thread's first write brings memory in: as many do so as will add to it.
+    constexpr int64_t kNumbers = int64_t(1) << 18;
+    const int64_t ranges = (count + kNumbers - 1) / kNumbers;
+    run_ranges(ranges, [&](int64_t begin, int64_t end) {
+      std::fill(numbers + begin * kNumbers, numbers + std::min(end * kNumbers, count), scalar_t(0));
+    });
+  });
+  return gradient;
+}
+
 std::vector<int64_t> Inputs::result_shape(std::vector<int64_t> tail) const {
   std::vector<int64_t> shape{batch_x()};
   if (!paired) {
@@ -203,8 +223,11 @@ Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std:
       inputs.x = to_dtype(to_dtype(inputs.x, kBFloat16), dtype);
       inputs.y = to_dtype(to_dtype(inputs.y, kBFloat16), dtype);
     }
-    measure<scalar_t>(inputs.x, inputs.x_lengths, inputs.x_norms, inputs.x_nonfinite);
-    measure<scalar_t>(inputs.y, inputs.y_lengths, inputs.y_norms, inputs.y_nonfinite);
+    // Pairs of resampled rows, costs from differences and cosines have no use for norms.
+    const bool need_norms =
+        resampled ? !paired : inputs.cost != Cost::cosine && !has_difference_cells(inputs.cost, x.size(2));
+    measure_batch<scalar_t>(inputs.x, inputs.x_lengths, need_norms, inputs.x_norms, inputs.x_nonfinite);
+    measure_batch<scalar_t>(inputs.y, inputs.y_lengths, need_norms, inputs.y_norms, inputs.y_nonfinite);
   });
   return inputs;
 }

@@ -10,13 +10,20 @@
 
 namespace scav {
 
+// Up to so many features, differences cost less than the product of the rows.
+inline constexpr int64_t kFewFeatures = 16;
+
+// True if a cost's cells are computed from differences where they are stored. A cosine has no near cells, and is as
+// good from products.
+inline bool has_difference_cells(Cost cost, int64_t dim) { return cost != Cost::cosine && dim <= kFewFeatures; }
+
 // A padded batch of sequences as the kernels see it: (batch, steps, dim), contiguous, in the dtype of accumulation.
 template <class T>
 struct Sequences {
   const T* data;
   const int64_t* lengths;  // (batch,) valid steps
   int64_t batch, steps, dim;
-  const T* norms;      // (batch, steps) squared Euclidean norms of the valid steps
+  const T* norms;      // (batch, steps) squared Euclidean norms of the valid steps; null where no kernel reads them
   const T* nonfinite;  // (batch,) 0, or the inf or NaN in a valid step, which all distances of the sequence become
 
   const T* row(int64_t b, int64_t step) const { return data + (b * steps + step) * dim; }
@@ -53,8 +60,13 @@ struct Inputs {
  private:
   template <class T>
   static Sequences<T> view(const Tensor& data, const Tensor& lengths, const Tensor& norms, const Tensor& nonfinite) {
-    return {data.const_data_ptr<T>(),  lengths.const_data_ptr<int64_t>(), data.size(0), data.size(1), data.size(2),
-            norms.const_data_ptr<T>(), nonfinite.const_data_ptr<T>()};
+    return {data.const_data_ptr<T>(),
+            lengths.const_data_ptr<int64_t>(),
+            data.size(0),
+            data.size(1),
+            data.size(2),
+            norms.defined() ? norms.const_data_ptr<T>() : nullptr,
+            nonfinite.const_data_ptr<T>()};
   }
 };
 
@@ -67,6 +79,9 @@ Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std:
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
 void spread_nonfinite(const Inputs& inputs, Tensor& result);
+
+// Zeros like the rows that the kernels read, for a gradient to be added to; undefined unless needed.
+Tensor new_gradient(const Tensor& rows, bool needed);
 
 // Sequences that receive NaN gradients: those of nonfinite pairs whose gradient is not zero. Such pairs' gradients are
 // zero in `grad`, so that they touch nothing else.

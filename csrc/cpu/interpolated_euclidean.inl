@@ -201,11 +201,14 @@ class DirectCells {
     for (int64_t t = begin; t < end; ++t) {
       find_rows(sources, source_count, t, m);
       for_each_tile(source_count, count, [&]<int S, int C>(Size<S>, Size<C>, int64_t i0, int64_t j0) {
-        T squares[S][C];
-        measure<false>(i0, targets + j0, t, squares);
+        T cells[S * C];
+        measure<false, S, C>(i0, targets + j0, t, cells);
+        for (int cell = 0; cell < S * C && !direction_.squared; ++cell) {
+          cells[cell] = std::sqrt(cells[cell]);
+        }
         for (int i = 0; i < S; ++i) {
           for (int j = 0; j < C; ++j) {
-            sums[(i0 + i) * stride + j0 + j] += direction_.squared ? squares[i][j] : std::sqrt(squares[i][j]);
+            sums[(i0 + i) * stride + j0 + j] += cells[i * C + j];
           }
         }
       });
@@ -219,16 +222,20 @@ class DirectCells {
     for (int64_t t = begin; t < end; ++t) {
       find_rows(sources, source_count, t, m);
       for_each_tile(source_count, count, [&]<int S, int C>(Size<S>, Size<C>, int64_t i0, int64_t j0) {
-        T cells[S][C];
-        measure<true>(i0, targets + j0, t, cells);
+        T cells[S * C], weights[S * C];
         for (int i = 0; i < S; ++i) {
           for (int j = 0; j < C; ++j) {
-            const T grad =
+            weights[i * C + j] =
                 grads.result[sources[i0 + i] * direction_.source_stride + targets[j0 + j] * direction_.target_stride];
-            cells[i][j] = grad == 0 ? T(0) : cell_factor(direction_.squared, grad, m, cells[i][j]);
           }
         }
-        pull(i0, targets + j0, j0 > 0, t, cells, grads.target);
+        measure<true, S, C>(i0, targets + j0, t, cells);
+        for (int cell = 0; cell < S * C; ++cell) {
+          const T weight = weights[cell] / static_cast<T>(m);
+          const T far = cells[cell] > 0 ? weight / std::sqrt(cells[cell]) : T(0);
+          cells[cell] = direction_.squared ? 2 * weight : far;
+        }
+        pull<S, C>(i0, targets + j0, j0 > 0, t, cells, grads.target);
       });
       for (int64_t i = 0; grads.source != nullptr && i < source_count; ++i) {
         spread_row(drows_.data() + i * dim_, at_[i], dim_, dsource(i, at_[i].left), dsource(i, at_[i].right));
@@ -282,17 +289,17 @@ class DirectCells {
     return direction_.target.nonfinite[b] == 0 ? direction_.target.row(b, t) : zeros_.data();
   }
 
-  // Computes squared distances, and keeps the resampled rows where `keep`.
+  // Computes squared distances (S, C), and keeps the resampled rows where `keep`.
   template <bool keep, int S, int C>
-  void measure(int64_t i0, const int64_t* targets, int64_t t, T (&squares)[S][C]) const {
-    std::fill_n(&squares[0][0], S * C, T(0));
-    measure_features<w, keep>(0, dim_ / w * w, i0, targets, t, squares);
-    measure_features<1, keep>(dim_ / w * w, dim_, i0, targets, t, squares);
+  void measure(int64_t i0, const int64_t* targets, int64_t t, T* squares) const {
+    std::fill_n(squares, S * C, T(0));
+    measure_features<w, keep, S, C>(0, dim_ / w * w, i0, targets, t, squares);
+    measure_features<1, keep, S, C>(dim_ / w * w, dim_, i0, targets, t, squares);
   }
 
   template <int W, bool keep, int S, int C>
   SCAV_INLINE void measure_features(int64_t begin, int64_t end, int64_t i0, const int64_t* targets, int64_t t,
-                                    T (&squares)[S][C]) const {
+                                    T* squares) const {
     const T *left[S], *right[S], *target[C];
     T weight[S];
     for (int i = 0; i < S; ++i) {
@@ -322,23 +329,33 @@ class DirectCells {
       }
     }
     for (int i = 0; i < S; ++i) {
-      for (int j = 0; j < C; ++j) {
-        squares[i][j] += horizontal_sum<T, W>(sum[i][j]);
+      // Sums of a power of two of vectors are made together.
+      constexpr int R = C == 3 ? 4 : C;
+      if constexpr (R <= W) {
+        Vec<T, W> rows[R] = {};
+        std::copy_n(sum[i], C, rows);
+        const Vec<T, R> sums = horizontal_sums<T, W, R>(rows);
+        for (int j = 0; j < C; ++j) {
+          squares[i * C + j] += sums[j];
+        }
+      } else {
+        for (int j = 0; j < C; ++j) {
+          squares[i * C + j] += horizontal_sum<T, W>(sum[i][j]);
+        }
       }
     }
   }
 
   // Adds each cell's factor times its difference to the gradients of the resampled rows and of the targets.
   template <int S, int C>
-  void pull(int64_t i0, const int64_t* targets, bool accumulate, int64_t t, const T (&factors)[S][C],
-            T* dtarget) const {
-    pull_features<w>(0, dim_ / w * w, i0, targets, accumulate, t, factors, dtarget);
-    pull_features<1>(dim_ / w * w, dim_, i0, targets, accumulate, t, factors, dtarget);
+  void pull(int64_t i0, const int64_t* targets, bool accumulate, int64_t t, const T* factors, T* dtarget) const {
+    pull_features<w, S, C>(0, dim_ / w * w, i0, targets, accumulate, t, factors, dtarget);
+    pull_features<1, S, C>(dim_ / w * w, dim_, i0, targets, accumulate, t, factors, dtarget);
   }
 
   template <int W, int S, int C>
   SCAV_INLINE void pull_features(int64_t begin, int64_t end, int64_t i0, const int64_t* targets, bool accumulate,
-                                 int64_t t, const T (&factors)[S][C], T* dtarget) const {
+                                 int64_t t, const T* factors, T* dtarget) const {
     const T *rows = rows_.data() + i0 * dim_, *target[C];
     T *drows = drows_.data() + i0 * dim_, *dy[C];
     Vec<T, W> factor[S][C];
@@ -346,7 +363,7 @@ class DirectCells {
       target[j] = target_row(targets[j], t);
       dy[j] = dtarget ? dtarget + (direction_.target.row(targets[j], t) - direction_.target.data) : unused_.data();
       for (int i = 0; i < S; ++i) {
-        factor[i][j] = splat<T, W>(factors[i][j]);
+        factor[i][j] = splat<T, W>(factors[i * C + j]);
       }
     }
     for (int64_t k = begin; k < end; k += W) {
@@ -762,30 +779,11 @@ class ResamplingPass {
   int64_t count_ = 0;
 };
 
-// Pairs sequence i of the source with sequence i of the target, for each i that the direction takes.
-template <class T>
-void resampling_pairs(const Resampling<T>& direction, T* out, const ResamplingGrads<T>* grads) {
-  const int64_t batch = direction.source.batch, parts = thread_count();
-  run_parts(parts, [&](int64_t part) {
-    DirectCells<T> cells(direction, grads != nullptr);
-    for (int64_t i = batch * part / parts; i < batch * (part + 1) / parts; ++i) {
-      const int64_t m = direction.target.lengths[i];
-      if (!direction.takes_pair(direction.source.lengths[i], m)) {
-        continue;
-      }
-      poll(m * direction.source.dim);
-      if (grads) {
-        cells.add_gradients(&i, 1, &i, 1, m, 0, m, *grads, [&](int64_t, int64_t row) {
-          return grads->source + (i * direction.source.steps + row) * direction.source.dim;
-        });
-      } else {
-        T sum = 0;
-        cells.add_distances(&i, 1, &i, 1, m, 0, m, &sum, 1);
-        out[i] = sum / static_cast<T>(m);
-      }
-    }
-  });
-}
+}  // namespace scav::SCAV_LEVEL
+
+#include "cpu/interpolated_pairs.inl"
+
+namespace scav::SCAV_LEVEL {
 
 // Forward where `grad` is null: writes `out`. Else backward: adds to dx (B1, N, D) and dy (B2, M, D), zero on entry, or
 // null. `resample` is one of "x", "y" and "shorter".

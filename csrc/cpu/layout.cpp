@@ -37,24 +37,54 @@ std::vector<int64_t> by_length(const int64_t* lengths, int64_t batch) {
   return order;
 }
 
-Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes) {
+namespace {
+// Puts `lanes` y's that follow each other in the order in a group.
+Layout in_order(std::vector<int64_t> order, const int64_t* lengths, int64_t lanes) {
   Layout layout;
-  layout.order = by_length(lengths, batch);
+  layout.order = std::move(order);
+  const auto batch = static_cast<int64_t>(layout.order.size());
   for (int64_t first = 0; first < batch; first += lanes) {
     const int64_t count = std::min(lanes, batch - first);
-    const int64_t longest = lengths[layout.order[static_cast<size_t>(first + count - 1)]];
+    int64_t longest = 0;
+    for (int64_t lane = 0; lane < count; ++lane) {
+      longest = std::max(longest, lengths[layout.order[static_cast<size_t>(first + lane)]]);
+    }
     append(layout, {first, count, lanes, longest, panel_for(longest * lanes), 0, 0});
   }
   return layout;
 }
+}  // namespace
 
-Layout one_by_one(const int64_t* lengths, int64_t batch, bool narrow) {
+Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes) {
+  return in_order(by_length(lengths, batch), lengths, lanes);
+}
+
+Layout interleave_pairs(const int64_t* x_lengths, const int64_t* y_lengths, int64_t batch, int64_t lanes) {
+  std::vector<int64_t> order = by_length(y_lengths, batch);
+  // As many groups with y's of about one length as there are such lengths, each with x's of about one length.
+  const auto groups = static_cast<double>((batch + lanes - 1) / lanes);
+  const int64_t run = static_cast<int64_t>(std::ceil(std::sqrt(groups))) * lanes;
+  for (int64_t first = 0; first < batch; first += run) {
+    std::stable_sort(order.begin() + first, order.begin() + std::min(first + run, batch),
+                     [&](int64_t a, int64_t b) { return x_lengths[a] < x_lengths[b]; });
+  }
+  return in_order(std::move(order), y_lengths, lanes);
+}
+
+Layout one_by_one(const int64_t* lengths, int64_t batch) {
   Layout layout;
   layout.order.resize(static_cast<size_t>(batch));
   std::iota(layout.order.begin(), layout.order.end(), 0);
   for (int64_t b = 0; b < batch; ++b) {
-    append(layout, {b, 1, 1, lengths[b], narrow ? kNarrowPanel : panel_for(lengths[b]), 0, 0});
+    append(layout, {b, 1, 1, lengths[b], panel_for(lengths[b]), 0, 0});
   }
+  return layout;
+}
+
+Layout alone(int64_t index, int64_t length) {
+  Layout layout;
+  layout.order = {index};
+  append(layout, {0, 1, 1, length, kNarrowPanel, 0, 0});
   return layout;
 }
 

@@ -33,9 +33,14 @@ std::vector<int64_t> by_length(const int64_t* lengths, int64_t batch);
 // Puts `lanes` y's in a group.
 Layout interleave(const int64_t* lengths, int64_t batch, int64_t lanes);
 
-// Puts each y in a group of its own, in the caller's order: a pair's costs lie together, row by row. `narrow` keeps
-// panels at kNarrowPanel columns.
-Layout one_by_one(const int64_t* lengths, int64_t batch, bool narrow = false);
+// Puts `lanes` pairs, of x number i with y number i, in a group: those whose x's and whose y's are about equally long.
+Layout interleave_pairs(const int64_t* x_lengths, const int64_t* y_lengths, int64_t batch, int64_t lanes);
+
+// Puts each y in a group of its own, in the caller's order: a pair's costs lie together, row by row.
+Layout one_by_one(const int64_t* lengths, int64_t batch);
+
+// The one group of y number `index`, in narrow panels.
+Layout alone(int64_t index, int64_t length);
 
 // Columns of the widest panel.
 inline constexpr int64_t kPanel = 64;

@@ -57,20 +57,20 @@ MatrixCosts<T> matrix_costs(const CostInputs& costs, int64_t pair) {
 template <class T>
 struct MatrixBatch {
   const CostInputs& costs;
-  int64_t lanes;
+  LaneCount count;
   std::vector<int64_t> order;
 
-  MatrixBatch(const CostInputs& given, LaneCount count)
-      : costs(given), lanes(count.width), order(static_cast<size_t>(given.pairs())) {
+  MatrixBatch(const CostInputs& given, LaneCount lane_count)
+      : costs(given), count(lane_count), order(static_cast<size_t>(given.pairs())) {
     std::iota(order.begin(), order.end(), 0);
     const auto place = [&](int64_t pair) { return std::tuple(costs.length_y(pair), costs.length_x(pair), pair); };
     std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return place(a) < place(b); });
   }
 
-  int64_t groups() const { return (costs.pairs() + lanes - 1) / lanes; }
+  int64_t groups() const { return (costs.pairs() + count.lanes() - 1) / count.lanes(); }
 
   SeparatePairs<T, MatrixCosts<T>> separate(const std::vector<int64_t>& results) const {
-    SeparatePairs<T, MatrixCosts<T>> pairs{{}, lanes};
+    SeparatePairs<T, MatrixCosts<T>> pairs{{}, count};
     for (int64_t pair : results) {
       if (pair >= 0) {
         pairs.sources.push_back(matrix_costs<T>(costs, pair));
@@ -81,9 +81,9 @@ struct MatrixBatch {
 
   // Result index of each lane's pair; lanes without one hold -1.
   std::vector<int64_t> results_of(int64_t group) const {
-    std::vector<int64_t> results(static_cast<size_t>(lanes), -1);
-    const int64_t first = group * lanes, count = std::min(lanes, costs.pairs() - first);
-    std::copy_n(order.begin() + first, count, results.begin());
+    std::vector<int64_t> results(static_cast<size_t>(count.lanes()), -1);
+    const int64_t first = group * count.lanes();
+    std::copy_n(order.begin() + first, std::min(count.lanes(), costs.pairs() - first), results.begin());
     return results;
   }
 

@@ -46,7 +46,7 @@ struct Packed {
   Layout layout;
   Buffer<T> panels;        // (D, panel) for each panel, or
   Buffer<uint32_t> words;  // (words_of(D), panel) for each panel where they are multiplied as bfloat16
-  Buffer<T> norms;         // (columns,)
+  Buffer<T> norms;         // (columns,), where the y's have norms
   Buffer<T> rows;          // (columns, D), where asked for
 
   int64_t index(const Group& group, int64_t lane) const {
@@ -76,50 +76,76 @@ inline std::vector<std::pair<const Group*, int64_t>> all_panels(const Layout& la
   return panels;
 }
 
+// Scratch of a thread that packs panels.
 template <class T>
-Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows, bool in_bfloat16) {
-  const int64_t dim = y.dim, word_count = words_of(dim);
+struct PackScratch {
+  std::vector<T> nothing;   // a row of zeros
+  Buffer<uint32_t> by_row;  // (kPanel, words_of(D)), where rows become words
+
+  PackScratch(int64_t dim, bool in_bfloat16)
+      : nothing(static_cast<size_t>(dim), T(0)), by_row(in_bfloat16 ? kPanel * words_of(dim) : 0) {}
+};
+
+// Writes one panel of a group to the buffers that `packed` has.
+template <class T>
+void pack_panel(const Packed<T>& packed, const Group& group, int64_t panel, const PackScratch<T>& scratch) {
+  const Sequences<T>& y = *packed.y;
+  const int64_t dim = y.dim, word_count = words_of(dim), width = group.panel, first = group.column + panel * width;
+  poll(width * dim);
+  const T* sources[kPanel];
+  for (int64_t j = 0; j < width; ++j) {
+    const T* row = packed.source(group, panel * width + j);
+    if (y.norms != nullptr) {
+      packed.norms[first + j] = row ? y.norms[(row - y.data) / dim] : T(0);
+    }
+    sources[j] = row ? row : scratch.nothing.data();
+    if (packed.rows.data() != nullptr) {
+      std::copy_n(sources[j], dim, packed.rows.data() + (first + j) * dim);
+    }
+  }
+  if (packed.words.data() != nullptr) {
+    for (int64_t j = 0; j < width; ++j) {
+      to_words<T>(sources[j], dim, scratch.by_row.data() + j * word_count);
+    }
+    uint32_t* to = packed.words.data() + first * word_count;
+    transpose<uint32_t>(
+        width, word_count, [&](int64_t j) { return scratch.by_row.data() + j * word_count; },
+        [&](int64_t k) { return to + k * width; });
+  } else {
+    T* to = packed.panels.data() + first * dim;
+    transpose<T>(width, dim, [&](int64_t j) { return sources[j]; }, [&](int64_t k) { return to + k * width; });
+  }
+}
+
+// Room for `columns` of the y's, of which nothing is packed yet.
+template <class T>
+Packed<T> packed_room(const Sequences<T>& y, Layout layout, int64_t columns, bool with_rows, bool in_bfloat16) {
   Packed<T> packed{&y, std::move(layout), {}, {}, {}, {}};
   if (in_bfloat16) {
-    packed.words = Buffer<uint32_t>(packed.layout.columns * word_count);
+    packed.words = Buffer<uint32_t>(columns * words_of(y.dim));
   } else {
-    packed.panels = Buffer<T>(packed.layout.columns * dim);
+    packed.panels = Buffer<T>(columns * y.dim);
   }
-  packed.norms = Buffer<T>(packed.layout.columns);
+  if (y.norms != nullptr) {
+    packed.norms = Buffer<T>(columns);
+  }
   if (with_rows) {
-    packed.rows = Buffer<T>(packed.layout.columns * dim);
+    packed.rows = Buffer<T>(columns * y.dim);
   }
+  return packed;
+}
+
+template <class T>
+Packed<T> pack(const Sequences<T>& y, Layout layout, bool with_rows, bool in_bfloat16) {
+  const int64_t columns = layout.columns;
+  Packed<T> packed = packed_room(y, std::move(layout), columns, with_rows, in_bfloat16);
   const auto panels = all_panels(packed.layout);
-  const std::vector<T> nothing(static_cast<size_t>(dim), T(0));
-  const int64_t parts = std::min<int64_t>(thread_count(), static_cast<int64_t>(panels.size()));
+  const auto count = static_cast<int64_t>(panels.size());
+  const int64_t parts = std::min<int64_t>(thread_count(), count);
   run_parts(parts, [&](int64_t part) {
-    const auto count = static_cast<int64_t>(panels.size());
-    const Buffer<uint32_t> by_row(in_bfloat16 ? kPanel * word_count : 0);
+    const PackScratch<T> scratch(y.dim, in_bfloat16);
     for (int64_t index = count * part / parts; index < count * (part + 1) / parts; ++index) {
-      const auto [group, panel] = panels[static_cast<size_t>(index)];
-      const int64_t width = group->panel, first = group->column + panel * width;
-      poll(width * dim);
-      const T* sources[kPanel];
-      for (int64_t j = 0; j < width; ++j) {
-        const T* row = packed.source(*group, panel * width + j);
-        packed.norms[first + j] = row ? *y.norm((row - y.data) / dim / y.steps, (row - y.data) / dim % y.steps) : 0;
-        sources[j] = row ? row : nothing.data();
-        if (with_rows) {
-          std::copy_n(sources[j], dim, packed.rows.data() + (first + j) * dim);
-        }
-      }
-      if (in_bfloat16) {
-        for (int64_t j = 0; j < width; ++j) {
-          to_words<T>(sources[j], dim, by_row.data() + j * word_count);
-        }
-        uint32_t* to = packed.words.data() + first * word_count;
-        transpose<uint32_t>(
-            width, word_count, [&](int64_t j) { return by_row.data() + j * word_count; },
-            [&](int64_t k) { return to + k * width; });
-      } else {
-        T* to = packed.panels.data() + first * dim;
-        transpose<T>(width, dim, [&](int64_t j) { return sources[j]; }, [&](int64_t k) { return to + k * width; });
-      }
+      pack_panel(packed, *panels[static_cast<size_t>(index)].first, panels[static_cast<size_t>(index)].second, scratch);
     }
   });
   return packed;

@@ -3,6 +3,13 @@
 
 namespace scav::SCAV_LEVEL {
 
+// Lanes of a recursion: `vectors` of `width` each.
+struct LaneCount {
+  int64_t width, vectors;
+
+  int64_t lanes() const { return width * vectors; }
+};
+
 // Pairs that share a recursion: up to `vectors` x's against the y's of a group. Lane v * width + l is x number v
 // against the group's y number l, where `width` is the group's lanes.
 template <class T>
@@ -64,55 +71,63 @@ struct SharedPairs {
   int64_t panel_end(int64_t step1) const { return (step1 + panel_steps() - 1) / panel_steps(); }
 };
 
-// Pairs without a common x or y, one `Source` of costs to a lane: a GroupCosts of x number i against y number i, or
-// costs that the caller gave. A source's columns come in panels of kNarrowPanel steps.
+// Pairs without a common x or y, one `Source` of costs to a lane: a PairCosts, or costs that the caller gave. A
+// source's columns come in panels of kNarrowPanel steps.
 template <class T, class Source>
 struct SeparatePairs {
   static constexpr bool kShared = false, kForbids = Source::kForbids;
   std::vector<Source> sources;
-  int64_t lane_count;
+  LaneCount count;
+  int64_t steps_at_once = kNarrowPanel;  // whole panels, whose costs are computed together
 
-  int64_t width() const { return lane_count; }
-  int64_t lanes() const { return lane_count; }
+  int64_t width() const { return count.width; }
+  int64_t lanes() const { return count.lanes(); }
   const Source& source_of(int64_t lane) const { return sources[static_cast<size_t>(lane)]; }
   int64_t rows() const { return longest(&SeparatePairs::rows_of); }
   int64_t steps() const { return longest(&SeparatePairs::steps_of); }
   int64_t rows_of(int64_t lane) const { return lane < size() ? source_of(lane).rows() : 0; }
   int64_t steps_of(int64_t lane) const { return lane < size() ? source_of(lane).steps() : 0; }
-  int64_t panel_steps() const { return kNarrowPanel; }
+  int64_t panel_steps() const { return steps_at_once; }
 
-  void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride, int64_t) const {
+  void costs(int64_t step0, int64_t step1, int64_t row0, int64_t row1, T* out, int64_t stride,
+             int64_t vector_stride) const {
     const CellRange range(step0, step1, row0, row1);
-    Buffer<T> buffer(lane_count * range.size());
-    for (int64_t lane = 0; lane < lane_count; ++lane) {
-      const CellRange valid = range.within(rows_of(lane), steps_of(lane));
-      T* to = buffer.data() + lane * range.size();
-      if (valid.row1 < row1 || valid.panel1 < range.panel1) {
-        std::fill_n(to, range.size(), T(0));
+    Buffer<T> buffer(width() * range.size());
+    for (int64_t first = 0; first < lanes(); first += width(), out += vector_stride) {
+      for (int64_t lane = 0; lane < width(); ++lane) {
+        const CellRange valid = range.within(rows_of(first + lane), steps_of(first + lane));
+        T* to = buffer.data() + lane * range.size();
+        if (valid.row1 < row1 || valid.panel1 < range.panel1) {
+          std::fill_n(to, range.size(), T(0));
+        }
+        if (!valid.empty()) {
+          source_of(first + lane)
+              .costs(valid.panel0, valid.panel1, row0, valid.row1, to - row0 * range.stride, range.stride);
+        }
       }
-      if (!valid.empty()) {
-        source_of(lane).costs(valid.panel0, valid.panel1, row0, valid.row1, to - row0 * range.stride, range.stride);
+      for (int64_t s = row0; s < row1; ++s) {
+        const T* from = buffer.data() + (s - row0) * range.stride;
+        transpose<T>(
+            width(), step1 - step0, [&](int64_t lane) { return from + lane * range.size(); },
+            [&](int64_t k) { return out + s * stride + k * width(); });
       }
-    }
-    for (int64_t s = row0; s < row1; ++s) {
-      const T* from = buffer.data() + (s - row0) * range.stride;
-      transpose<T>(
-          lane_count, step1 - step0, [&](int64_t lane) { return from + lane * range.size(); },
-          [&](int64_t k) { return out + s * stride + k * lane_count; });
     }
   }
 
   template <class To>
   void adjoint(int64_t step0, int64_t step1, int64_t row0, int64_t row1, const T* costs, T* weights, int64_t stride,
-               int64_t, const std::vector<To>& to) const {
+               int64_t vector_stride, const std::vector<To>& to) const {
     const CellRange range(step0, step1, row0, row1);
-    const Buffer<T> lane_costs = by_lane(range, costs, stride), lane_weights = by_lane(range, weights, stride);
-    for (int64_t lane = 0; lane < size(); ++lane) {
-      const CellRange valid = range.within(rows_of(lane), steps_of(lane));
-      if (!valid.empty() && !source_of(lane).is_nonfinite()) {
-        const int64_t at = lane * range.size() - row0 * range.stride;
-        source_of(lane).adjoint(valid.panel0, valid.panel1, row0, valid.row1, lane_costs.data() + at,
-                                lane_weights.data() + at, range.stride, to[static_cast<size_t>(lane)]);
+    for (int64_t first = 0; first < size(); first += width(), costs += vector_stride, weights += vector_stride) {
+      const Buffer<T> lane_costs = by_lane(range, costs, stride), lane_weights = by_lane(range, weights, stride);
+      for (int64_t lane = 0; lane < std::min(width(), size() - first); ++lane) {
+        const Source& source = source_of(first + lane);
+        const CellRange valid = range.within(source.rows(), source.steps());
+        if (!valid.empty() && !source.is_nonfinite()) {
+          const int64_t at = lane * range.size() - row0 * range.stride;
+          source.adjoint(valid.panel0, valid.panel1, row0, valid.row1, lane_costs.data() + at, lane_weights.data() + at,
+                         range.stride, to[static_cast<size_t>(first + lane)]);
+        }
       }
     }
   }
@@ -147,13 +162,13 @@ struct SeparatePairs {
   // Copies cells whose lanes are innermost to one range a lane, 0 past the last step.
   Buffer<T> by_lane(const CellRange& range, const T* cells, int64_t stride) const {
     const int64_t steps = range.step1 - range.step0;
-    Buffer<T> buffer(lane_count * range.size());
+    Buffer<T> buffer(width() * range.size());
     for (int64_t s = range.row0; s < range.row1; ++s) {
       T* to = buffer.data() + (s - range.row0) * range.stride;
       transpose<T>(
-          steps, lane_count, [&](int64_t k) { return cells + s * stride + k * lane_count; },
+          steps, width(), [&](int64_t k) { return cells + s * stride + k * width(); },
           [&](int64_t lane) { return to + lane * range.size(); });
-      for (int64_t lane = 0; lane < lane_count; ++lane) {
+      for (int64_t lane = 0; lane < width(); ++lane) {
         std::fill(to + lane * range.size() + steps, to + lane * range.size() + range.stride, T(0));
       }
     }
@@ -161,38 +176,34 @@ struct SeparatePairs {
   }
 };
 
-// Lanes of a recursion: `vectors` of `width` each.
-struct LaneCount {
-  int64_t width, vectors;
-};
-
-// y's as one packed batch, whose pairs are of every x with every y, or of x number i with y number i. Packed::y points
-// into it, so a batch cannot be copied or moved.
+// Pairs of every x with every y, which are packed as one batch, or of x number i with y number i, which are packed when
+// their costs are computed. Packed::y points into it, so a batch cannot be copied or moved.
 template <class T>
 struct PairBatch {
   const Inputs& inputs;
   Sequences<T> x, y;
-  int64_t lanes, vectors;
+  LaneCount count;
+  bool with_gradients, in_bfloat16;
   Layout pair_groups;            // paired: pairs that share a recursion; else unused
   std::vector<int64_t> x_order;  // x's by length, so that those of one recursion are about equally long
-  Packed<T> packed;
-  Buffer<uint32_t> x_words;  // the x's where they are multiplied as bfloat16
+  Packed<T> packed;              // unless paired
+  Buffer<uint32_t> x_words;      // the x's where they are multiplied as bfloat16, unless paired
 
-  PairBatch(const Inputs& given, LaneCount count, bool with_rows)
+  PairBatch(const Inputs& given, LaneCount lane_count, bool gradients)
       : inputs(given),
         x(given.sequences_x<T>()),
         y(given.sequences_y<T>()),
-        lanes(count.width),
-        vectors(count.vectors),
+        count(lane_count),
+        with_gradients(gradients),
+        in_bfloat16(inputs.in_bfloat16 && !has_difference_cells(inputs.cost, x.dim)),
         x_order(by_length(x.lengths, x.batch)) {
-    const bool in_bfloat16 = inputs.in_bfloat16 && !has_difference_cells(inputs.cost, x.dim);
     if (inputs.paired) {
-      pair_groups = interleave(y.lengths, y.batch, lanes);
-      packed = pack<T>(y, one_by_one(y.lengths, y.batch, true), with_rows, in_bfloat16);
-    } else {
-      packed = pack<T>(y, lanes == 1 ? one_by_one(y.lengths, y.batch) : interleave(y.lengths, y.batch, lanes),
-                       with_rows, in_bfloat16);
+      pair_groups = interleave_pairs(x.lengths, y.lengths, y.batch, count.lanes());
+      return;
     }
+    const int64_t lanes = count.width;
+    packed = pack<T>(y, lanes == 1 ? one_by_one(y.lengths, y.batch) : interleave(y.lengths, y.batch, lanes),
+                     with_gradients, in_bfloat16);
     if (in_bfloat16) {
       x_words = to_words<T>(x);
     }
@@ -204,34 +215,39 @@ struct PairBatch {
     return {x, packed, group, inputs.cost, i, x_words.data()};
   }
 
-  SeparatePairs<T, GroupCosts<T>> separate(const Group& group) const {
-    SeparatePairs<T, GroupCosts<T>> pairs{{}, lanes};
+  SeparatePairs<T, PairCosts<T>> separate(const Group& group) const {
+    const auto scratch = std::make_shared<PairScratch<T>>(x, y, in_bfloat16, with_gradients);
+    SeparatePairs<T, PairCosts<T>> pairs{{}, count};
     for (int64_t lane = 0; lane < group.count; ++lane) {
-      const int64_t i = pair_groups.order[static_cast<size_t>(group.first + lane)];
-      pairs.sources.push_back(source(i, packed.layout.groups[static_cast<size_t>(i)]));
+      pairs.sources.emplace_back(scratch, x, y, inputs.cost,
+                                 pair_groups.order[static_cast<size_t>(group.first + lane)]);
     }
+    // An x is read once for all these steps, whose cells stay in the second-level cache.
+    constexpr int64_t kCells = (int64_t(256) << 10) / static_cast<int64_t>(sizeof(T));
+    const int64_t fitting = kCells / (pairs.rows() * pairs.lanes()) / kNarrowPanel * kNarrowPanel;
+    pairs.steps_at_once = std::clamp(fitting, kNarrowPanel, std::max(pairs.steps(), kNarrowPanel));
     return pairs;
   }
 
   // As many x's as share a recursion: number `first` of `order` and those that follow, up to number `end`.
   SharedPairs<T> shared(const Group& group, const std::vector<int64_t>& order, int64_t first, int64_t end) const {
-    SharedPairs<T> pairs{{}, vectors};
-    for (int64_t at = first; at < std::min(first + vectors, end); ++at) {
+    SharedPairs<T> pairs{{}, count.vectors};
+    for (int64_t at = first; at < std::min(first + count.vectors, end); ++at) {
       pairs.sources.push_back(source(order[static_cast<size_t>(at)], group));
     }
     return pairs;
   }
 
   // Result index of each lane's pair; lanes without one hold -1.
-  std::vector<int64_t> results_of(const SeparatePairs<T, GroupCosts<T>>&, const Group& group) const {
-    std::vector<int64_t> results(static_cast<size_t>(lanes), -1);
+  std::vector<int64_t> results_of(const SeparatePairs<T, PairCosts<T>>& pairs, const Group& group) const {
+    std::vector<int64_t> results(static_cast<size_t>(pairs.lanes()), -1);
     std::copy_n(pair_groups.order.begin() + group.first, group.count, results.begin());
     return results;
   }
   std::vector<int64_t> results_of(const SharedPairs<T>& pairs, const Group& group) const {
     std::vector<int64_t> results;
     for (const GroupCosts<T>& source : pairs.sources) {
-      for (int64_t lane = 0; lane < lanes; ++lane) {
+      for (int64_t lane = 0; lane < pairs.width(); ++lane) {
         results.push_back(lane < group.count ? source.b * y.batch + packed.index(group, lane) : -1);
       }
     }
@@ -283,7 +299,7 @@ void for_each_pairs(const PairBatch<T>& batch, const F& f) {
       f(pairs, batch.results_of(pairs, group));
     });
   } else {
-    for_each_recursion(batch.packed.layout.groups, batch.x_order, batch.x.lengths, batch.vectors,
+    for_each_recursion(batch.packed.layout.groups, batch.x_order, batch.x.lengths, batch.count.vectors,
                        [&](const Group& group, int64_t first, int64_t end) {
                          const auto pairs = batch.shared(group, batch.x_order, first, end);
                          f(pairs, batch.results_of(pairs, group));
@@ -309,14 +325,15 @@ void for_each_group(const std::vector<Group>& groups, const F& f) {
 
 // backward_pairs of x number i against y number i.
 template <class T, class F>
-void backward_separate_pairs(const PairBatch<T>& batch, const PackedGradient<T>& gradient, T* dx, const F& f) {
-  const int64_t x_size = batch.x.steps * batch.x.dim;
+void backward_separate_pairs(const PairBatch<T>& batch, T* dx, T* dy, const F& f) {
+  const int64_t x_size = batch.x.steps * batch.x.dim, y_size = batch.y.steps * batch.y.dim;
   for_each_group(batch.pair_groups.groups, [&](const Group& group, int64_t) {
     const auto pairs = batch.separate(group);
     const std::vector<int64_t> results = batch.results_of(pairs, group);
-    std::vector<Adjoint<T>> to;
+    std::vector<PairAdjoint<T>> to;
     for (int64_t lane = 0; lane < group.count; ++lane) {
-      to.push_back(gradient.adjoint(dx ? dx + results[static_cast<size_t>(lane)] * x_size : nullptr));
+      const int64_t i = results[static_cast<size_t>(lane)];
+      to.push_back({dx ? dx + i * x_size : nullptr, dy ? dy + i * y_size : nullptr});
     }
     f(pairs, results, to);
   });
@@ -332,7 +349,7 @@ class XGradients {
         order_(order),
         parts_(thread_count()),
         x_size_(batch.x.steps * batch.x.dim),
-        group_size_(choose_group_size(batch.vectors)),
+        group_size_(choose_group_size(batch.count.vectors)),
         copies_(has_copies() ? parts_ * group_size_ * x_size_ : 0) {}
 
   int64_t group_size() const { return group_size_; }
@@ -386,7 +403,8 @@ class XGradients {
 
 // backward_pairs of every x against every y.
 template <class T, class F>
-void backward_shared_pairs(const PairBatch<T>& batch, const PackedGradient<T>& gradient, T* dx, const F& f) {
+void backward_shared_pairs(const PairBatch<T>& batch, T* dx, T* dy, const F& f) {
+  const PackedGradient<T> gradient(batch.packed, dy != nullptr);
   std::vector<int64_t> order;
   std::copy_if(batch.x_order.begin(), batch.x_order.end(), std::back_inserter(order),
                [&](int64_t i) { return batch.x.nonfinite[i] == 0; });
@@ -396,7 +414,7 @@ void backward_shared_pairs(const PairBatch<T>& batch, const PackedGradient<T>& g
     const int64_t count = std::min(x_gradients.group_size(), end - first);
     x_gradients.start(count);
     for_each_group(batch.packed.layout.groups, [&](const Group& group, int64_t part) {
-      for (int64_t at = 0; at < count; at += batch.vectors) {
+      for (int64_t at = 0; at < count; at += batch.count.vectors) {
         const auto pairs = batch.shared(group, order, first + at, first + count);
         std::vector<Adjoint<T>> to;
         for (size_t v = 0; v < pairs.sources.size(); ++v) {
@@ -407,19 +425,18 @@ void backward_shared_pairs(const PairBatch<T>& batch, const PackedGradient<T>& g
     });
     x_gradients.finish(first, count);
   }
+  gradient.unpack(batch.packed, dy);
 }
 
 // Calls f(pairs, results, adjoints) for every set of pairs that share a recursion, adding to dx (B1, N, D) and
 // dy (B2, M, D), which are zero on entry, or null where that side needs no gradient.
 template <class T, class F>
 void backward_pairs(const PairBatch<T>& batch, T* dx, T* dy, const F& f) {
-  const PackedGradient<T> gradient(batch.packed, dy != nullptr);
   if (batch.inputs.paired) {
-    backward_separate_pairs(batch, gradient, dx, f);
+    backward_separate_pairs(batch, dx, dy, f);
   } else {
-    backward_shared_pairs(batch, gradient, dx, f);
+    backward_shared_pairs(batch, dx, dy, f);
   }
-  gradient.unpack(batch.packed, dy);
 }
 
 }  // namespace scav::SCAV_LEVEL

@@ -93,8 +93,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_backward(
   const NonfiniteGradients nonfinite =
       separate_nonfinite(inputs, check_grad(op, inputs.result_shape(), dtype, cpu(), grad));
   need_x_weights &= a.given.defined(), need_y_weights &= b.given.defined();
-  Tensor dx = need_x ? zeros_like(inputs.x) : Tensor();
-  Tensor dy = need_y ? zeros_like(inputs.y) : Tensor();
+  Tensor dx = new_gradient(inputs.x, need_x);
+  Tensor dy = new_gradient(inputs.y, need_y);
   Tensor g = potentials_of_y(need_y_weights, inputs.result_shape(), inputs.steps_y(), dtype);
   const Tensor potentials = to_contiguous(f);
   if (!inputs.empty() && (need_x || need_y || need_y_weights)) {

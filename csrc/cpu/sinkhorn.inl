@@ -16,6 +16,7 @@
 #include "cpu/packed.inl"
 #include "cpu/difference_costs.inl"
 #include "cpu/group_costs.inl"
+#include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
 #include "cpu/matrix_costs.inl"
@@ -545,12 +546,11 @@ template <class T>
 void sinkhorn_backward(const Inputs& inputs, const PairWeights& weights, double epsilon, const T* grad, const T* f,
                        T* dx, T* dy, T* g) {
   const PairBatch<T> batch(inputs, {1, 1}, true);
-  backward_pairs(
-      batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
-        const int64_t result = results[0];
-        sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result],
-                               potentials_of(result, weights, f, inputs.steps_x(), g, inputs.steps_y()), to[0]);
-      });
+  backward_pairs(batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const auto& to) {
+    const int64_t result = results[0];
+    sinkhorn_pair_backward(pairs.source_of(0), epsilon, grad[result],
+                           potentials_of(result, weights, f, inputs.steps_x(), g, inputs.steps_y()), to[0]);
+  });
 }
 
 // d_cost: (B1, B2, N, M), zero on entry; g (B1, B2, M) for G, or null.

@@ -38,8 +38,8 @@ std::tuple<Tensor, Tensor> soft_dtw_backward(const Tensor& grad, const Tensor& x
       check_soft_dtw_options("soft_dtw_backward", gamma, band, open_begin, open_end, inputs.x.scalar_type());
   const NonfiniteGradients nonfinite_gradients = separate_nonfinite(
       inputs, check_grad("soft_dtw_backward", inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));
-  Tensor dx = need_x ? zeros_like(inputs.x) : Tensor();
-  Tensor dy = need_y ? zeros_like(inputs.y) : Tensor();
+  Tensor dx = new_gradient(inputs.x, need_x);
+  Tensor dy = new_gradient(inputs.y, need_y);
   if (!inputs.empty()) {
     SCAV_DISPATCH(inputs.x.scalar_type(), [&] {
       SCAV_AT_LEVEL(soft_dtw_backward<scalar_t>)

@@ -7,6 +7,7 @@
 #include "cpu/packed.inl"
 #include "cpu/difference_costs.inl"
 #include "cpu/group_costs.inl"
+#include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
 #include "cpu/matrix_costs.inl"
@@ -281,10 +282,9 @@ void soft_dtw_backward(const Inputs& inputs, const SoftDtwOptions& options, cons
     return;
   }
   const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), true, 3 * sizeof(T)), true);
-  backward_pairs(batch, dx, dy,
-                 [&](const auto& pairs, const std::vector<int64_t>& results, const std::vector<Adjoint<T>>& to) {
-                   soft_dtw_pairs_backward(recurrence, pairs, options.band, results, grad, to);
-                 });
+  backward_pairs(batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const auto& to) {
+    soft_dtw_pairs_backward(recurrence, pairs, options.band, results, grad, to);
+  });
 }
 
 // d_cost: (B1, B2, N, M), zero on entry.

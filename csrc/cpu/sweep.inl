@@ -116,6 +116,8 @@ inline GridSizes grid_sizes(const Inputs& inputs) {
 
 // Largest number of x's in a recursion: independent chains along s hide each other's latency.
 inline constexpr int kMaxVectors = 4;
+// The same of pairs that share no x, and whole vectors only.
+inline constexpr int kMaxSeparateVectors = 2;
 
 // Lanes of the narrowest vector of several y's; vectors are as wide as a register, or half, and so on. A single y has
 // one lane.
@@ -128,7 +130,7 @@ inline constexpr int64_t kScratch = int64_t(24) << 20;
 // Chooses the lanes of a recursion. A vector's lanes are y's of one x; narrow vectors leave fewer lanes empty, and
 // keep the scratch of long sequences small. The choice takes the least time over the threads. They divide the
 // recursions or, where `by_group`, whole groups of y's; a recursion keeps `bytes_per_cell` until it is walked
-// backwards. Pairs that share no x are compiled for one vector of several lanes only.
+// backwards. Pairs that share no x are compiled for one vector of several lanes, and several whole vectors.
 template <class T>
 LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_cell) {
   constexpr int64_t kSecondLevelCache = int64_t(1) << 20;
@@ -136,9 +138,11 @@ LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_
   double best_time = std::numeric_limits<double>::infinity();
   const int64_t parts = thread_count(), narrowest = sizes.shared ? 1 : kMinLanes<T>;
   for (int64_t width = kWidth<T>; width >= narrowest; width /= width > kMinLanes<T> ? 2 : kMinLanes<T>) {
-    const int64_t groups = (sizes.ys + width - 1) / width;
-    for (int64_t vectors = sizes.xs > 1 ? kMaxVectors : 1; vectors >= 1; vectors /= 2) {
-      const int64_t recursions = (sizes.xs + vectors - 1) / vectors;  // of one group of y's
+    const bool whole = width == kWidth<T> && sizes.ys > width;
+    const int64_t most = sizes.shared ? (sizes.xs > 1 ? kMaxVectors : 1) : (whole ? kMaxSeparateVectors : 1);
+    for (int64_t vectors = most; vectors >= 1; vectors /= 2) {
+      const int64_t of_group = sizes.shared ? width : width * vectors, groups = (sizes.ys + of_group - 1) / of_group;
+      const int64_t recursions = sizes.shared ? (sizes.xs + vectors - 1) / vectors : 1;  // of one group
       const int64_t tasks = by_group ? groups : groups * recursions,
                     lanes = width * vectors * (by_group ? recursions : 1);
       const CheckpointPlan plan =
@@ -170,6 +174,8 @@ void with_lanes(const Pairs& pairs, const F& f) {
     if (pairs.lanes() == kMaxVectors * W) {
       return f(integral_constant<int, W>{}, integral_constant<int, kMaxVectors>{});
     }
+  }
+  if constexpr (Pairs::kShared || W == kWidth<T>) {
     if (pairs.lanes() == 2 * W) {
       return f(integral_constant<int, W>{}, integral_constant<int, 2>{});
     }

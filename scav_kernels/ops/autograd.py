@@ -30,21 +30,29 @@ def register_gradient(name: str) -> None:
         arguments.index(result.name.removeprefix("d")) if result.name else 0 for result in backward_op._schema.returns
     ]
     flagged = [arguments.index(flag.removeprefix("need_")) for flag in flags]
+    # Positions of what backward needs, among arguments and results.
+    tensors_at, options_at = ([[*arguments, *results].index(name) for name in names] for names in (tensors, options))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         outputs = output if isinstance(output, tuple) else (output,)
-        known = dict(zip([*arguments, *results], [*inputs, *outputs], strict=True))
+        known = (*inputs, *outputs)
         if len(outputs) > 1:
             ctx.mark_non_differentiable(*outputs[1:])
             ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*[known[name] for name in tensors])
-        ctx.options = [known[name] for name in options]
+        ctx.save_for_backward(*[known[place] for place in tensors_at])
+        ctx.options = [known[place] for place in options_at]
 
     def backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * len(arguments)
         needed = ctx.needs_input_grad
-        result = backward_op(grad, *ctx.saved_tensors, *ctx.options, *(needed[position] for position in flagged))
+        given = (grad, *ctx.saved_tensors, *ctx.options, *(needed[position] for position in flagged))
+        if _may_differentiate():
+            result = backward_op(*given)
+        else:
+            # Skips the kernel that would record the call, which is in Python and takes as long as a small gradient.
+            with torch._C._AutoDispatchBelowAutograd():
+                result = backward_op(*given)
         computed = result if isinstance(result, tuple) else (result,)
         of_arguments: list[Tensor | None] = [None] * len(arguments)
         for position, value in zip(gradients, computed, strict=True):
@@ -113,6 +121,11 @@ def register_autograd(
             return record(*arguments, keyset)
 
     LIBRARY.impl(op, autograd, "Autograd", with_keyset=True)
+
+
+def _may_differentiate() -> bool:
+    """Return True if autograd, a functorch transform or forward mode may ask for the derivative of a call."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -83,12 +84,18 @@ class Metric(NamedTuple):
 
     def keywords(self) -> dict[str, Any]:
         """Return the keyword arguments of the distance, with their defaults."""
-        parameters = inspect.signature(self.all_pairs).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        return dict(_keywords(self.all_pairs))
 
     def defaults(self) -> dict[str, Any]:
         """Return the options of the distance alone, with their defaults: not `return_convergence` nor weights."""
         return {name: value for name, value in self.keywords().items() if name not in ("return_convergence", *WEIGHTS)}
+
+
+@cache
+def _keywords(function: Callable[..., Tensor]) -> dict[str, Any]:
+    """Return the keyword-only arguments of a function, with their defaults, which no call may change."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 METRICS: dict[str, Metric] = {}
@@ -137,7 +144,7 @@ def find_metric(name: str, options: Mapping[str, object]) -> Metric:
             f"expected metric to be one of {', '.join(map(repr, METRICS))}, got {name!r}{_did_you_mean(near)}"
         )
     metric = METRICS[name]
-    known = metric.keywords()
+    known = _keywords(metric.all_pairs)
     if unknown := [option for option in options if option not in known]:
         raise TypeError(
             f"metric {name!r} takes the options {', '.join(known)}, got {', '.join(map(repr, unknown))}"

@@ -111,8 +111,8 @@ MUTANTS = [
         "interpolated_euclidean",
         INTERPOLATED,
         "of the targets in no panel, only the last four count in the gradients of the sources",
-        "pull(i0, targets + j0, j0 > 0, t, cells, grads.target);",
-        "pull(i0, targets + j0, false, t, cells, grads.target);",
+        "pull<S, C>(i0, targets + j0, j0 > 0, t, cells, grads.target);",
+        "pull<S, C>(i0, targets + j0, false, t, cells, grads.target);",
     ),
     Mutant(
         "band-low",
@@ -423,8 +423,8 @@ MUTANTS = [
         "dtw_from_cost",
         "cpu/matrix_costs.inl",
         "the last pair of the last group is left out",
-        "std::min(lanes, costs.pairs() - first)",
-        "std::min(lanes, costs.pairs() - first - 1)",
+        "std::min(count.lanes(), costs.pairs() - first)",
+        "std::min(count.lanes(), costs.pairs() - first - 1)",
     ),
     Mutant(
         "pairs-of-a-thread",
