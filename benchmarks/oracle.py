@@ -78,8 +78,9 @@ def answer(question: Question) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 
 
 def has_near_ties(question: Question) -> bool:
-    """Whether rounding may choose another path, of nearly the same length, and with it another gradient."""
-    return question.distance is reference.dtw and question.work.n * question.work.m > SHORT
+    """Whether rounding may choose another path or step, of nearly the same cost, and with it another gradient."""
+    chooses = question.distance in (reference.dtw, reference.chamfer)
+    return chooses and question.work.n * question.work.m > SHORT
 
 
 def assert_close(name: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:

@@ -7,11 +7,13 @@ from typing import Literal, TypedDict
 
 MetricName = Literal[
     "interpolated_euclidean",
+    "interpolated_cosine",
     "dtw",
     "soft_dtw",
     "soft_dtw_divergence",
     "sinkhorn",
     "sinkhorn_divergence",
+    "chamfer",
 ]
 
 
@@ -20,9 +22,11 @@ class MetricOptions(TypedDict, total=False):
 
     band: int | None
     cost: str
+    direction: str
     epsilon: float
     gamma: float
     max_iterations: int
+    mode: str
     resample: str
     squared: bool
     tolerance: float

@@ -52,6 +52,8 @@ CORE = [
     Case("dtw", "dtw"),
     Case("soft_dtw", "soft_dtw"),
     Case("sinkhorn", "sinkhorn", converged=CONVERGED),
+    Case("chamfer", "chamfer"),
+    Case("interpolated_cosine", "interpolated_cosine"),
 ]
 VARIANTS = [
     Case("interpolated_euclidean-squared", "interpolated_euclidean", {"squared": True}),
@@ -74,6 +76,14 @@ VARIANTS = [
     Case("sinkhorn-blurred", "sinkhorn", {"epsilon": 1.0, "tolerance": 1e-5}, CONVERGED),
     Case("sinkhorn-sqeuclidean", "sinkhorn", {"epsilon": 0.2, "cost": "sqeuclidean"}, CONVERGED),
     Case("sinkhorn-cosine", "sinkhorn", {"cost": "cosine"}, CONVERGED),
+    Case("chamfer-y", "chamfer", {"direction": "y"}),
+    Case("chamfer-both", "chamfer", {"direction": "both"}),
+    Case("chamfer-sqeuclidean", "chamfer", {"cost": "sqeuclidean"}),
+    Case("chamfer-both-cosine", "chamfer", {"cost": "cosine", "direction": "both"}),
+    Case("interpolated_cosine-y", "interpolated_cosine", {"resample": "y"}),
+    Case("interpolated_cosine-shorter", "interpolated_cosine", {"resample": "shorter"}),
+    Case("interpolated_cosine-nearest", "interpolated_cosine", {"mode": "nearest"}),
+    Case("interpolated_cosine-shorter-nearest", "interpolated_cosine", {"resample": "shorter", "mode": "nearest"}),
 ]
 # Not ops of their own: made of the op in their name.
 DIVERGENCES = [
@@ -82,6 +92,8 @@ DIVERGENCES = [
     Case("sinkhorn_divergence", "sinkhorn_divergence", converged=CONVERGED),
     Case("sinkhorn_divergence-cosine", "sinkhorn_divergence", {"cost": "cosine"}, CONVERGED),
 ]
+# Metrics without CUDA kernels.
+CPU_ONLY = ("chamfer", "interpolated_cosine")
 # One of each distance of sequences.
 PUBLIC = [*CORE, *(case for case in DIVERGENCES if not case.options)]
 OPS = CORE + VARIANTS
