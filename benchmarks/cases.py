@@ -29,7 +29,7 @@ class Workload:
     devices: tuple[str, ...] = ("cpu", "cuda")
     # Of as many as fit into a second, unless said.
     rounds: int | None = None
-    ops: tuple[str, ...] = ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn")
+    ops: tuple[str, ...] = ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn", "chamfer")
     # Whether the limit is the recursion of one feature in registers, not the products.
     few_features: bool = False
 
@@ -79,7 +79,10 @@ OPS: dict[str, dict[str, Any]] = {
     "dtw": {},
     "soft_dtw": {},
     "sinkhorn": {"max_iterations": 100, "tolerance": 0.0},
+    "chamfer": {},
 }
+# Ops without CUDA kernels.
+CPU_ONLY = ("chamfer",)
 OURS = "scav_kernels"
 
 
@@ -101,6 +104,7 @@ CASES = [
     for direction in work.directions
     for dtype in work.dtypes
     for device in work.devices
+    if device == "cpu" or op not in CPU_ONLY
 ]
 
 

@@ -78,8 +78,9 @@ def answer(question: Question) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 
 
 def has_near_ties(question: Question) -> bool:
-    """Return True if rounding may choose another path of nearly the same cost, and so another gradient."""
-    return question.distance is reference.dtw and question.work.n * question.work.m > SHORT
+    """Return True if rounding may choose another path or step of nearly the same cost, and so another gradient."""
+    chooses = question.distance in (reference.dtw, reference.chamfer)
+    return chooses and question.work.n * question.work.m > SHORT
 
 
 def assert_close(name: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:

@@ -12,8 +12,10 @@ from scav_kernels import nn, plot
 from scav_kernels._extension import build_info
 from scav_kernels._version import __version__
 from scav_kernels.distance import Alignment, alignment, cdist, pairwise_distance
+from scav_kernels.ops.chamfer import chamfer
 from scav_kernels.ops.convergence import Convergence
 from scav_kernels.ops.dtw import dtw, dtw_from_cost, dtw_path
+from scav_kernels.ops.interpolated_cosine import interpolated_cosine
 from scav_kernels.ops.interpolated_euclidean import interpolated_euclidean
 from scav_kernels.ops.sinkhorn import sinkhorn, sinkhorn_divergence, sinkhorn_from_cost, sinkhorn_plan
 from scav_kernels.ops.soft_dtw import soft_dtw, soft_dtw_alignment, soft_dtw_divergence, soft_dtw_from_cost
@@ -33,9 +35,11 @@ __all__ = [
     "alignment",
     "build_info",
     "cdist",
+    "chamfer",
     "dtw",
     "dtw_from_cost",
     "dtw_path",
+    "interpolated_cosine",
     "interpolated_euclidean",
     "nn",
     "pad",

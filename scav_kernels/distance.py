@@ -50,14 +50,15 @@ def cdist(
     """Distances of all pairs, like ``torch.cdist``, between sequences: x (B1, N, D), y (B2, M, D) -> (B1, B2).
 
     Without y, x is compared with itself, (B1, B1). A distance that is the same in both directions is then computed once
-    a pair: "dtw" (unless ``normalize="path"``), "soft_dtw" and its divergence where their ends are closed, and
-    "interpolated_euclidean" where nothing is resampled or ``resample="shorter"``. Those of Sinkhorn, whose iterations
-    begin on one side, are not.
+    a pair: "dtw" (unless ``normalize="path"``), "soft_dtw" and its divergence, all of them with closed ends; "chamfer"
+    with ``direction="both"``; and the interpolated distances where nothing is resampled or ``resample="shorter"``.
+    Sinkhorn is computed in both directions, because its iterations begin on one side.
 
-    ``metric`` is the name of a distance of this package ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn") and
-    ``options`` are that function's keyword arguments: ``cdist(x, y, metric="dtw", band=5)`` is ``dtw(x, y, band=5)``.
-    The default ``cost`` of "soft_dtw" and "soft_dtw_divergence" is "sqeuclidean"; that of "dtw", "sinkhorn" and
-    "sinkhorn_divergence" is "euclidean".
+    ``metric`` is the name of a distance of this package ("interpolated_euclidean", "interpolated_cosine", "dtw",
+    "soft_dtw", "sinkhorn", "chamfer") and ``options`` are that function's keyword arguments:
+    ``cdist(x, y, metric="dtw", band=5)`` is ``dtw(x, y, band=5)``. The default ``cost`` of "soft_dtw" and
+    "soft_dtw_divergence" is "sqeuclidean"; that of "dtw", "sinkhorn", "sinkhorn_divergence" and "chamfer" is
+    "euclidean".
     """
     found = find_metric(metric, options)
     if y is not None:

@@ -9,11 +9,13 @@ from torch import Tensor
 
 MetricName = Literal[
     "interpolated_euclidean",
+    "interpolated_cosine",
     "dtw",
     "soft_dtw",
     "soft_dtw_divergence",
     "sinkhorn",
     "sinkhorn_divergence",
+    "chamfer",
 ]
 
 
@@ -23,9 +25,11 @@ class MetricOptions(TypedDict, total=False):
     band: int | None
     cost: str
     diagonal_weight: float
+    direction: str
     epsilon: float
     gamma: float
     max_iterations: int
+    mode: str
     normalize: str | None
     open_begin: bool
     open_end: bool

@@ -53,7 +53,7 @@ class SequenceDistance(_Metric):
     Args:
         metric: the name of a distance of this package.
         **options: that function's keyword arguments. The default ``cost`` of "soft_dtw" and "soft_dtw_divergence" is
-            "sqeuclidean"; that of "dtw", "sinkhorn" and "sinkhorn_divergence" is "euclidean".
+            "sqeuclidean"; that of "dtw", "sinkhorn", "sinkhorn_divergence" and "chamfer" is "euclidean".
     """
 
     def __init__(self, metric: MetricName = "interpolated_euclidean", **options: Unpack[MetricOptions]) -> None:

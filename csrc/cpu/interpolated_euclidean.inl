@@ -13,9 +13,6 @@
 
 namespace scav::SCAV_LEVEL {
 
-// Pairs of lengths that one direction of resampling computes, by the source's length.
-enum class PairFilter { all, shorter, not_longer };
-
 // One direction of resampling, and the strides of its pairs in the result.
 template <class T>
 struct Resampling {
@@ -25,8 +22,7 @@ struct Resampling {
   int64_t source_stride, target_stride;  // of the result, in elements
 
   bool takes_pair(int64_t source_length, int64_t target_length) const {
-    return takes == PairFilter::all || source_length < target_length ||
-           (takes == PairFilter::not_longer && source_length == target_length);
+    return scav::SCAV_LEVEL::takes_pair(takes, source_length, target_length);
   }
 };
 
@@ -35,33 +31,6 @@ struct ResamplingGrads {
   const T* result;
   T *source, *target;  // (batch, steps, D), zero on entry, or null
 };
-
-// Computes row t of sequence b resampled to m steps.
-template <class T>
-void resample_row(const Sequences<T>& source, int64_t b, int64_t t, int64_t m, T* out) {
-  const Interpolation at = interpolation_at(t, source.lengths[b], m);
-  const T *left = source.row(b, at.left), *right = source.row(b, at.right);
-  const T weight = static_cast<T>(at.weight);
-  for (int64_t k = 0; k < source.dim; ++k) {
-    out[k] = left[k] + weight * (right[k] - left[k]);
-  }
-}
-
-// The adjoint of resample_row: adds to the gradients of the two rows.
-template <class T>
-void spread_row(const T* grad, const Interpolation& at, int64_t dim, T* left, T* right) {
-  const T weight = static_cast<T>(at.weight);
-  if (at.left == at.right) {
-    for (int64_t k = 0; k < dim; ++k) {
-      left[k] += grad[k];
-    }
-    return;
-  }
-  for (int64_t k = 0; k < dim; ++k) {
-    left[k] += (1 - weight) * grad[k];
-    right[k] += weight * grad[k];
-  }
-}
 
 // Factor of (x - y) in the gradient of the mean distance at one cell, from the cell's squared distance.
 template <class T>
@@ -430,7 +399,7 @@ class ResampledStep {
       if (direction_.source.nonfinite[sources[i]] != 0) {
         std::fill_n(row, dim_, T(0));
       } else {
-        resample_row(direction_.source, sources[i], t, m, row);
+        resample_row(direction_.source, sources[i], interpolation_at(t, direction_.source.lengths[sources[i]], m), row);
       }
       norms_[i] = sum_of_squares<T, false>(row, nullptr, dim_);
     }

@@ -63,13 +63,13 @@ def _distance(
     return torch.ops.scav.interpolated_euclidean(x, y, x_lengths, y_lengths, squared, resample, paired)
 
 
-def _is_symmetric(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
+def is_symmetric(lengths: Tensor | None, options: Mapping[str, Any]) -> bool:
     """Return True if neither or always the same of two sequences is resampled, whichever comes first."""
     return lengths is None or options.get("resample") == "shorter"
 
 
 METRICS["interpolated_euclidean"] = Metric(
-    interpolated_euclidean, partial(_distance, paired=True), is_symmetric=_is_symmetric
+    interpolated_euclidean, partial(_distance, paired=True), is_symmetric=is_symmetric
 )
 
 

@@ -131,6 +131,10 @@ _OTHER_NAMES = {
     "ot": "sinkhorn",
     "optimal_transport": "sinkhorn",
     "euclidean": "interpolated_euclidean",
+    "cosine": "interpolated_cosine",
+    "maxsim": "chamfer",
+    "colbert": "chamfer",
+    "late_interaction": "chamfer",
 }
 
 

@@ -34,6 +34,7 @@ def interpolated_euclidean(
     return over_pairs(distance, x, y, x_lengths, y_lengths, paired)
 
 
-def resampled(x: Tensor, steps: int) -> Tensor:
+def resampled(x: Tensor, steps: int, mode: str = "linear") -> Tensor:
     """(n, D) -> (steps, D)."""
-    return functional.interpolate(x.T[None], size=steps, mode="linear", align_corners=False)[0].T
+    align_corners = False if mode == "linear" else None
+    return functional.interpolate(x.T[None], size=steps, mode=mode, align_corners=align_corners)[0].T

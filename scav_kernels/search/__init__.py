@@ -4,4 +4,4 @@
 """
 
 # Each registers the search of its metrics, which `scav_kernels` has loaded before.
-from scav_kernels.search import dtw, interpolated_euclidean, sinkhorn, soft_dtw  # noqa: F401
+from scav_kernels.search import chamfer, dtw, interpolated_euclidean, sinkhorn, soft_dtw  # noqa: F401

@@ -71,3 +71,8 @@ class PairScale(NamedTuple):
 def path_rounding(scale: PairScale, smoothing: float = 0.0) -> Tensor:
     """Return the rounding of a sum of costs along a path of at most n + m cells, by soft minima of this `smoothing`."""
     return scale.steps * (scale.cell + 8 * scale.unit * scale.steps * (scale.cost + 2 * smoothing))
+
+
+def mean_rounding(scale: PairScale) -> Tensor:
+    """Return the rounding of a mean of costs, or of two such means, over at most n + m steps."""
+    return scale.cell + 8 * scale.unit * scale.steps * scale.cost

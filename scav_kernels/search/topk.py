@@ -70,16 +70,15 @@ def topk(
             Interpolated Euclidean resamples x by default, so a video that searches audios is "x", and an audio or text
             that searches videos is "y".
         prune: "auto" skips pairs whose lower bound exceeds the k-th distance, if the metric has a bound: interpolated
-            Euclidean, DTW and Sinkhorn. By all others, the search is exhaustive, as with "none".
+            Euclidean, DTW, Sinkhorn and Chamfer. By all others, the search is exhaustive, as with "none".
         limits: (Q,) in the dtype of the distances. Items beyond the limit of a query do not count, and bounds prune
             against it from the start, e.g. if the k-th distance in another part of a database is known. None: no limit.
         candidates: compare each query with only this number of items, k ≤ candidates, those with the smallest lower
             bounds; for interpolated Euclidean. The result is then approximate: more candidates miss fewer items.
             None: exact.
         options: options of the metric. ``x_weights`` and ``y_weights`` are (Q, N) and (G, M), or the other way round if
-            the queries are "y"; with weights, the search is exhaustive.
-            The default ``cost`` of "soft_dtw" and its divergence is "sqeuclidean"; that of
-            "dtw", "sinkhorn" and its divergence is "euclidean".
+            the queries are "y"; with weights, the search is exhaustive. The default ``cost`` of "soft_dtw" and its
+            divergence is "sqeuclidean"; that of "dtw", "chamfer", "sinkhorn" and its divergence is "euclidean".
 
     Returns:
         a tuple of distances (Q, k), float64 for float64 inputs and float32 for all others, and indices (Q, k) int64,

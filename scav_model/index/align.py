@@ -102,20 +102,51 @@ def ground_costs(video: Tensor, audio: Tensor, cost: str) -> Tensor:
     return euclidean.square() if cost == "sqeuclidean" else euclidean
 
 
-def _interpolated(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
-    """Match each step of the side that is not stretched to a place on the other, which may lie between steps."""
-    resample = options.get("resample", "x")
+def _resampled(video: Tensor, audio: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return cells (L, 2) at which one side, resampled to the other's steps, meets it, and both sides there (L, D).
+
+    A place on the resampled side may lie between steps.
+    """
+    resample, mode = options.get("resample", "x"), options.get("mode", "linear")
     if resample == "shorter":
         resample = "x" if len(video) <= len(audio) else "y"
     moved, kept = (video, audio) if resample == "x" else (audio, video)
-    stretched = F.interpolate(moved.T[None], size=len(kept), mode="linear", align_corners=False)[0].T
+    places = torch.arange(len(moved), dtype=moved.dtype)[:, None]
+    align_corners = False if mode == "linear" else None
+    both = F.interpolate(torch.cat((moved, places), 1).T[None], len(kept), mode=mode, align_corners=align_corners)[0].T
+    steps = torch.arange(len(kept), dtype=torch.float64)
+    source = both[:, -1].double()
+    cells = torch.stack((source, steps) if resample == "x" else (steps, source), dim=1)
+    return cells, both[:, :-1], kept
+
+
+def _interpolated(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
+    cells, stretched, kept = _resampled(video, audio, options)
     apart = (stretched - kept).square().sum(1)
     if not options.get("squared", False):
         apart = apart.sqrt()
-    steps = torch.arange(len(kept), dtype=torch.float64)
-    source = ((steps + 0.5) * len(moved) / len(kept) - 0.5).clamp(0, len(moved) - 1)
-    cells = torch.stack((source, steps) if resample == "x" else (steps, source), dim=1)
     return cells, torch.ones(len(kept)), apart / len(kept)
+
+
+def _interpolated_cosine(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
+    cells, stretched, kept = _resampled(video, audio, options)
+    apart = 1 - F.cosine_similarity(stretched, kept, dim=1)
+    return cells, torch.ones(len(kept)), apart / len(kept)
+
+
+def _chamfer(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
+    """Match each step of the side, or of both sides, to its nearest step."""
+    costs = ground_costs(video, audio, options.get("cost", "euclidean"))
+    direction = options.get("direction", "x")
+    share = 2 if direction == "both" else 1
+    cells, contributions = [], []
+    for side, axis in (("x", 1), ("y", 0)):
+        if direction in (side, "both"):
+            nearest, steps = costs.argmin(axis), torch.arange(costs.shape[1 - axis])
+            rows, columns = (steps, nearest) if side == "x" else (nearest, steps)
+            cells.append(torch.stack((rows, columns), dim=1).double())
+            contributions.append(costs[rows, columns] / len(steps) / share)
+    return torch.cat(cells), torch.ones(sum(map(len, cells))), torch.cat(contributions)
 
 
 def _dtw(video: Tensor, audio: Tensor, options: dict[str, Any]) -> Matches:
@@ -155,4 +186,6 @@ METRICS: dict[str, Callable[[Tensor, Tensor, dict[str, Any]], Matches]] = {
     "sinkhorn": _sinkhorn,
     "sinkhorn_divergence": _sinkhorn,
     POOLED_COSINE: _pooled,
+    "chamfer": _chamfer,
+    "interpolated_cosine": _interpolated_cosine,
 }

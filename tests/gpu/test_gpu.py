@@ -21,6 +21,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).resolve().parents[2]
 MiB = 2**20
+GPU_CORE = [case for case in CORE if not case.only_on_cpu]
 
 
 # A length out of range cannot raise on a GPU; resampled rows are rounded to the dtype of half precision that is
@@ -68,14 +69,14 @@ def test_as_on_the_cpu(case: Case, shape: Shape) -> None:
     assert_same_up_to_rounding(type(on_gpu)(*(part.cpu() for part in on_gpu)), on_cpu)
 
 
-@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize("case", GPU_CORE, ids=str)
 def test_two_runs_are_bit_identical(case: Case) -> None:
     given = sequences(Shape(b1=150, b2=250, n=50, m=62, d=64), torch.bfloat16).map(Tensor.cuda)
     for first, second in zip(answer(case.kernel, given), answer(case.kernel, given), strict=True):
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize("case", GPU_CORE, ids=str)
 def test_on_another_stream(case: Case) -> None:
     given = sequences(Shape(b1=20, b2=30, n=40, m=50, d=32), torch.float32).map(Tensor.cuda)
     expected = answer(case.kernel, given)
@@ -90,7 +91,7 @@ def test_on_another_stream(case: Case) -> None:
         assert torch.equal(part, before)
 
 
-@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize("case", GPU_CORE, ids=str)
 def test_in_a_cuda_graph(case: Case) -> None:
     given = sequences(Shape(b1=20, b2=30, n=40, m=50, d=32), torch.float32).map(Tensor.cuda)
     x = given.x.detach().clone()
@@ -129,7 +130,7 @@ class Extra:
         assert self.bytes <= 512 * MiB + own, f"{self.bytes / MiB:.0f} MiB, of which {own / MiB:.0f} in and out"
 
 
-@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize("case", GPU_CORE, ids=str)
 @pytest.mark.parametrize("shape", [(512, 512, 50, 62, 128), (2048, 512, 50, 62, 64), (8, 8, 2048, 2048, 64)], ids=str)
 def test_extra_memory(case: Case, shape: tuple[int, ...]) -> None:
     b1, b2, n, m, d = shape
@@ -148,7 +149,7 @@ FEW = {"sinkhorn": {"max_iterations": 3}}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize("case", GPU_CORE, ids=str)
 def test_extra_memory_of_one_long_pair(case: Case, dtype: torch.dtype) -> None:
     x, y = (torch.randn(1, LONGEST, 64, device="cuda", dtype=dtype, requires_grad=True) for _ in range(2))
     options = FEW.get(case.metric, {})
@@ -178,7 +179,7 @@ def test_extra_memory_of_long_costs(metric: str, dtype: torch.dtype) -> None:
     backward.check(cost.nbytes)
 
 
-@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize("case", GPU_CORE, ids=str)
 def test_one_long_pair_as_on_the_cpu(case: Case) -> None:
     given = sequences(Shape(b1=1, b2=1, n=7400, m=7000, d=8, ragged=False), torch.float64)
     options = {"epsilon": 1.0, "max_iterations": 10, "tolerance": 0.0} if case.metric == "sinkhorn" else {}
@@ -216,7 +217,7 @@ def test_a_long_pair_in_a_cuda_graph() -> None:
             assert torch.equal(part, expected), metric
 
 
-@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize("case", GPU_CORE, ids=str)
 def test_more_than_2_to_the_31_cells(case: Case) -> None:
     x = torch.randn(1024, 50, 16, device="cuda", dtype=torch.bfloat16)
     y = torch.randn(1024, 62, 16, device="cuda", dtype=torch.bfloat16)

@@ -19,9 +19,13 @@ METRICS = [
     ("soft_dtw_divergence", {}),
     ("sinkhorn_divergence", {}),
     ("pooled_cosine", {}),
+    ("chamfer", {}),
+    ("chamfer", {"direction": "both", "cost": "cosine"}),
+    ("interpolated_cosine", {}),
+    ("interpolated_cosine", {"resample": "shorter", "mode": "nearest"}),
 ]
 # Their values are sums over matches and nothing else.
-WHOLE = ("interpolated_euclidean", "dtw", "pooled_cosine")
+WHOLE = ("interpolated_euclidean", "dtw", "pooled_cosine", "chamfer", "interpolated_cosine")
 
 
 def pair(steps=(8, 10), dim=4, seed=0):
@@ -48,7 +52,7 @@ def test_contributions_and_the_rest_are_the_distance(metric, options, side):
     assert found.unit == "s"
 
 
-@pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw", "sinkhorn"])
+@pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw", "sinkhorn", "chamfer"])
 def test_a_sequence_meets_itself_in_time(metric):
     video, _ = pair((9, 9), dim=32)
     options = {"epsilon": 0.005} if metric == "sinkhorn" else {}

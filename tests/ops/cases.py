@@ -12,6 +12,9 @@ from scav_kernels import reference
 
 from . import plain
 
+# Metrics without CUDA kernels.
+CPU_ONLY = ("chamfer", "interpolated_cosine")
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -30,9 +33,9 @@ class Case:
 
     @property
     def only_on_cpu(self) -> bool:
-        """True if the GPU has no kernels of the options."""
+        """True if the GPU has no kernels of the metric or of the options."""
         names = {"step_penalty", "diagonal_weight", "open_begin", "open_end", "normalize", "scaling"}
-        return self.weighted or not names.isdisjoint(self.options)
+        return self.weighted or self.metric in CPU_ONLY or not names.isdisjoint(self.options)
 
     def all_options(self) -> dict[str, Any]:
         """Defaults included."""
@@ -70,6 +73,8 @@ CORE = [
     Case("dtw", "dtw"),
     Case("soft_dtw", "soft_dtw"),
     Case("sinkhorn", "sinkhorn", converged=CONVERGED),
+    Case("chamfer", "chamfer"),
+    Case("interpolated_cosine", "interpolated_cosine"),
 ]
 VARIANTS = [
     Case("interpolated_euclidean-squared", "interpolated_euclidean", {"squared": True}),
@@ -101,6 +106,14 @@ VARIANTS = [
     Case("sinkhorn-weighted", "sinkhorn", {}, CONVERGED, weighted=True),
     Case("sinkhorn-weighted-fixed", "sinkhorn", {"max_iterations": 5, "tolerance": 0.0}, CONVERGED, weighted=True),
     Case("sinkhorn-scaling", "sinkhorn", {"scaling": 0.5}, {**CONVERGED, "scaling": 0.9}),
+    Case("chamfer-y", "chamfer", {"direction": "y"}),
+    Case("chamfer-both", "chamfer", {"direction": "both"}),
+    Case("chamfer-sqeuclidean", "chamfer", {"cost": "sqeuclidean"}),
+    Case("chamfer-both-cosine", "chamfer", {"cost": "cosine", "direction": "both"}),
+    Case("interpolated_cosine-y", "interpolated_cosine", {"resample": "y"}),
+    Case("interpolated_cosine-shorter", "interpolated_cosine", {"resample": "shorter"}),
+    Case("interpolated_cosine-nearest", "interpolated_cosine", {"mode": "nearest"}),
+    Case("interpolated_cosine-shorter-nearest", "interpolated_cosine", {"resample": "shorter", "mode": "nearest"}),
 ]
 # Not ops of their own: made of the op in their name.
 DIVERGENCES = [

@@ -110,6 +110,8 @@ def compare(call: Call, outputs: tuple[Tensor, ...]) -> None:
             raise WrongError(f"output {number}: {wrong}")
     if call.arguments.get("save_path") and (wrong := fuzz_oracle.path_mismatch(call.arguments, *outputs)):
         raise WrongError(wrong)
+    if call.arguments.get("save_nearest") and (wrong := fuzz_oracle.nearest_mismatch(call.arguments, outputs[1])):
+        raise WrongError(wrong)
 
 
 def work(seed: int, calls: range, journal: Path, connection: Connection) -> None:

@@ -21,6 +21,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 OTHER_DTYPES = [torch.bool, torch.uint8, torch.int32, torch.int64, torch.complex64, torch.float8_e4m3fn]
 COSTS = ["euclidean", "sqeuclidean", "cosine"]
 RESAMPLES = ["x", "y", "shorter"]
+DIRECTIONS = ["x", "y", "both"]
 LARGEST = 2**63 - 1
 # max_iterations and tolerance. No plan misses more than a mass of 2, so that a tolerance above stops at once.
 ITERATIONS = [(count, tolerance) for count in (1, 2, 3, 10, 30, 100) for tolerance in (0.0, 0.0, 1e-12, 1e-3, 0.1)]
@@ -117,7 +118,7 @@ class Artist:
         if not op.endswith("_backward"):
             return Call(op, self.arguments(op), Expect.ANSWER, self.threads)
         forward = op.removesuffix("_backward")
-        given = {**self.arguments(forward), "save_path": True, "save_potentials": True, "return_convergence": True}
+        given = {**self.arguments(forward), **dict.fromkeys(SAVES, True)}
         schema = overload(forward)._schema
         outputs = overload(forward)(*(given[argument.name] for argument in schema.arguments))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -296,6 +297,9 @@ VALID: dict[str, Callable[[Artist], Any]] = {
     "resample": lambda artist: artist.pick(RESAMPLES),
     "squared": lambda artist: artist.chance(0.5),
     "paired": lambda artist: artist.paired,
+    "mode": lambda artist: artist.pick(["linear", "nearest"]),
+    "direction": lambda artist: artist.pick(DIRECTIONS),
+    "save_nearest": lambda artist: artist.chance(0.7),
     "save_path": lambda artist: artist.chance(0.7),
     "save_potentials": lambda artist: artist.chance(0.7),
     "return_convergence": lambda artist: artist.chance(0.7),
@@ -314,6 +318,8 @@ VALID: dict[str, Callable[[Artist], Any]] = {
 REFUSED: dict[str, dict[str, list[Any]]] = {
     "cost": {"str": ["", "manhattan", "Euclidean", "euclidean\0", "e" * 10_000, "\N{SNOWMAN}"]},
     "resample": {"str": ["", "z", "X", "shorter "]},
+    "mode": {"str": ["", "area", "Linear", "nearest-exact"]},
+    "direction": {"str": ["", "z", "X", "both "]},
     "band": {"Optional[int]": [-1, -3, -(2**31), -LARGEST - 1]},
     "step_penalty": {"float": [-1e-9, -1.0, torch.nan, torch.inf, -torch.inf]},
     "diagonal_weight": {"float": [0.0, -0.0, -1.0, torch.nan, torch.inf, -torch.inf]},
@@ -328,4 +334,6 @@ EXTREME_OPTIONS = {
     name: [5e-324, 1e-300, 1e-40, 1e-30, 1e-20, 1e20, 1e30, 1e38, 1e300, 1.7e308]
     for name in ("gamma", "epsilon", "step_penalty", "diagonal_weight")
 }
-SAVED = ("out", "path", "f")
+SAVED = ("out", "path", "f", "nearest")
+# Options with which a call returns all that its gradient may need.
+SAVES = ("save_nearest", "save_path", "save_potentials", "return_convergence")

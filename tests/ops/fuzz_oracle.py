@@ -122,7 +122,11 @@ class Weights(NamedTuple):
 
 
 def knows(op: str) -> bool:
-    return op.removesuffix("_backward").removesuffix("_from_cost") in (*REDUCERS, "interpolated_euclidean")
+    return op.removesuffix("_backward").removesuffix("_from_cost") in (
+        *REDUCERS,
+        "interpolated_euclidean",
+        "interpolated_cosine",
+    )
 
 
 @np.errstate(all="ignore")
@@ -131,6 +135,9 @@ def expected(op: str, given: Arguments) -> list[Expected]:
     name = op.removesuffix("_backward")
     if name == "interpolated_euclidean":
         return interpolated(given) if op == name else interpolated_gradients(given)
+    if name == "interpolated_cosine":
+        given = {**given, "cost": "cosine"}
+        return interpolated_cosines(given) if op == name else interpolated_cosine_gradients(given)
     reducer = REDUCERS[name.removesuffix("_from_cost")]
     if op == name:
         return reducer.forward(pairs_of(given), given)
@@ -570,10 +577,68 @@ def step_weight_gradients(given: Arguments) -> list[Expected]:
     return found
 
 
+def chamfer(pairs: Pairs, given: Arguments) -> list[Expected]:
+    value, saved = np.zeros(len(pairs.n)), 0
+    for axis, lengths in chamfer_sides(pairs, given["direction"]):
+        least = np.where(pairs.valid, pairs.cost, np.inf).min(axis)
+        value += finite(least).sum(1) / lengths
+        saved += least.shape[1]
+    if given["direction"] == "both":
+        value /= 2
+    # `nearest_mismatch` looks at the nearest steps.
+    anything = Expected(np.zeros((*pairs.shape, saved)), np.full((*pairs.shape, saved), np.inf), torch.int32)
+    error = pairs.error.max((1, 2)) + (pairs.n + pairs.m) * pairs.unit * pairs.largest
+    return [pairs.output(value, error), anything if given["save_nearest"] else nothing(torch.int32)]
+
+
+def chamfer_sides(pairs: Pairs, direction: str) -> list[tuple[int, Array]]:
+    """The axis along which a side's steps look for their nearest, and how many steps that side has."""
+    sides = {"x": (2, pairs.n), "y": (1, pairs.m)}
+    return list(sides.values()) if direction == "both" else [sides[direction]]
+
+
+def chosen_cells(pairs: Pairs, given: Arguments, nearest: Tensor) -> list[tuple[Array, int]]:
+    """A mask (P, N, M) of the cells that the steps of a side chose, and the axis along which they looked."""
+    saved, found, first = nearest.reshape(len(pairs.n), nearest.shape[-1]).numpy(), [], 0
+    for axis, _ in chamfer_sides(pairs, given["direction"]):
+        steps = pairs.cost.shape[3 - axis]
+        places = np.expand_dims(saved[:, first : first + steps], axis)
+        across = np.arange(pairs.cost.shape[axis])
+        found.append((pairs.valid & (places == (across if axis == 2 else across[:, None])), axis))
+        first += steps
+    return found
+
+
+def nearest_mismatch(given: Arguments, nearest: Tensor) -> str | None:
+    """Of steps that are farther than the nearest ones."""
+    pairs = pairs_of(given)
+    allowed = 2 * (pairs.error + pairs.unit * np.abs(pairs.cost))
+    known = ~pairs.poisoned & ~pairs.vague & (np.abs(pairs.cost).max((1, 2)) < OVERFLOW * torch.finfo(pairs.dtype).max)
+    for chosen, axis in chosen_cells(pairs, given, nearest):
+        least = np.where(pairs.valid, pairs.cost, np.inf).min(axis, keepdims=True)
+        # A square that rounds below its own error has a root of any size below the error's.
+        near = pairs.cost <= least + allowed + allowed.max((1, 2), keepdims=True)
+        once = chosen.sum(axis) == pairs.valid.any(axis)
+        if not (near | ~chosen | ~known[:, None, None]).all() or not once[known].all():
+            return f"nearest steps {nearest.tolist()} along axis {axis} of {pairs.cost.tolist()}"
+    return None
+
+
+def chosen_weights(pairs: Pairs, given: Arguments) -> Weights:
+    """Shares of the cells that the saved steps chose."""
+    weights = np.zeros_like(pairs.cost)
+    for chosen, axis in chosen_cells(pairs, given, given["nearest"]):
+        weights += chosen / (pairs.n if axis == 2 else pairs.m)[:, None, None]
+    if given["direction"] == "both":
+        weights /= 2
+    return Weights(weights, np.zeros_like(weights), np.zeros(len(pairs.n), dtype=bool))
+
+
 REDUCERS = {
     "dtw": Reducer(dtw, path_weights),
     "soft_dtw": Reducer(soft_dtw, expected_alignment),
     "sinkhorn": Reducer(sinkhorn, plan_weights),
+    "chamfer": Reducer(chamfer, chosen_weights),
 }
 
 
@@ -738,3 +803,115 @@ def aligned_gradient(part: Resampled, grad: Array, squared: bool, pairs: Pairs) 
         return value, np.abs(grad)[:, None] * 2 * (part.error + FLOOR_ULPS * pairs.unit * part.distance)
     error = np.minimum(2, 4 * part.error / nonzero(np.maximum(part.distance, part.error)))
     return grad[:, None, None] * part.apart / nonzero(part.distance)[..., None], np.abs(grad)[:, None] * error
+
+
+# ---- interpolated cosine: the same cells, by their angles ----
+
+
+class Angles(NamedTuple):
+    """Steps of the sources at the steps of their targets, and of the targets, each divided by its norm."""
+
+    of: Array  # (P,) pairs of this direction, as a mask
+    left: Array  # (P, T) source steps
+    right: Array
+    weight: Array  # (P, T), of the right one
+    row: Array  # (P, T, D), 0 beyond the target
+    target: Array
+    row_norm: Array  # (P, T), at least the smallest
+    target_norm: Array
+    error: Array  # (P, T), of the direction of a row: a sum of steps may cancel
+    edge: Array  # (P,) rounding may have moved a norm across the smallest, or overflowed
+    steps: Array  # (P,) of the target
+
+
+def angles(given: Arguments, pairs: Pairs, source: Array, target: Array, n: Array, m: Array, of: Array) -> Angles:
+    """source (P, N, D), target (P, M, D)."""
+    unit, t = COST_ULPS * torch.finfo(pairs.dtype).eps, np.arange(target.shape[1])
+    if given["mode"] == "nearest":
+        # As torch does in this dtype.
+        number = np.float64 if pairs.dtype == torch.float64 else np.float32
+        places = (t.astype(number) * (n.astype(number) / m.astype(number))[:, None]).astype(np.float32)
+        left = right = np.minimum(np.floor(places).astype(int), n[:, None] - 1)
+        weight = np.zeros(left.shape)
+    else:
+        place = np.maximum((t + 0.5) * n[:, None] / m[:, None] - 0.5, 0)
+        left = np.minimum(place.astype(int), n[:, None] - 1)
+        right, weight = np.minimum(left + 1, n[:, None] - 1), place - left
+    pair, valid = np.arange(len(n))[:, None], t < m[:, None]
+    row = source[pair, left] + weight[..., None] * (source[pair, right] - source[pair, left])
+    size = np.where(valid, norms(source[pair, left]) + norms(source[pair, right]), 0)
+    row_norm, target_norm = norms(row), np.where(valid, norms(target), 0)
+    error = np.where(valid, unit * (1 + size / np.maximum(row_norm, SMALLEST_NORM)), 0)
+    close = [np.abs(norm / SMALLEST_NORM - 1) < wrong for norm, wrong in ((row_norm, error), (target_norm, unit))]
+    edge = (size > OVERFLOW * torch.finfo(pairs.dtype).max) | (valid & (close[0] | close[1]))
+    scales = np.maximum(row_norm, SMALLEST_NORM), np.maximum(target_norm, SMALLEST_NORM)
+    rows, targets = (
+        np.where(valid[..., None], of / scale[..., None], 0) for of, scale in zip((row, target), scales, strict=True)
+    )
+    return Angles(of, left, right, weight, rows, targets, *scales, error, edge.any(1), m)
+
+
+def angle_directions(given: Arguments, pairs: Pairs, a: Side, b: Side) -> tuple[Angles, Angles]:
+    """Of the pairs whose x is resampled, and of those whose y is."""
+    of_x = {"x": pairs.n == pairs.n, "y": pairs.n != pairs.n, "shorter": pairs.n <= pairs.m}[given["resample"]]
+    x, y = a.steps[pairs.i], b.steps[pairs.j]
+    return (
+        angles(given, pairs, x, y, pairs.n, pairs.m, of_x),
+        angles(given, pairs, y, x, pairs.m, pairs.n, ~of_x),
+    )
+
+
+def interpolated_cosines(given: Arguments) -> list[Expected]:
+    a, b = sides(given)
+    pairs = pairs_of_sides(given, a, b)
+    value, allowed = np.zeros(len(pairs.n)), np.zeros(len(pairs.n))
+    vague = pairs.vague
+    for part in angle_directions(given, pairs, a, b):
+        mean = (part.row * part.target).sum((1, 2)) / part.steps
+        value = np.where(part.of, 1 - mean, value)
+        error = part.error.sum(1) / part.steps + FLOOR_ULPS * pairs.unit * part.steps
+        allowed = np.where(part.of, np.minimum(error, 2), allowed)
+        vague = vague | (part.of & part.edge)
+    return [replace(pairs, vague=vague).output(value, allowed)]
+
+
+def interpolated_cosine_gradients(given: Arguments) -> list[Expected]:
+    a, b = sides(given)
+    pairs = pairs_of_sides(given, a, b)
+    grad = numbers(given["grad"]).reshape(-1)
+    x, y = (np.zeros((len(grad), *which.steps.shape[1:])) for which in (a, b))
+    x_wrong, y_wrong = np.zeros(x.shape[:2]), np.zeros(y.shape[:2])
+    forwards, backwards = angle_directions(given, pairs, a, b)
+    vague = pairs.vague | too_steep(pairs.cost, grad, pairs.dtype)
+    for part in (forwards, backwards):
+        vague = vague | (part.of & (part.edge | (part.error > MAGNIFIED).any(1)))
+    pairs = replace(pairs, vague=vague)
+    for part, source, source_wrong, target, target_wrong in (
+        (forwards, x, x_wrong, y, y_wrong),
+        (backwards, y, y_wrong, x, x_wrong),
+    ):
+        pair, t = np.nonzero(part.of[:, None] & (np.arange(part.row.shape[1]) < part.steps[:, None]))
+        share = (grad / part.steps)[:, None]
+        of_row, of_target = (across(*rows, share) for rows in ((part.row, part.target), (part.target, part.row)))
+        target[pair, t] += (of_target / part.target_norm[..., None])[pair, t]
+        wrong = 4 * np.abs(share) * (part.error + pairs.unit)
+        target_wrong[pair, t] += (wrong / part.target_norm)[pair, t]
+        value, value_wrong = of_row / part.row_norm[..., None], wrong / part.row_norm
+        for step, weight in ((part.left, 1 - part.weight), (part.right, part.weight)):
+            np.add.at(source, (pair, step[pair, t]), (weight[..., None] * value)[pair, t])
+            # The rounding of a weight is one of 1, however small the weight.
+            np.add.at(source_wrong, (pair, step[pair, t]), value_wrong[pair, t])
+    return rounded(
+        given,
+        [
+            sum_over_pairs(pairs, a, pairs.i, grad, x, x_wrong),
+            sum_over_pairs(pairs, b, pairs.j, grad, y, y_wrong),
+        ],
+    )
+
+
+def across(row: Array, other: Array, share: Array) -> Array:
+    """(P, T, D), of −share · ⟨row, other⟩ in what `row` is the direction of; a row shorter than 1 has none."""
+    along = (row * other).sum(-1, keepdims=True) * row
+    short = norms(row) < 1 - 1e-6
+    return np.where(short[..., None], 0, share[..., None] * (along - other))

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import cosine_similarity, normalize
 
+from scav_kernels.reference.chamfer import chamfer_of_cost
 from scav_kernels.reference.dtw import dtw_of_cost
 from scav_kernels.reference.ground_cost import root
 from scav_kernels.reference.interpolated_euclidean import resampled
@@ -90,6 +91,37 @@ def sinkhorn(
 
     xs, ys = clouds(x, xl, x_weights), clouds(y, yl, y_weights)
     return over_items(distance, xs, ys, paired, x.new_zeros(0, dtype=accumulation_dtype(x)))
+
+
+def chamfer(
+    x: Tensor,
+    y: Tensor,
+    xl: Lengths = None,
+    yl: Lengths = None,
+    *,
+    cost: str = "euclidean",
+    direction: str = "x",
+    paired: bool = False,
+) -> Tensor:
+    return over_pairs(lambda a, b: chamfer_of_cost(product_cost(a, b, cost), direction), x, y, xl, yl, paired)
+
+
+def interpolated_cosine(
+    x: Tensor,
+    y: Tensor,
+    xl: Lengths = None,
+    yl: Lengths = None,
+    *,
+    resample: str = "x",
+    mode: str = "linear",
+    paired: bool = False,
+) -> Tensor:
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        if resample == "y" or (resample == "shorter" and len(b) < len(a)):
+            a, b = b, a
+        return 1 - cosine_similarity(resampled(a, len(b), mode), b, eps=1e-8).mean()
+
+    return over_pairs(distance, x, y, xl, yl, paired)
 
 
 def soft_dtw_divergence(x: Tensor, y: Tensor, xl: Lengths = None, yl: Lengths = None, **options: Any) -> Tensor:

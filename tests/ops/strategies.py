@@ -38,6 +38,11 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "tolerance": st.just(0.0),
         "cost": COSTS,
     },
+    "chamfer": {"cost": COSTS, "direction": st.sampled_from(("x", "y", "both"))},
+    "interpolated_cosine": {
+        "resample": st.sampled_from(("x", "y", "shorter")),
+        "mode": st.sampled_from(("linear", "nearest")),
+    },
 }
 OPTIONS |= {f"{metric}_divergence": OPTIONS[metric] for metric in ("soft_dtw", "sinkhorn")}
 METRICS = tuple(OPTIONS)
@@ -77,6 +82,8 @@ class Problem:
     def cost(self) -> str:
         if self.case.metric == "interpolated_euclidean":
             return "sqeuclidean" if self.case.options["squared"] else "euclidean"
+        if self.case.metric == "interpolated_cosine":
+            return "cosine"
         return self.case.options["cost"]
 
     @property
@@ -86,11 +93,11 @@ class Problem:
 
     @property
     def decided(self) -> bool:
-        """Return True if rounding cannot change the gradient; DTW's follows one of several paths that may tie.
+        """Return True if rounding cannot change the gradient; DTW and Chamfer choose cells that may tie.
 
         On a line, sums of distances tie; whole coordinates tie exactly, but for the norms in a cosine.
         """
-        if self.case.metric != "dtw":
+        if self.case.metric not in ("dtw", "chamfer"):
             return True
         if self.whole:
             return self.cost != "cosine"
@@ -166,7 +173,9 @@ def problems(
         draw(st.integers(0, 2**16)),
     )
     scale = draw(st.sampled_from((2.0**-10, 1.0, 2.0**10)))
-    whole = draw(st.booleans()) if whole is None else whole
+    # Between opposite whole steps, an interpolated step is zero, or the rounding of zero, which has any direction.
+    cancels = drawn.get("mode") == "linear"
+    whole = draw(st.just(False) if cancels else st.booleans()) if whole is None else whole
 
     unit = {"euclidean": scale, "sqeuclidean": scale**2, "cosine": 1.0}[drawn.get("cost", "euclidean")]
     smoothing = {name: drawn[name] * unit for name in ("gamma", "epsilon") if name in drawn}

@@ -24,7 +24,14 @@ def assert_value(actual: Tensor, *expected: float) -> None:
 
 @pytest.mark.parametrize(
     ("metric", "expected"),
-    [("interpolated_euclidean", (5, 4)), ("dtw", (5, 4)), ("soft_dtw", (25, 16)), ("sinkhorn", (5, 4))],
+    [
+        ("interpolated_euclidean", (5, 4)),
+        ("dtw", (5, 4)),
+        ("soft_dtw", (25, 16)),
+        ("sinkhorn", (5, 4)),
+        ("chamfer", (5, 4)),
+        ("interpolated_cosine", (1, 0.4)),
+    ],
 )
 def test_single_steps(metric: str, expected: tuple[float, float], dtype: torch.dtype) -> None:
     x, y = torch.tensor([[[0.0, 0.0]], [[3.0, 0.0]]], dtype=dtype), torch.tensor([[[3.0, 4.0]]], dtype=dtype)
@@ -39,6 +46,8 @@ def test_constant_sequences(n: int, m: int, dtype: torch.dtype) -> None:
     assert_value(scav_kernels.interpolated_euclidean(x, y), *[5] * 6)
     assert_value(scav_kernels.interpolated_euclidean(x, y, squared=True), *[25] * 6)
     assert_value(scav_kernels.sinkhorn(x, y), *[5] * 6)
+    assert_value(scav_kernels.chamfer(x, y), *[5] * 6)
+    assert_value(scav_kernels.chamfer(x, y, cost="sqeuclidean", direction="both"), *[25] * 6)
     assert_value(scav_kernels.dtw(x, y), *[5 * max(n, m)] * 6)
     assert_value(scav_kernels.soft_dtw(x, y, gamma=1e-3), *[25 * max(n, m) - 1e-3 * math.log(shortest_paths(n, m))] * 6)
 
@@ -160,3 +169,73 @@ def test_sinkhorn_is_wasserstein_on_a_line_as_epsilon_vanishes(dtype: torch.dtyp
     wasserstein = (x.sort(1).values - y.sort(1).values).abs().mean().item()
     value = scav_kernels.sinkhorn(x, y, epsilon=1e-3, max_iterations=20_000, tolerance=1e-6).item()
     assert wasserstein - 1e-5 <= value <= wasserstein + 1e-3 * math.log(12)
+
+
+def test_chamfer_by_hand(dtype: torch.dtype) -> None:
+    x, y = scalars(0, 1, 5, dtype=dtype), scalars(0, 3, 5, 5, dtype=dtype)
+    # Nearest steps of x are at 0, 1 and 0; those of y at 0, 2, 0 and 0.
+    for direction, expected in (("x", 1 / 3), ("y", 2 / 4), ("both", 5 / 12)):
+        assert_value(scav_kernels.chamfer(x, y, direction=direction), expected)
+    assert_value(scav_kernels.chamfer(x, y, cost="sqeuclidean", direction="y"), 4 / 4)
+
+
+@pytest.mark.parametrize("repeats", [1, 4, 16, 40])
+def test_chamfer_gradient_takes_the_first_of_equal_steps(repeats: int, dtype: torch.dtype) -> None:
+    # Every step of one side is at 1 from every step of the other.
+    x = torch.zeros(1, 2, 1, dtype=dtype, requires_grad=True)
+    y = torch.tensor([[[1.0], [-1.0]] * repeats], dtype=dtype, requires_grad=True)
+    scav_kernels.chamfer(x, y).sum().backward()
+    assert torch.equal(x.grad.flatten(), torch.tensor([-0.5, -0.5], dtype=dtype))
+    assert torch.equal(y.grad[0, 0], torch.ones(1, dtype=dtype))
+    assert not y.grad[0, 1:].any()
+    x.grad = y.grad = None
+    scav_kernels.chamfer(x, y, direction="y").sum().backward()
+    assert torch.equal(x.grad.flatten(), torch.zeros(2, dtype=dtype))
+    assert_value(y.grad.flatten(), *[1 / (2 * repeats), -1 / (2 * repeats)] * repeats)
+
+
+def test_chamfer_of_cosines_is_maxsim(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, documents = (torch.randn(b, n, 8, dtype=dtype, generator=generator) for b, n in ((3, 5), (4, 9)))
+    units = torch.nn.functional.normalize(queries, dim=-1), torch.nn.functional.normalize(documents, dim=-1)
+    maxsim = torch.einsum("qsd,btd->qbst", *units).amax(3).sum(2)
+    assert_close("value", scav_kernels.chamfer(queries, documents, cost="cosine"), 1 - maxsim / 5)
+
+
+def test_interpolated_cosine_by_hand(dtype: torch.dtype) -> None:
+    x, y = torch.eye(2, dtype=dtype)[None], torch.tensor([[1.0, 0.0]], dtype=dtype).expand(1, 4, 2)
+    # On four steps: (1, 0), (3/4, 1/4), (1/4, 3/4), (0, 1).
+    assert_value(scav_kernels.interpolated_cosine(x, y), 1 - (1 + 1 / math.sqrt(0.625)) / 4)
+    assert_value(scav_kernels.interpolated_cosine(x, y, mode="nearest"), 1 / 2)
+    # Four equal steps on two.
+    for mode in ("linear", "nearest"):
+        assert_value(scav_kernels.interpolated_cosine(y, x, mode=mode), 1 / 2)
+        assert_value(scav_kernels.interpolated_cosine(x, y, resample="y", mode=mode), 1 / 2)
+
+
+def test_interpolated_cosine_resamples_steps_before_it_normalizes_them(dtype: torch.dtype) -> None:
+    x = torch.tensor([[[30.0, 0.0], [0.0, 10.0]]], dtype=dtype)
+    # The step in the middle is (15, 5).
+    y = torch.tensor([[[3.0, 1.0]]], dtype=dtype)
+    assert_value(scav_kernels.interpolated_cosine(x, y) + 1, 1)
+
+
+def test_interpolated_cosine_of_steps_without_a_direction(dtype: torch.dtype) -> None:
+    x, y = torch.zeros(1, 3, 4, dtype=dtype, requires_grad=True), torch.ones(1, 5, 4, dtype=dtype, requires_grad=True)
+    value = scav_kernels.interpolated_cosine(x, y)
+    assert_value(value.detach(), 1)
+    value.sum().backward()
+    assert not x.grad.any()
+    assert not y.grad.any()
+
+
+def test_nearest_steps_are_those_that_torch_picks(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pairs = [(n, m) for n in range(1, 25) for m in range(1, 25)]
+    pairs += torch.randint(1, 300, (200, 2), generator=generator).tolist()
+    for n, m in pairs:
+        x = torch.randn(1, n, 16, dtype=dtype, generator=generator)
+        picked = torch.nn.functional.interpolate(x.mT, size=m, mode="nearest").mT
+        distance = scav_kernels.interpolated_cosine(x, picked, mode="nearest").item()
+        # Another step, one of up to 300, has another direction.
+        assert abs(distance) < 1e-5, (n, m)

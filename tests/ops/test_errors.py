@@ -171,6 +171,10 @@ def test_a_divergence_speaks_of_itself(case: Case) -> None:
 
 BAD_OPTIONS = [
     ("interpolated_euclidean", {"resample": "z"}, ValueError, ["resample", "'x'", "'y'", "'shorter'", "'z'"]),
+    ("interpolated_cosine", {"resample": "z"}, ValueError, ["resample", "'x'", "'y'", "'shorter'", "'z'"]),
+    ("interpolated_cosine", {"mode": "area"}, ValueError, ["mode", "'linear'", "'nearest'", "'area'"]),
+    ("chamfer", {"cost": "manhattan"}, ValueError, ["'euclidean'", "'sqeuclidean'", "'cosine'", "'manhattan'"]),
+    ("chamfer", {"direction": "z"}, ValueError, ["direction", "'x'", "'y'", "'both'", "'z'"]),
     ("dtw", {"cost": "manhattan"}, ValueError, ["'euclidean'", "'sqeuclidean'", "'cosine'", "'manhattan'"]),
     ("soft_dtw", {"cost": "manhattan"}, ValueError, ["'euclidean'", "'sqeuclidean'", "'cosine'", "'manhattan'"]),
     ("sinkhorn", {"cost": "manhattan"}, ValueError, ["'euclidean'", "'sqeuclidean'", "'cosine'", "'manhattan'"]),
@@ -231,6 +235,8 @@ def test_bad_option(
         ("sinkhorn", {"cost": torch.cdist}, ["sinkhorn", "a str", "function"]),
         ("interpolated_euclidean", {"squared": "yes"}, ["interpolated_euclidean", "a bool", "'yes' of type str"]),
         ("interpolated_euclidean", {"resample": None}, ["interpolated_euclidean", "a str", "None"]),
+        ("interpolated_cosine", {"mode": 1}, ["interpolated_cosine", "a str", "1 of type int"]),
+        ("chamfer", {"direction": None}, ["chamfer", "a str", "None"]),
     ],
 )
 def test_option_of_another_type(metric: str, options: Arguments, fragments: list[str], paired: bool) -> None:
@@ -269,6 +275,9 @@ def test_unknown_metric(function: str) -> None:
         ("sinkhorn_divergance", "sinkhorn_divergence"),
         ("soft-dtw", "soft_dtw"),
         ("euclidean", "interpolated_euclidean"),
+        ("MaxSim", "chamfer"),
+        ("colbert", "chamfer"),
+        ("cosine", "interpolated_cosine"),
     ],
 )
 def test_a_metric_of_almost_that_name(function: str, name: str, meant: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from scav_kernels import reference
 
 from . import fuzz, fuzz_oracle
-from .fuzz_calls import Arguments, Artist, all_ops, overload
+from .fuzz_calls import SAVES, Arguments, Artist, all_ops, overload
 from .inputs import weights
 
 CALLS, SHARDS = 24_000, 4
@@ -48,8 +48,8 @@ def test_the_oracle_agrees_with_the_reference(op: str) -> None:
             _, ended = getattr(reference, op)(**{name: given[name] for name in names}, return_convergence=True)
             for output, of in zip(others[1:], ended, strict=True):
                 assert output.mismatch(of) is None, index
-        # A cosine's rounding may break a tie of DTW the other way.
-        if op == "dtw" and given["cost"] == "cosine":
+        # A cosine's rounding may break a tie of DTW or Chamfer the other way.
+        if op in ("dtw", "chamfer") and given["cost"] == "cosine":
             continue
         grad = weights(value)
         value.backward(grad)
@@ -78,11 +78,6 @@ def gradients_of(given: Arguments) -> list[str]:
 def saved_by(op: str, given: Arguments) -> Arguments:
     """Return what the op saves for its backward pass, by name."""
     call = overload(op)
-    outputs = call(
-        *(
-            {**given, "save_path": True, "save_potentials": True, "return_convergence": True}[a.name]
-            for a in call._schema.arguments
-        )
-    )
+    outputs = call(*({**given, **dict.fromkeys(SAVES, True)}[a.name] for a in call._schema.arguments))
     names = [of.name or "out" for of in call._schema.returns]
     return dict(zip(names, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))

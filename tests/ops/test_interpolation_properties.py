@@ -1,8 +1,10 @@
-"""Bounds of the interpolated Euclidean distance, and its zeros."""
+"""Bounds of the interpolated distances, and their zeros."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
 from scav_kernels.reference.interpolated_euclidean import resampled
 
@@ -25,8 +27,29 @@ def test_interpolation_leaves_equal_sequences_at_no_distance(data: st.DataObject
 
 @law
 @given(data=st.data())
-def test_shorter_is_one_of_the_two_sides(data: st.DataObject) -> None:
-    problem = data.draw(problems("interpolated_euclidean", resample="shorter"))
+def test_interpolated_cosine_leaves_equal_sequences_at_no_distance(data: st.DataObject) -> None:
+    problem = data.draw(problems("interpolated_cosine", whole=False))
+    x, _, lengths, _ = problem.given
+    itself = problem.of(Sequences(x, x.clone(), lengths, lengths))
+    distances = itself.value().diagonal()
+    assert_same_value(itself, distances, torch.zeros_like(distances))
+
+
+@law
+@given(data=st.data())
+def test_interpolated_cosine_is_half_the_squared_distance_of_unit_steps(data: st.DataObject) -> None:
+    # Where nothing is resampled.
+    problem = data.draw(problems("interpolated_cosine", shape=even_shapes(), whole=False))
+    squared = problem.asked("interpolated_euclidean", squared=True, resample="x")
+    units = squared.of(problem.given.map(lambda x: normalize(x, dim=-1)))
+    assert_same_value(problem, problem.value(), units.value() / 2)
+
+
+@pytest.mark.parametrize("metric", ["interpolated_euclidean", "interpolated_cosine"])
+@law
+@given(data=st.data())
+def test_shorter_is_one_of_the_two_sides(metric: str, data: st.DataObject) -> None:
+    problem = data.draw(problems(metric, resample="shorter"))
     x_is_shorter = problem.over_costs(lambda cost: cost.shape[0] <= cost.shape[1]).bool()
     sides = (problem.asked(resample=side).value() for side in ("x", "y"))
     assert_same_value(problem, problem.value(), torch.where(x_is_shorter, *sides))

@@ -17,6 +17,7 @@ MANY = Shape(b1=1024, b2=1024, n=47, m=46, d=1, ragged=False)
 # One iteration of Sinkhorn visits every cell.
 OPS = [("interpolated_euclidean", {}), ("dtw", {}), ("soft_dtw", {}), ("sinkhorn", {"max_iterations": 1})]
 FROM_COST = [(f"{metric}_from_cost", options) for metric, options in OPS[1:]]
+OPS += [("chamfer", {}), ("interpolated_cosine", {})]
 
 
 def some_pairs(shape: Shape) -> tuple[Tensor, Tensor]:

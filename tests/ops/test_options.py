@@ -14,7 +14,7 @@ from scav_kernels.ops.checks import check_options, declare_options
 OPS = [
     name
     for name in scav_kernels.__all__
-    if name.startswith(("dtw", "interpolated_euclidean", "sinkhorn", "soft_dtw")) and hasattr(scav_kernels, name)
+    if name.startswith(("chamfer", "dtw", "interpolated_", "sinkhorn", "soft_dtw")) and hasattr(scav_kernels, name)
 ]
 
 

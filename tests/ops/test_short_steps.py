@@ -11,7 +11,12 @@ from scav_kernels import reference
 
 from .inputs import Answer, Sequences, Shape, answer, sequences
 
-OPS = [("dtw", {}), ("soft_dtw", {"gamma": 0.5}), ("sinkhorn", {"epsilon": 1.0, "max_iterations": 500})]
+OPS = [
+    ("dtw", {}),
+    ("soft_dtw", {"gamma": 0.5}),
+    ("sinkhorn", {"epsilon": 1.0, "max_iterations": 500}),
+    ("chamfer", {}),
+]
 # Norms, below and from 1e-8 on.
 BELOW, FROM = [0.0, 1e-30, 1e-12, 0.99e-8], [1.01e-8, 1e-7, 1e-5, 1e-3]
 # float16 does not hold gradients of about 1 / norm, which are 0 then.

@@ -28,11 +28,15 @@ METRICS: list[tuple[str, dict[str, Any]]] = [
     ("sinkhorn", {"max_iterations": 2, "tolerance": 0.0}),
     ("sinkhorn", {"cost": "sqeuclidean", "epsilon": 0.5}),
     ("sinkhorn", {"cost": "cosine"}),
+    ("chamfer", {}),
+    ("chamfer", {"direction": "y", "cost": "sqeuclidean"}),
+    ("chamfer", {"direction": "both", "cost": "cosine"}),
+    ("interpolated_cosine", {}),
     ("soft_dtw", {}),
     ("soft_dtw_divergence", {}),
     ("sinkhorn_divergence", {}),
 ]
-PRUNED = ("interpolated_euclidean", "dtw", "sinkhorn")
+PRUNED = ("interpolated_euclidean", "dtw", "sinkhorn", "chamfer")
 named = pytest.mark.parametrize(("metric", "options"), METRICS, ids=[f"{m}-{o}" for m, o in METRICS])
 
 
@@ -98,7 +102,7 @@ def test_a_metric_without_a_search_method_is_searched_exhaustively(
 
 def test_what_each_metric_can_be_asked() -> None:
     able = {name for name, metric in registry.METRICS.items() if metric.has_bounds}
-    assert able == {"interpolated_euclidean", "dtw", "sinkhorn"}
+    assert able == {"interpolated_euclidean", "dtw", "sinkhorn", "chamfer"}
     assert [name for name, metric in registry.METRICS.items() if metric.takes_candidates] == ["interpolated_euclidean"]
 
 
@@ -110,7 +114,7 @@ def test_what_each_metric_can_be_asked() -> None:
     dim=st.integers(1, 90),
     items=st.integers(1, 60),
     share=st.floats(0, 1),
-    choice=st.sampled_from(METRICS[:6]),
+    choice=st.sampled_from([*METRICS[:6], *(choice for choice in METRICS if choice[0] == "chamfer")]),
     are=st.sampled_from("xy"),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
 )
@@ -231,7 +235,7 @@ def test_strides_and_memory_maps(tmp_path: Path) -> None:
 def test_bounds_remove_most_pairs_of_sequences_with_structure() -> None:
     d, dl = clips(400, 40, 64, seed=14)
     q, ql = d[:6] + 0.001, dl[:6]
-    for metric, least in (("interpolated_euclidean", 0.9), ("dtw", 0.7), ("sinkhorn", 0.7)):
+    for metric, least in (("interpolated_euclidean", 0.9), ("dtw", 0.7), ("sinkhorn", 0.7), ("chamfer", 0.7)):
         found = topk(q, d, 3, ql, dl, metric=metric)
         assert found.indices[:, 0].tolist() == list(range(6))
         assert found.report.removed > least * found.report.pairs, f"{metric}: {found.report}"

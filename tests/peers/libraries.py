@@ -15,11 +15,13 @@ import ot
 import ot.batch
 import pysdtw
 import scipy.optimize
+import scipy.spatial
 import scipy.stats
 import torch
 from dtaidistance import dtw, dtw_ndim
 from ops.inputs import Sequences
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from tslearn import metrics as tslearn
 
@@ -285,3 +287,26 @@ def scipy_linprog(x: Tensor, y: Tensor, epsilon: float) -> float:
 @each_pair
 def scipy_wasserstein(x: Tensor, y: Tensor, epsilon: float) -> float:
     return scipy.stats.wasserstein_distance(x[:, 0].detach(), y[:, 0].detach())
+
+
+@each_pair
+def scipy_nearest(x: Tensor, y: Tensor, cost: str = "euclidean", direction: str = "x") -> float:
+    costs = scipy.spatial.distance.cdist(x.detach(), y.detach(), cost)
+    means = {"x": costs.min(1).mean(), "y": costs.min(0).mean()}
+    return means.get(direction, (means["x"] + means["y"]) / 2)
+
+
+# PyTorch, as ColBERT scores a document, and as FATE and PE-AV align frames.
+
+
+@each_pair
+def maxsim(x: Tensor, y: Tensor, cost: str) -> Tensor:
+    assert cost == "cosine", "it has no other"
+    similarities = functional.normalize(x, dim=-1) @ functional.normalize(y, dim=-1).T
+    return 1 - similarities.max(1).values.sum() / len(x)
+
+
+@each_pair
+def frame_cosines(x: Tensor, y: Tensor, mode: str = "linear") -> Tensor:
+    frames = functional.interpolate(x.T[None], size=len(y), mode=mode)[0].T
+    return 1 - functional.cosine_similarity(frames, y, dim=-1).mean()

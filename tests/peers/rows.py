@@ -97,6 +97,9 @@ SOFT_DTW = cases("soft_dtw", *GAMMAS)
 SOFT_DTW_BANDED = cases("soft_dtw", {"gamma": 0.1, "band": 2})
 SOFT_DTW_DIVERGENCE = cases("soft_dtw_divergence", *GAMMAS)
 SINKHORN = cases("sinkhorn", EPSILON)
+CHAMFER = cases("chamfer", {}, {**SQUARED, "direction": "y"}, {"direction": "both"})
+CHAMFER_COSINE = cases("chamfer", {"cost": "cosine"})
+COSINE = cases("interpolated_cosine", {}, {"mode": "nearest"})
 SINKHORN_SQUARED = cases("sinkhorn", {**EPSILON, **SQUARED})
 SINKHORN_SHARPEST = cases("sinkhorn", {"epsilon": VANISHING})
 SINKHORN_DIVERGENCE = cases("sinkhorn_divergence", BLUNT)
@@ -112,6 +115,9 @@ LINEAR = "+ ε KL(P ‖ a⊗b): the library leaves the regularizer out"
 SHANNON = "+ ε log(n m): its regularizer is Σ P log P"
 HALVES = "× 2, with ε = 2 blur²: its cost is ‖x − y‖² / 2"
 BLUR = "none; ε = blur"
+NEAREST = "the mean of the smallest cost of each step"
+MAXSIM = "1 − MaxSim / n of unit steps, as ColBERT scores"
+FRAMES = "1 − the mean over steps, after `torch.nn.functional.interpolate`"
 ZERO = "ε → 0, here 1e-4: the library does not regularize"
 
 ROWS = [
@@ -177,6 +183,9 @@ ROWS = [
     Row(
         SINKHORN_SHARPEST, "scipy.stats.wasserstein_distance", lib.scipy_wasserstein, LIMIT_VALUE, ZERO, shapes=SCALARS
     ),
+    Row(CHAMFER, "scipy.spatial.distance.cdist", lib.scipy_nearest, EXACT_VALUE, NEAREST),
+    Row(CHAMFER_COSINE, "torch.matmul", lib.maxsim, EXACT, MAXSIM),
+    Row(COSINE, "torch.nn.functional.cosine_similarity", lib.frame_cosines, EXACT, FRAMES),
     Row(
         SOFT_DTW_DIVERGENCE,
         "tslearn.metrics.cdist_soft_dtw_normalized",

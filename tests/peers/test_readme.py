@@ -10,14 +10,15 @@ import pytest
 import torch
 import tslearn.metrics
 from torch import Tensor
+from torch.nn import functional
 
 import scav_kernels.nn
 
 README = Path(__file__).parents[2] / "README.md"
 LINES = re.findall(r"^```diff\n-(.*)\n\+(.*)\n```$", README.read_text(encoding="utf-8"), re.MULTILINE)
 # Relative. Sinkhorn's stop at small errors by rules of their own, GeomLoss at larger ones.
-TOLERANCES = {"geomloss": 3e-2, "ot": 1e-3, "pysdtw": 1e-5, "tslearn": 1e-5}
-NOT_INSTALLED = ["SoftDTW", "torchdtw"]
+TOLERANCES = {"F": 1e-3, "geomloss": 3e-2, "ot": 1e-3, "pysdtw": 1e-5, "tslearn": 1e-5}
+NOT_INSTALLED = ["SoftDTW", "pylate", "torchdtw"]
 
 
 def library(line: str) -> str:
@@ -27,7 +28,14 @@ def library(line: str) -> str:
 def run(line: str) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(4, 20, 8, generator=generator) / 8**0.5 for _ in range(2))
-    names = {"torch": torch, "scav_kernels": scav_kernels, "geomloss": geomloss, "ot": ot, "pysdtw": pysdtw}
+    names = {
+        "torch": torch,
+        "F": functional,
+        "scav_kernels": scav_kernels,
+        "geomloss": geomloss,
+        "ot": ot,
+        "pysdtw": pysdtw,
+    }
     names |= {"tslearn": tslearn, "x": x, "y": y, "x_lengths": torch.tensor([20, 1, 7, 12]), "y_lengths": None}
     exec(line, names)
     return torch.as_tensor(names[line.split(" = ")[0]])
