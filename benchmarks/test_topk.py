@@ -52,7 +52,7 @@ def test_series(benchmark: BenchmarkFixture, record: Record, smoke: bool, kind: 
     """The nearest of each series, by DTW in a band of a tenth of the steps."""
     queries, items, steps = (4, 40, 20) if smoke else (1000, 5000, 128)
     x, y = series(kind, queries, steps, seed=1), series(kind, items, steps, seed=2)
-    asked = {"metric": "dtw", "cost": "sqeuclidean", "band": round(0.1 * steps)}
+    asked: dict[str, Any] = {"metric": "dtw", "cost": "sqeuclidean", "band": round(0.1 * steps)}
 
     def run() -> Any:
         return topk(x, y, 1, prune=prune, **asked)

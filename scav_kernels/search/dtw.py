@@ -9,7 +9,6 @@ from scav_kernels.ops.dtw import dtw
 from scav_kernels.ops.registry import SearchMethod, register_search
 from scav_kernels.search.cascade import Bound, Cascade
 from scav_kernels.search.exhaustive import EXHAUSTIVE
-from scav_kernels.search.kernels import keogh_bounds
 from scav_kernels.search.nearest import RunningTopK
 from scav_kernels.search.report import SearchReport
 from scav_kernels.search.request import SearchRequest
@@ -26,15 +25,6 @@ def _fewer_coordinates(cost: str, options: dict[str, Any]) -> list[Bound]:
     return [Bound(f"DTW in {rank} coordinates", rank, warped) for rank in (8, 32)]
 
 
-def _boxes_first(cost: str, options: dict[str, Any]) -> list[Bound]:
-    """Return LB_Keogh before these: with a band, it is cheaper and nearly as tight."""
-
-    def keogh(x: Tensor, y: Tensor, n: Tensor, m: Tensor) -> Tensor:
-        return keogh_bounds(x, y, n, m, cost, options["band"])
-
-    return [Bound("LB_Keogh in 8 coordinates", 8, keogh), *_fewer_coordinates(cost, options)]
-
-
 def _rounding(scale: PairScale, options: dict[str, Any]) -> Tensor:
     """Return the rounding of a sum along a path whose cells have their largest weight, and whose steps a penalty."""
     weight = max(1.0, options["diagonal_weight"])
@@ -43,7 +33,6 @@ def _rounding(scale: PairScale, options: dict[str, Any]) -> Tensor:
 
 
 CASCADE = Cascade(_rounding, _fewer_coordinates)
-BANDED_CASCADE = Cascade(_rounding, _boxes_first)
 
 
 def _find(request: SearchRequest, prune: bool, report: SearchReport, top_k: RunningTopK) -> None:
@@ -53,12 +42,11 @@ def _find(request: SearchRequest, prune: bool, report: SearchReport, top_k: Runn
         EXHAUSTIVE.find(request, False, report, top_k)
         return
     defaults = request.metric.defaults()
-    plain = all(request.options[name] == default or name in _SERIES_OPTIONS for name, default in defaults.items())
-    if plain and suits_series(request):
+    known = all(request.options[name] == default or name in _SERIES_OPTIONS for name, default in defaults.items())
+    if known and suits_series(request):
         find_series(request, prune, report, top_k)
-        return
-    banded = plain and request.options["band"] is not None and request.index.device.type == "cpu"
-    (BANDED_CASCADE if banded else CASCADE).method().find(request, prune, report, top_k)
+    else:
+        CASCADE.method().find(request, prune, report, top_k)
 
 
 register_search("dtw", SearchMethod(_find, has_bounds=True))
