@@ -50,4 +50,25 @@ struct Survivor {
   T bound;
 };
 
+// What a search of series is asked for, beside the series.
+struct SeriesRequest {
+  int64_t k, first_item;
+  double rounding;  // by how large a share of itself a bound may exceed a distance
+  bool prune;
+};
+
+// Where the pairs of a search went: seen and removed by the bound over rows, that over steps, and the order of bounds.
+struct SeriesCounts {
+  int64_t seen[3] = {}, removed[3] = {}, scored = 0, abandoned = 0;
+
+  void add(const SeriesCounts& more) {
+    for (int i = 0; i < 3; ++i) {
+      seen[i] += more.seen[i];
+      removed[i] += more.removed[i];
+    }
+    scored += more.scored;
+    abandoned += more.abandoned;
+  }
+};
+
 }  // namespace scav

@@ -3,6 +3,7 @@
 #include "cpu/simd.inl"
 #include "cpu/interpolation.inl"
 #include "cpu/stored.inl"
+#include "cpu/nearest.inl"
 
 namespace scav::SCAV_LEVEL {
 
@@ -92,56 +93,6 @@ void aligned_sums(const BoundLevel<T>& level, int64_t batch, int64_t panels, con
     }
   });
 }
-
-// An item, and a bound of its distance.
-template <class T>
-struct BoundOf {
-  T bound;
-  int64_t item;
-
-  friend bool operator<(const BoundOf& a, const BoundOf& b) {
-    return a.bound < b.bound || (a.bound == b.bound && a.item < b.item);
-  }
-};
-
-// Keeps the k smallest of the bounds offered, and at most 2 k at any time.
-template <class T>
-class TopK {
- public:
-  TopK(int64_t k, T limit) : k_(static_cast<size_t>(k)), limit_(limit) {}
-
-  // Larger bounds are of no interest.
-  T limit() const { return limit_; }
-
-  void offer(BoundOf<T> one) {
-    if (one.bound <= limit_) {
-      kept_.push_back(one);
-      if (kept_.size() == 2 * k_) {
-        cut();
-      }
-    }
-  }
-
-  const std::vector<BoundOf<T>>& sorted() {
-    cut();
-    std::sort(kept_.begin(), kept_.end());
-    return kept_;
-  }
-
- private:
-  void cut() {
-    if (kept_.size() >= k_) {
-      const auto last = kept_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
-      std::nth_element(kept_.begin(), last, kept_.end());
-      limit_ = last->bound;
-      kept_.resize(k_);
-    }
-  }
-
-  size_t k_;
-  T limit_;
-  std::vector<BoundOf<T>> kept_;
-};
 
 // Merges the smallest sums of each query and the items of the panels, numbered from `first_item`, into bounds and items
 // (batch, k), ascending, equal ones by their items. Sums that are not numbers are left out.

@@ -1,6 +1,6 @@
 """The ops of search: summaries, bounds from them, and distances of all pairs or of listed pairs without copies.
 
-They have no gradients. On CUDA they consist of PyTorch's operations.
+They have no gradients. On CUDA they consist of PyTorch's operations, and those of series are missing.
 """
 
 import torch
@@ -39,6 +39,15 @@ torch.library.define(
     "scav::listed_interpolated_euclidean",
     "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, Tensor pairs_x, Tensor pairs_y, Tensor limits, "
     "bool squared, str resample) -> Tensor",
+)
+torch.library.define(
+    "scav::nearest_series",
+    "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, str cost, int? band, int first_item, float rounding, "
+    "bool prune, Tensor distances, Tensor items) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "scav::keogh_bounds",
+    "(Tensor x, Tensor y, Tensor? x_lengths, Tensor? y_lengths, str cost, int? band) -> Tensor",
 )
 
 
@@ -150,6 +159,55 @@ def listed_interpolated_euclidean(
     """
     return torch.ops.scav.listed_interpolated_euclidean(
         x, y, x_lengths, y_lengths, pairs_x, pairs_y, limits, squared, resample
+    )
+
+
+def keogh_bounds(
+    x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, cost: str, band: int | None
+) -> Tensor:
+    """Return LB_Keogh, a lower bound of the DTW of all pairs: x (Q, N, D), y (B, M, D) -> (Q, B); on a CPU.
+
+    It is the larger of two sums: over the steps of x, of their costs from the box of all steps of y that the band lets
+    them meet; and the other way around. `cost` is "euclidean" or "sqeuclidean".
+    """
+    return torch.ops.scav.keogh_bounds(x, y, x_lengths, y_lengths, cost, band)
+
+
+def nearest_series(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor,
+    y_lengths: Tensor,
+    cost: str,
+    band: int | None,
+    first_item: int,
+    rounding: float,
+    prune: bool,
+    distances: Tensor,
+    items: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the nearest y of each x by DTW, of sequences of few features; on a CPU.
+
+    Args:
+        x: (Q, N, D).
+        y: (B, M, D).
+        x_lengths: (Q,) int64.
+        y_lengths: (B,) int64.
+        cost: "euclidean" or "sqeuclidean".
+        band: as for `dtw`.
+        first_item: the index of the first y.
+        rounding: how far a bound may exceed a distance, as a share of it.
+        prune: whether to skip pairs by `keogh_bounds`, and to leave those whose cost so far exceeds the k-th distance.
+        distances: (Q, k) of the items from earlier calls, ascending.
+        items: (Q, k) int64 indices of these items.
+
+    Returns:
+        distances, items (Q, k) of the earlier items and these: ascending, ties to the lower index, NaN as inf. A pair's
+        distance does not depend on the other pairs. Then counts (8,) of pairs: those seen by the bound over x, by that
+        over y, and in the order of bounds; those that each of the three removed; scored; abandoned.
+    """
+    return torch.ops.scav.nearest_series(
+        x, y, x_lengths, y_lengths, cost, band, first_item, rounding, prune, distances, items
     )
 
 

@@ -43,6 +43,15 @@ def cost_rounding(values: Tensor) -> float:
     return 32 * (values.shape[2] + 64) * unit_roundoff(values) + 2 * bfloat16_rounding(values)
 
 
+def sum_rounding(values: Tensor, steps: int) -> float:
+    """Return by how large a share of itself a sum of costs from boxes may exceed that of costs along a path.
+
+    Both are of differences, and a cost from a box rounds to no more than a cost. So only the sums, each over at most
+    `steps` costs, differ; counted twice.
+    """
+    return 4 * (steps + values.shape[2] + 8) * unit_roundoff(values)
+
+
 class PairScale(NamedTuple):
     """The numbers that bound the rounding of pairs' distances; tensors have one shape.
 

@@ -28,6 +28,7 @@ FILES = [
     "test_invariance.py",
     "test_hard_numbers.py",
     "test_bounds.py",
+    "test_series_search.py",
     "test_short_steps.py",
     "test_sinkhorn_convergence.py",
 ]
@@ -42,6 +43,7 @@ CHOSEN = {
     "sinkhorn_from_cost": "(from_cost or blocked_ways) and (sinkhorn or transport)",
     "search": "aligned_bounds or nearest_by_a_bound or listed or rounding_is_allowed or survivors",
     "search_all_pairs": "selected_pairs",
+    "search_series": "series_search",
     "search_summaries": "segment_means or largest_norms",
 }
 ENOUGH = 3
