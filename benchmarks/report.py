@@ -26,7 +26,7 @@ PLOTS = {
 OUR_COLOR = "#0072b2"
 COLORS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#f0e442", "#000000")
 # Lightness tells the distances of one panel apart.
-SHADES = ("#08306b", "#2171b5", "#6baed6", "#c6dbef")
+SHADES = ("#08306b", "#2171b5", "#6baed6", "#9ecae1", "#c6dbef")
 
 Record = dict[str, Any]
 
@@ -255,12 +255,14 @@ def short_machine(results: Record) -> str:
 
 def growth_plot(results: Record, quantity: str) -> Figure:
     """Plot seconds, or bytes beyond the inputs, against B: a panel for each distance, a line for each library."""
-    figure = Figure(figsize=(11, 8.4), layout="constrained")
-    panels = figure.subplots(2, 2).flat
+    figure = Figure(figsize=(15, 8.4), layout="constrained")
+    panels = list(figure.subplots(2, 3).flat)
+    for panel in panels[len(OPS) :]:
+        panel.remove()
     growth = [each for each in results.get("growth", {}).values() if each["axis"] == "B" and each.get("points")]
     unit = {"seconds": 1.0, "extra_bytes": 2.0**20}[quantity]
     names = list(dict.fromkeys(each["name"] for each in growth if each["name"] != OURS))
-    for panel, op in zip(panels, OPS, strict=True):
+    for panel, op in zip(panels[: len(OPS)], OPS, strict=True):
         for each in (each for each in growth if each["op"] == op):
             draw(panel, each, quantity, unit, results["machine"]["memory_bytes"], names)
         panel.set_xscale("log", base=2)

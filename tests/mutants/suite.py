@@ -32,10 +32,13 @@ FILES = [
     "test_short_steps.py",
     "test_sinkhorn_convergence.py",
     "test_sinkhorn_weights.py",
+    "test_chamfer_properties.py",
 ]
 # pytest's -k, which looks for parts of names.
 CHOSEN = {
-    "interpolated_euclidean": "interpolat",
+    "interpolated_euclidean": "interpolat and not cosine",
+    "interpolated_cosine": "interpolated_cosine or nearest_steps",
+    "chamfer": "chamfer",
     "dtw": "dtw and not soft_dtw and not from_cost",
     "soft_dtw": "soft_dtw and not from_cost and not divergence",
     "sinkhorn": "sinkhorn and not from_cost and not divergence",

@@ -21,6 +21,10 @@ class Mutant:
 
 
 INTERPOLATED = "cpu/interpolated_euclidean.inl"
+INTERPOLATION = "cpu/interpolation.inl"
+COSINE = "cpu/interpolated_cosine.inl"
+CHAMFER = "cpu/chamfer.inl"
+NEAREST = "cpu/nearest_steps.inl"
 DTW = "cpu/dtw.inl"
 SOFT_DTW = "cpu/soft_dtw.inl"
 SINKHORN = "cpu/sinkhorn.inl"
@@ -29,7 +33,7 @@ MUTANTS = [
     Mutant(
         "interpolation-corners",
         "interpolated_euclidean",
-        "cpu/interpolation.inl",
+        INTERPOLATION,
         "steps are placed from their starts, not from their middles",
         "(static_cast<double>(t) + 0.5) * scale - 0.5",
         "static_cast<double>(t) * scale",
@@ -39,13 +43,13 @@ MUTANTS = [
         "interpolated_euclidean",
         INTERPOLATED,
         "padding is resampled with the valid steps",
-        "interpolation_at(t, source.lengths[b], m)",
-        "interpolation_at(t, source.steps, m)",
+        "interpolation_at(t, direction_.source.lengths[sources[i]], m), row",
+        "interpolation_at(t, direction_.source.steps, m), row",
     ),
     Mutant(
         "shorter-longer",
         "interpolated_euclidean",
-        INTERPOLATED,
+        INTERPOLATION,
         '"shorter" resamples the longer side',
         "source_length < target_length",
         "source_length > target_length",
@@ -53,7 +57,7 @@ MUTANTS = [
     Mutant(
         "interpolation-adjoint",
         "interpolated_euclidean",
-        INTERPOLATED,
+        INTERPOLATION,
         "the gradient of the left step takes the weight of the right one",
         "left[k] += (1 - weight) * grad[k]",
         "left[k] += weight * grad[k]",
@@ -673,5 +677,117 @@ MUTANTS = [
         "a step that is not a number has no norm",
         "square <= std::numeric_limits<T>::max() ?",
         "true ?",
+    ),
+    Mutant(
+        "chamfer-ties",
+        "chamfer",
+        NEAREST,
+        "of equal costs in several elements of a vector, any column is chosen",
+        "(found.least[other] == found.least[slot] && found.column[other] < found.column[slot])",
+        "(found.least[other] == found.least[slot] && found.column[other] > found.column[slot])",
+    ),
+    Mutant(
+        "chamfer-ties-of-rows",
+        "chamfer",
+        NEAREST,
+        "of equal costs, the last column is chosen",
+        "store<IntOf<T>, w>(at, shown < before",
+        "store<IntOf<T>, w>(at, shown <= before",
+    ),
+    Mutant(
+        "chamfer-padding",
+        "chamfer",
+        NEAREST,
+        "columns without a step are not hidden from the rows",
+        "std::fill_n(hidden.data(), group.columns, std::numeric_limits<T>::infinity());",
+        "std::fill_n(hidden.data(), group.columns, T(0));",
+    ),
+    Mutant(
+        "chamfer-stale-columns",
+        "chamfer",
+        CHAMFER,
+        "a panel starts with the smallest costs of the panel before",
+        "    columns_.start();\n",
+        "    if (panel == 0) {\n      columns_.start();\n    }\n",
+    ),
+    Mutant(
+        "chamfer-blocks-of-rows",
+        "chamfer",
+        CHAMFER,
+        "rows after the first block are not compared",
+        "row0 < source.rows(); row0 += kRows",
+        "row0 < std::min(source.rows(), kRows); row0 += kRows",
+    ),
+    Mutant(
+        "chamfer-root",
+        "chamfer",
+        CHAMFER,
+        "the root of the smallest square is not taken",
+        "return root ? std::sqrt(cost) : cost;",
+        "return cost;",
+    ),
+    Mutant(
+        "chamfer-mean",
+        "chamfer",
+        CHAMFER,
+        "the gradient of the steps of y is divided by the steps of x",
+        "t, share / static_cast<T>(m));",
+        "t, share / static_cast<T>(n));",
+    ),
+    Mutant(
+        "cosine-of-units",
+        "interpolated_cosine",
+        COSINE,
+        "unit steps are resampled, not the steps as they are",
+        "resample_row(source, sources[i]",
+        "resample_row(direction_.source.unit, sources[i]",
+    ),
+    Mutant(
+        "cosine-nearest-middle",
+        "interpolated_cosine",
+        INTERPOLATION,
+        "the nearest step is that of the middle, as in nearest-exact",
+        "std::floor(place)",
+        "std::floor(place + 0.5f * static_cast<float>(scale))",
+    ),
+    Mutant(
+        "cosine-nearest-double",
+        "interpolated_cosine",
+        INTERPOLATION,
+        "places of nearest steps of float32 features are float64 numbers",
+        "static_cast<float>(static_cast<T>(t) * scale)",
+        "static_cast<float>(static_cast<double>(t) * n / m)",
+    ),
+    Mutant(
+        "cosine-across",
+        "interpolated_cosine",
+        COSINE,
+        "the gradient keeps its part along the step",
+        "grad[k] = (grad[k] - along * unit[k]) * scale;",
+        "grad[k] = grad[k] * scale;",
+    ),
+    Mutant(
+        "cosine-short-steps",
+        "interpolated_cosine",
+        COSINE,
+        "steps without a direction have a gradient",
+        "if (norm < kSmallestNorm) {",
+        "if (norm < 0) {",
+    ),
+    Mutant(
+        "cosine-blocks",
+        "interpolated_cosine",
+        COSINE,
+        "gradients of targets keep the block of steps before",
+        "std::fill_n(gradients_.data(), targets.count * size, T(0));",
+        "",
+    ),
+    Mutant(
+        "cosine-groups",
+        "interpolated_cosine",
+        COSINE,
+        "a source of one tile too many pairs with a group",
+        "std::clamp<int64_t>(group.sources - before, 0, tiles[task].count)",
+        "tiles[task].count",
     ),
 ]
