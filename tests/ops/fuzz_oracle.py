@@ -468,8 +468,8 @@ def sinkhorn(pairs: Pairs, given: Arguments) -> list[Expected]:
     out = replace(pairs, vague=vague).output(value, 2 * error + drift * grown)
     outputs = [out, nothing(pairs.dtype), nothing(torch.int64), nothing(pairs.dtype)]
     if given["save_potentials"]:
-        # Saved in units of epsilon. They mean nothing for poisoned pairs, for pairs without a plan, and for steps that
-        # nothing finite leads to, which weigh nothing.
+        # Saved in units of epsilon; of poisoned pairs, and of pairs without a plan, they mean nothing; nor of
+        # steps without weight that nothing finite leads to.
         stranded = ~np.isfinite(f).all(1)
         saved = replace(pairs, vague=vague | pairs.poisoned | blocked | stranded, poisoned=np.zeros_like(vague))
         outputs[1] = saved.output(f / epsilon, drift[:, None] / epsilon * rows)
