@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scav_model.data.decode import Media, read_clip
-    from scav_model.model import AudioVisualModel
     from scav_model.index import Hit, SearchIndex
+    from scav_model.model import AudioVisualModel
 
 __all__ = ["AudioVisualModel", "Hit", "Media", "SearchIndex", "read_clip"]
 

@@ -32,14 +32,14 @@ from scav_model.distances import Sequences
 from scav_model.encoders import EncoderError
 from scav_model.encoders.described import described_encoder
 from scav_model.front_ends import FIELDS, OPTIONS
-from scav_model.losses import ContrastiveLoss
-from scav_model.model import AudioVisualModel
 from scav_model.index.build import add_features, check_features, open_writer
 from scav_model.index.index import IndexReader
 from scav_model.index.model import header_for
 from scav_model.index.page import as_html
 from scav_model.index.queries import queries_by_id
 from scav_model.index.search import search
+from scav_model.losses import ContrastiveLoss
+from scav_model.model import AudioVisualModel
 from scav_model.storage.checkpoint_file import load as load_checkpoint
 from scav_model.storage.files import make_folder, working_in, write_text
 from scav_model.training import CHECKPOINT, train

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from scav_model.distributed.connection import ClusterError, check_resources, import_ray
 from scav_model.data.decode import Limits
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
 from scav_model.data.extract import Batches, Encoded, ExtractionError, Prepared, Work, failure, time_limit
 from scav_model.data.manifest import Clip
 from scav_model.data.workers import WorkerError, WorkerPool
+from scav_model.distributed.connection import ClusterError, check_resources, import_ray
 
 # Times that a worker is restarted, and a batch tried again, before that is given up.
 RESTARTS = 3

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from scav_model.progress import Progress
 
 import scav_kernels
 from scav_model.distributed.connection import ClusterError, check_resources, connect, import_ray, room
@@ -20,6 +19,7 @@ from scav_model.distributed.shard import Limits, ShardWorker
 from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.queries import Queries
+from scav_model.progress import Progress
 from scav_model.retrieval.means import largest
 from scav_model.retrieval.nearest import smallest
 

@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import scav_kernels
-from scav_model.distributed.connection import import_ray
 from scav_model.distances import Sequences
-from scav_model.retrieval.means import mean_scores
-from scav_model.retrieval.nearest import Found, nearest
+from scav_model.distributed.connection import import_ray
 from scav_model.index.header import Header, read_deleted
 from scav_model.index.index import IndexReader
 from scav_model.index.parts import StoredItems
 from scav_model.index.queries import Queries
 from scav_model.index.search import check_means
+from scav_model.retrieval.means import mean_scores
+from scav_model.retrieval.nearest import Found, nearest
 
 # Seconds that a part waits, before it begins, for what others know already; afterwards it never waits.
 PATIENCE = 1.0

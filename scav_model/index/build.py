@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scav_model.progress import Progress
 
 from scav_model.data import Batch, Features, FeatureStore, collate
 from scav_model.data.describe import front_end_differences
@@ -19,6 +18,7 @@ from scav_model.index.header import HEADER, SHARD_BYTES, SIDES, Header, SearchIn
 from scav_model.index.shard import Encoded
 from scav_model.index.writer import IndexWriter
 from scav_model.model import AudioVisualModel
+from scav_model.progress import Progress
 from scav_model.storage.strict_json import is_writable
 
 

@@ -22,9 +22,9 @@ from scav_model.index.media import front_end, queries_by_name
 from scav_model.index.model import header_for, load_for
 from scav_model.index.search import CANDIDATES, Hit, search
 from scav_model.index.writer import IndexWriter
-from scav_model.storage.text import printable
 from scav_model.model import AudioVisualModel
 from scav_model.retrieval.nearest import Mode
+from scav_model.storage.text import printable
 
 if TYPE_CHECKING:
     from typing import Self

@@ -17,11 +17,11 @@ from scav_model.data.encoder import AudioEncoder, VisualEncoder
 from scav_model.data.folders import SOUND
 from scav_model.encoders.described import described_encoder
 from scav_model.encoders.encoder import EncoderError
-from scav_model.model import AudioVisualModel
 from scav_model.index.build import bad_clips, check_features
 from scav_model.index.header import Header, SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.queries import Queries, check_id, make_queries, queries_by_id
+from scav_model.model import AudioVisualModel
 
 OPTION = {"video": "--visual", "audio": "--audio"}
 

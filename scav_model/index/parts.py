@@ -13,14 +13,14 @@ from torch import Tensor
 import scav_kernels
 from scav_model.data.store.header import DTYPES
 from scav_model.distances import POOLED_COSINE, Distance, Sequences
-from scav_model.retrieval.means import BLOCK as MEANS
-from scav_model.retrieval.means import Block
-from scav_model.retrieval.nearest import Part
 from scav_model.index import bounds
 from scav_model.index.bounds import has_bounds
 from scav_model.index.header import AGAIN, DamagedIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.shard import ShardReader
+from scav_model.retrieval.means import BLOCK as MEANS
+from scav_model.retrieval.means import Block
+from scav_model.retrieval.nearest import Part
 
 # Numbers of the block of clips that are compared at a time: 32 MiB.
 BLOCK = 1 << 23

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from scav_model.distributed import ClusterError, OverRay
 from scav_model.data import FeatureStore
 from scav_model.data.extract import ExtractionConfig, ExtractionError, extract
 from scav_model.data.frontends import FramePatchConfig, LogMelConfig
 from scav_model.data.manifest import Clip, write_manifest
+from scav_model.distributed import ClusterError, OverRay
 from scav_model.encoders import EncoderOptions, both_encoders
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from tests.data.conftest import make_media  # noqa: F401

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from scav_model.retrieval.nearest import nearest
 from scav_model.index import IndexWriter, SearchIndex, SearchIndexError, make_queries, queries_by_id, search
 from scav_model.index.parts import StoredItems
 from scav_model.index.search import find
+from scav_model.retrieval.nearest import nearest
 from tests.index.worlds import clip
 
 OPTIONS = [{}, {"squared": True}, {"resample": "y"}, {"resample": "shorter"}]

@@ -18,9 +18,9 @@ from scav_model.data import FeatureSet, FeatureStore
 from scav_model.data.extract import ExtractionConfig, extract
 from scav_model.data.manifest import Clip, write_manifest
 from scav_model.encoders import audio_encoder, visual_encoder
-from scav_model.model import AudioVisualModel
 from scav_model.index import SearchIndex
 from scav_model.index.build import media_of
+from scav_model.model import AudioVisualModel
 
 
 def run(capsys, *arguments):

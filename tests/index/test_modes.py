@@ -5,8 +5,6 @@ import torch.nn.functional as F
 
 import scav_kernels
 from scav_kernels import cdist
-from scav_model.retrieval.means import largest_products
-from scav_model.retrieval.nearest import nearest
 from scav_model.index import (
     Encoded,
     IndexWriter,
@@ -19,6 +17,8 @@ from scav_model.index import (
 )
 from scav_model.index.parts import StoredItems
 from scav_model.index.tune import tune
+from scav_model.retrieval.means import largest_products
+from scav_model.retrieval.nearest import nearest
 from tests.index.worlds import DIM, clip, header
 
 METRICS = [
