@@ -1,4 +1,4 @@
-"""Draws docs/sinkhorn-error.png, what Sinkhorn's distances lack after 100 iterations: `python -m benchmarks.sinkhorn_error`.
+"""Draw docs/sinkhorn-error.png, the error of Sinkhorn after 100 iterations: `python -m benchmarks.sinkhorn_error`.
 
 For epsilons from half of the mean cost to a two-hundredth of it, on pairs of random walks of 64 steps, in float64.
 """

@@ -43,8 +43,8 @@ std::tuple<Tensor, Tensor> chamfer_backward(const Tensor& grad, const Tensor& x,
   check_saved(op, "nearest", nearest, nearest_shape(inputs, sides), kInt, cpu());
   const NonfiniteGradients nonfinite_gradients =
       separate_nonfinite(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));
-  Tensor dx = need_x ? zeros_like(inputs.x) : Tensor();
-  Tensor dy = need_y ? zeros_like(inputs.y) : Tensor();
+  Tensor dx = new_gradient(inputs.x, need_x);
+  Tensor dy = new_gradient(inputs.y, need_y);
   if (!inputs.empty()) {
     const Tensor steps = to_contiguous(nearest);
     SCAV_DISPATCH(inputs.x.scalar_type(), [&] {

@@ -6,6 +6,7 @@
 #include "cpu/packed.inl"
 #include "cpu/difference_costs.inl"
 #include "cpu/group_costs.inl"
+#include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
 #include "cpu/squares.inl"
@@ -33,11 +34,11 @@ class ChamferGroup {
       : packed_(packed), group_(group), results_(results), columns_(packed, group), tile_(kRows * group.panel) {}
 
   // `result(i, lane)` is the index of the result of x number i of `sources` against the group's y number `lane`.
-  template <class Result>
-  void run(const std::vector<GroupCosts<T>>& sources, bool root, const Result& result) {
+  template <class Source, class Result>
+  void run(const std::vector<Source>& sources, bool root, const Result& result) {
     const ChamferSides sides = results_.sides;
     std::vector<RowMinima<T>> rows;
-    for (const GroupCosts<T>& source : sources) {
+    for (const Source& source : sources) {
       rows.emplace_back(sides.x ? source.rows() : 0);
     }
     Buffer<T> sums(static_cast<int64_t>(sources.size()) * group_.lanes);
@@ -63,7 +64,8 @@ class ChamferGroup {
   // Rows of x whose costs with a panel are computed at a time.
   static constexpr int64_t kRows = 256;
 
-  void scan(const GroupCosts<T>& source, int64_t panel, RowMinima<T>& rows) {
+  template <class Source>
+  void scan(const Source& source, int64_t panel, RowMinima<T>& rows) {
     const ChamferSides sides = results_.sides;
     columns_.start();
     for (int64_t row0 = 0; row0 < source.rows(); row0 += kRows) {
@@ -137,26 +139,27 @@ void chamfer_forward(const Inputs& given, const ChamferSides& sides, T* out, int
   const LaneCount lanes = inputs.paired ? LaneCount{1, 1} : choose_lanes<T>(grid_sizes(inputs), false, 0);
   const PairBatch<T> batch(inputs, lanes, false);
   const ChamferResults<T> results{sides, out, nearest, inputs.steps_x(), inputs.steps_y()};
-  const std::vector<Group>& groups = batch.packed.layout.groups;
   if (inputs.paired) {
     const int64_t pairs = inputs.batch_x(), parts = thread_count();
     run_parts(parts, [&](int64_t part) {
+      const auto scratch = std::make_shared<PairScratch<T>>(batch.x, batch.y, batch.in_bfloat16, false);
       for (int64_t i = pairs * part / parts; i < pairs * (part + 1) / parts; ++i) {
-        const Group& group = groups[static_cast<size_t>(i)];
-        ChamferGroup<T>(batch.packed, group, results).run({batch.source(i, group)}, root, [&](int64_t, int64_t) {
-          return i;
-        });
+        scratch->packed.layout.order[0] = i;
+        const Group group = alone(i, batch.y.lengths[i]).groups[0];
+        const std::vector<PairCosts<T>> sources{{scratch, batch.x, batch.y, inputs.cost, i}};
+        ChamferGroup<T>(scratch->packed, group, results).run(sources, root, [&](int64_t, int64_t) { return i; });
       }
     });
     return;
   }
-  for_each_recursion(
-      groups, batch.x_order, batch.x.lengths, batch.vectors, [&](const Group& group, int64_t first, int64_t end) {
-        const std::vector<GroupCosts<T>> sources = batch.shared(group, batch.x_order, first, end).sources;
-        ChamferGroup<T>(batch.packed, group, results).run(sources, root, [&](int64_t i, int64_t lane) {
-          return sources[static_cast<size_t>(i)].b * batch.y.batch + batch.packed.index(group, lane);
-        });
-      });
+  for_each_recursion(batch.packed.layout.groups, batch.x_order, batch.x.lengths, batch.count.vectors,
+                     [&](const Group& group, int64_t first, int64_t end) {
+                       const std::vector<GroupCosts<T>> sources =
+                           batch.shared(group, batch.x_order, first, end).sources;
+                       ChamferGroup<T>(batch.packed, group, results).run(sources, root, [&](int64_t i, int64_t lane) {
+                         return sources[static_cast<size_t>(i)].b * batch.y.batch + batch.packed.index(group, lane);
+                       });
+                     });
 }
 
 // Adds one cell's term of the gradient, `grad` times that of its cost, to the gradients of its two rows, or null.

@@ -42,8 +42,8 @@ std::tuple<Tensor, Tensor> interpolated_cosine_backward(const Tensor& grad, cons
   check_options(op, resample, mode);
   const NonfiniteGradients nonfinite_gradients =
       separate_nonfinite(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));
-  Tensor dx = need_x ? zeros_like(inputs.x) : Tensor();
-  Tensor dy = need_y ? zeros_like(inputs.y) : Tensor();
+  Tensor dx = new_gradient(inputs.x, need_x);
+  Tensor dy = new_gradient(inputs.y, need_y);
   if (!inputs.empty()) {
     SCAV_DISPATCH(inputs.x.scalar_type(), [&] {
       SCAV_AT_LEVEL(interpolated_cosine<scalar_t>)
