@@ -70,7 +70,8 @@ def topk(
             Interpolated Euclidean resamples x by default, so a video that searches audios is "x", and an audio or text
             that searches videos is "y".
         prune: "auto" skips pairs whose lower bound exceeds the k-th distance, if the metric has a bound: interpolated
-            Euclidean, DTW and Sinkhorn. By all others, the search is exhaustive, as with "none".
+            Euclidean, DTW and Sinkhorn, DTW with no option but `cost` and `band`. By all others, the search is
+            exhaustive, as with "none".
         limits: (Q,) in the dtype of the distances. Items beyond the limit of a query do not count, and bounds prune
             against it from the start, e.g. if the k-th distance in another part of a database is known. None: no limit.
         candidates: compare each query with only this number of items, k ≤ candidates, those with the smallest lower
