@@ -11,7 +11,6 @@ from torch import Tensor
 
 import scav_kernels
 from scav_kernels import topk
-from scav_kernels.ops import registry
 from scav_kernels.reference.dtw import dtw as reference_dtw
 from scav_kernels.search import series
 from scav_kernels.search.kernels import keogh_bounds, nearest_series
@@ -246,31 +245,25 @@ def test_a_distance_does_not_depend_on_its_company() -> None:
     assert torch.equal(again.distances.flip(0), every.distances)
 
 
-def test_an_option_that_bounds_do_not_know_is_searched_exhaustively(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here one that turns the order around, so that bounds and limits would find the wrong items."""
-
-    metric = registry.METRICS["dtw"]
-
-    def turned(distances: Tensor, sign: float) -> Tensor:
-        return 1000 - distances if sign < 0 else distances
-
-    def all_pairs(*given: Any, cost: str = "euclidean", band: int | None = None, sign: float = 1.0) -> Tensor:
-        return turned(metric.all_pairs(*given, cost=cost, band=band), sign)
-
-    def paired(*given: Any, cost: str = "euclidean", band: int | None = None, sign: float = 1.0) -> Tensor:
-        return turned(metric.paired(*given, cost=cost, band=band), sign)
-
-    monkeypatch.setitem(registry.METRICS, "dtw", metric._replace(all_pairs=all_pairs, paired=paired))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"step_penalty": 0.5},
+        {"diagonal_weight": 0.4},
+        {"open_begin": True, "open_end": True},
+        {"normalize": "steps"},
+        {"normalize": "path"},
+    ],
+    ids=str,
+)
+def test_options_that_keogh_does_not_know(options: Any) -> None:
     q, _ = make_series(3, 12, 1, 0)
     d, _ = make_series(40, 12, 1, 1)
-    every = all_pairs(q, d, band=2)
-    options: Any
-    for options, largest in (({}, False), ({"sign": 1.0}, False), ({"sign": -1.0}, True)):
-        found = topk(q, d, 4, metric="dtw", band=2, **options)
-        assert torch.equal(found.indices, every.topk(4, largest=largest).indices)
-        assert (found.report.exhaustive == "dtw has no lower bound that holds with sign") == largest
-        assert bool(found.report.stages) != largest
-        assert found.report.scored + found.report.removed == 120
+    every = scav_kernels.dtw(q, d, band=4, **options)
+    found = topk(q, d, 4, metric="dtw", band=4, **options)
+    assert torch.equal(found.indices, every.topk(4, largest=False).indices)
+    assert not any("Keogh" in stage.name for stage in found.report.stages)
+    assert bool(found.report.exhaustive) == (options.get("normalize") == "path")
 
 
 def test_few_items_and_long_series_are_searched_by_cells_of_one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
