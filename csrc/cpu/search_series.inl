@@ -6,10 +6,11 @@
 #include "cpu/packed.inl"
 #include "cpu/difference_costs.inl"
 #include "cpu/group_costs.inl"
+#include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
 #include "cpu/sweep.inl"
-#include "cpu/difference_sweep.inl"
 #include "cpu/dtw_path.inl"
+#include "cpu/difference_sweep.inl"
 #include "cpu/nearest.inl"
 #include "cpu/keogh.inl"
 
@@ -42,14 +43,20 @@ class SeriesRecursion {
     for (int64_t t = 0; t < panel.longest; t += K) {
       poll(n * w * K * (dim_ + 1));
       const LaneEnd* next = end;
-      while (next != last && next->last_step < t + K) {
+      while (next != last && next->last_pass <= t / K) {
         ++next;
       }
       tile.y = panel.steps + t * dim_ * w;
-      difference_pass<T, w, 1>(tile, lanes, setup_->walls, t, end, next, state_.data(), cell, out);
-      for (; end != next; ++end) {
-        limits[end->lane] = -std::numeric_limits<T>::infinity();
+      difference_pass<T, w, 1>(tile, lanes, setup_->walls, t, end, next, state_.data(), cell, setup_->sums);
+      for (int lane = 0; lane < w && end != next; ++lane) {
+        const int64_t last_step = lanes.last_step[static_cast<size_t>(lane)];
+        if (last_step >= t && last_step < t + K) {
+          const T sum = setup_->sums.sum[lane];
+          out[lane] = sum < kReached<T> ? sum : std::numeric_limits<T>::infinity();
+          limits[lane] = -std::numeric_limits<T>::infinity();
+        }
       }
+      end = next;
       if ((t + K) % kChecked == 0 && end != last) {
         Vec<T, w> least = splat<T, w>(kUnreachable<T>);
         for (int64_t s = lanes.first_row(t + K - 1); s < lanes.end_row(t + K - 1); ++s) {
@@ -81,9 +88,10 @@ class SeriesRecursion {
     Lanes<T> lanes;
     BandWalls<T, w, 1> walls;
     std::vector<LaneEnd> ends;
+    PathEnds<T> sums;
 
-    Setup(const DifferencePairs<T>& pairs, std::optional<int64_t> band, const std::vector<int64_t>& results)
-        : lanes(pairs, band), walls(lanes), ends(lane_ends(lanes, results)) {}
+    Setup(const DifferencePairs<T>& pairs, std::optional<int64_t> band)
+        : lanes(pairs, band, false), walls(lanes), ends(lane_ends<T, w>(lanes, false)), sums(lanes, false) {}
   };
 
   // The bands and ends of pairs of n rows and the panel's lengths, which are often those of the last panel.
@@ -94,13 +102,11 @@ class SeriesRecursion {
     n_ = n;
     std::copy_n(panel.lengths, w, lengths_);
     DifferencePairs<T> pairs{};
-    std::vector<int64_t> results;
     for (int64_t lane = 0; lane < w; ++lane) {
       pairs.lengths_x.push_back(lengths_[lane] > 0 ? n : 0);
       pairs.lengths_y.push_back(lengths_[lane]);
-      results.push_back(lengths_[lane] > 0 ? lane : -1);
     }
-    setup_.emplace(pairs, band_, results);
+    setup_.emplace(pairs, band_);
     if (n * w > state_size_) {
       state_size_ = n * w;
       state_ = Buffer<T>(state_size_);
