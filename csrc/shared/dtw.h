@@ -41,15 +41,9 @@ struct PathOptions {
 // full length, so that equal calls return equal tensors.
 inline constexpr uint8_t kDiagonal = 0, kUp = 1, kLeft = 2, kPathEnd = 3, kSkip = 4;
 
-#if defined(__CUDACC__)
-#define SCAV_ANYWHERE __host__ __device__ inline
-#else
-#define SCAV_ANYWHERE inline
-#endif
-
 // Calls f(s, t, weight) for the cells of a saved path of n by m steps, from its end to its start.
 template <class T, class F>
-SCAV_ANYWHERE void for_each_path_cell(int64_t n, int64_t m, const uint8_t* path, T diagonal_weight, const F& f) {
+void for_each_path_cell(int64_t n, int64_t m, const uint8_t* path, T diagonal_weight, const F& f) {
   int64_t s = n - 1, t = m - 1;
   for (; t >= 0 && *path == kSkip; ++path) {
     --t;
@@ -65,7 +59,7 @@ SCAV_ANYWHERE void for_each_path_cell(int64_t n, int64_t m, const uint8_t* path,
 }
 
 // What the distance of a saved path was divided by.
-SCAV_ANYWHERE int64_t path_divisor(Normalize normalize, int64_t n, int64_t m, const uint8_t* path) {
+inline int64_t path_divisor(Normalize normalize, int64_t n, int64_t m, const uint8_t* path) {
   int64_t cells = 0;
   if (normalize == Normalize::path) {
     for_each_path_cell(n, m, path, 1, [&](int64_t, int64_t, int) { ++cells; });

@@ -137,10 +137,10 @@ MUTANTS = [
     Mutant(
         "result-row",
         "dtw",
-        "cpu/sweep.inl",
+        "cpu/dtw_path.inl",
         "results are read at the last row of the longest x, not of the pair's own",
-        "const T r = state[lanes.last_row[lane] *",
-        "const T r = state[(lanes.rows - 1) *",
+        "static_cast<I>(lanes.last_row[static_cast<size_t>(lane)] + 1);",
+        "static_cast<I>(lanes.rows);",
     ),
     Mutant(
         "path-tie-of-sides",
