@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from .cases import OPS, Case
+from .cases import CORE, OPS, Case
 from .inputs import Shape, answer, sequences
-from .test_padding import poisoned
+from .test_padding import padding, poisoned
 from .tolerances import assert_accurate
 
 COUNTS = (1, 15, 16, 17, 33, 65)
@@ -40,3 +40,32 @@ def test_counts(case: Case, count: int) -> None:
 def test_steps(case: Case, steps: tuple[int, int], ragged: bool) -> None:
     n, m = steps
     assert_right(case, Shape(b1=18, b2=18, n=n, m=m, d=FEATURES[(n + ragged) % 4], ragged=ragged))
+
+
+@pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw"])
+def test_large_gradients_are_zero_in_the_padding(metric: str) -> None:
+    # Of more numbers than one thread zeroes at a time, in memory that held NaN before.
+    given = sequences(Shape(b1=70, b2=70, n=64, m=64, d=128))
+    assert given.x_lengths is not None
+    torch.full((2 * given.x.numel(),), torch.nan)
+    found = answer(Case(metric, metric).kernel, given, paired=True)
+    for gradient, lengths in ((found.x_grad, given.x_lengths), (found.y_grad, given.y_lengths)):
+        assert gradient is not None
+        assert gradient.isfinite().all()
+        assert not gradient.masked_select(padding(gradient, lengths)).any()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
+@pytest.mark.parametrize("d", [1, 64])
+@pytest.mark.parametrize("case", CORE, ids=str)
+def test_a_pair_whose_squares_are_not_finite_is_alone(case: Case, d: int, bad: float) -> None:
+    given = sequences(Shape(b1=20, b2=20, n=9, m=7, d=d, ragged=False))
+    expected = answer(case.kernel, given, paired=True)
+    given.y[17, 6, d - 1] = bad
+    found = answer(case.kernel, given, paired=True)
+    # Squares of 1e30 overflow.
+    assert torch.isnan(found.value[17]) if bad != bad else found.value[17] == torch.inf
+    others = torch.arange(20) != 17
+    assert torch.equal(found.value[others], expected.value[others])
+    for part in ("x_grad", "y_grad"):
+        assert torch.equal(getattr(found, part)[others], getattr(expected, part)[others])
