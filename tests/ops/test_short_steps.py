@@ -15,7 +15,7 @@ OPS = [
     ("dtw", {}),
     ("soft_dtw", {"gamma": 0.5}),
     ("sinkhorn", {"epsilon": 1.0, "max_iterations": 500}),
-    ("chamfer", {}),
+    ("chamfer", {"direction": "both"}),
 ]
 # Norms, below and from 1e-8 on.
 BELOW, FROM = [0.0, 1e-30, 1e-12, 0.99e-8], [1.01e-8, 1e-7, 1e-5, 1e-3]
