@@ -1,6 +1,7 @@
-"""Draws docs/sinkhorn-error.png, what Sinkhorn's distances lack after 100 iterations: `python -m benchmarks.sinkhorn_error`.
+"""Draws docs/sinkhorn-error.png, what Sinkhorn's distances lack after 100 iterations.
 
-For epsilons from half of the mean cost to a two-hundredth of it, on pairs of random walks of 64 steps, in float64.
+`python -m benchmarks.sinkhorn_error`: for epsilons from half of the mean cost to a two-hundredth of it, on pairs of
+random walks of 64 steps, in float64.
 """
 
 from pathlib import Path
