@@ -1,6 +1,7 @@
-"""Draw docs/sinkhorn-error.png, the error of Sinkhorn after 100 iterations: `python -m benchmarks.sinkhorn_error`.
+"""Draw docs/sinkhorn-error.png, the error of Sinkhorn after 100 iterations.
 
-For epsilons from half of the mean cost to a two-hundredth of it, on pairs of random walks of 64 steps, in float64.
+`python -m benchmarks.sinkhorn_error`: for epsilons from half of the mean cost to a two-hundredth of it, on pairs of
+random walks of 64 steps, in float64.
 """
 
 from pathlib import Path

@@ -48,8 +48,9 @@ class Distance:
         self.per_step = grows if per_step is None else per_step
         if metric == POOLED_COSINE and self.options:
             raise ValueError(f"{POOLED_COSINE} has no options, got {', '.join(self.options)}; leave them out")
-        if "return_convergence" in self.options:
-            raise ValueError(f"{metric}: expected options of the distance alone, got return_convergence; leave it out")
+        for name in ("return_convergence", "x_weights", "y_weights"):
+            if name in self.options:
+                raise ValueError(f"{metric}: expected options of the distance alone, got {name}; leave it out")
         self.one_warning = OneWarning(metric)
         # On one pair of one step, scav_kernels names a bad metric or option before any work is done.
         one = Sequences(torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.int64))

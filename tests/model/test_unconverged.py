@@ -36,3 +36,7 @@ def test_a_distance_warns_once(metric: str) -> None:
 def test_an_option_that_changes_what_is_returned_is_refused() -> None:
     with pytest.raises(ValueError, match="sinkhorn: expected options of the distance alone, got return_convergence"):
         Distance("sinkhorn", {"return_convergence": True})
+    with pytest.raises(
+        ValueError, match="sinkhorn: expected options of the distance alone, got y_weights; leave it out"
+    ):
+        Distance("sinkhorn", {"y_weights": [1.0]})

@@ -19,6 +19,7 @@ import scipy.spatial
 import scipy.stats
 import torch
 from dtaidistance import dtw, dtw_ndim
+from ops.cases import step_weights
 from ops.inputs import Sequences
 from torch import Tensor
 from torch.nn import functional
@@ -198,9 +199,15 @@ def uniform(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(torch.full(steps.shape[:1], 1 / len(steps), dtype=steps.dtype) for steps in (x, y))
 
 
-def relative_entropy(plan: Tensor) -> Tensor:
-    """KL(P ‖ a ⊗ b) between uniform weights."""
-    return (plan * (plan * plan.numel()).log()).sum()
+def by_step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights that differ, with zeros, scaled to sum 1."""
+    return tuple(of / of.sum(-1, keepdim=True) for of in (step_weights(x), step_weights(y)))
+
+
+def relative_entropy(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """KL(P ‖ a ⊗ b)."""
+    moved = plan > 0
+    return (plan[moved] * (plan[moved] / torch.outer(a, b)[moved]).log()).sum()
 
 
 @each_pair
@@ -209,10 +216,15 @@ def pot_emd2(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
 
 
 @each_pair
-def pot_sinkhorn2(x: Tensor, y: Tensor, epsilon: float, method: str = "sinkhorn") -> Tensor:
-    problem = *uniform(x, y), ground_cost(x, y, "euclidean"), epsilon, method
+def pot_sinkhorn2(
+    x: Tensor, y: Tensor, epsilon: float, method: str = "sinkhorn", weigh: Callable[..., Any] = uniform
+) -> Tensor:
+    a, b = weigh(x, y)
+    # Its gradients are NaN where a step weighs nothing.
+    x, y, a, b = x[a > 0], y[b > 0], a[a > 0], b[b > 0]
+    problem = a, b, ground_cost(x, y, "euclidean"), epsilon, method
     transport, plan = ot.sinkhorn2(*problem, **UNTIL), ot.sinkhorn(*problem, **UNTIL)
-    return transport + epsilon * relative_entropy(plan)
+    return transport + epsilon * relative_entropy(plan, a, b)
 
 
 @each_pair
@@ -233,14 +245,16 @@ def pot_solve_sample(x: Tensor, y: Tensor, epsilon: float, cost: str, debias: bo
 
 
 @first_pair
-def pot_sinkhorn(x: Tensor, y: Tensor, epsilon: float) -> Tensor:
-    return ot.sinkhorn(*uniform(x, y), ground_cost(x, y, "euclidean"), epsilon, **UNTIL)
+def pot_sinkhorn(x: Tensor, y: Tensor, epsilon: float, weigh: Callable[..., Any] = uniform) -> Tensor:
+    return ot.sinkhorn(*weigh(x, y), ground_cost(x, y, "euclidean"), epsilon, **UNTIL)
 
 
 # GeomLoss. Its cost is ‖x − y‖^p / p and its epsilon blur^p: with p = 2, half of ours both.
 
 
-def geomloss_loss(given: Sequences, epsilon: float, cost: str = "euclidean", debias: bool = False) -> Tensor:
+def geomloss_loss(
+    given: Sequences, epsilon: float, cost: str = "euclidean", debias: bool = False, weighted: bool = False
+) -> Tensor:
     p = 1 if cost == "euclidean" else 2
     blur = (epsilon / p) ** (1 / p)
     # A thousand iterations just above the last epsilon; by default there are a few on the way there from the diameter.
@@ -249,17 +263,17 @@ def geomloss_loss(given: Sequences, epsilon: float, cost: str = "euclidean", deb
     distance = partial(ground_cost, kind=cost) if p == 1 else None
     loss = geomloss.SamplesLoss(p=p, blur=blur, debias=debias, cost=distance, backend="tensorized", **schedule)
     # Steps beyond a length weigh nothing.
-    a, b = weights(given.x, given.x_lengths), weights(given.y, given.y_lengths)
+    a, b = weights(given.x, given.x_lengths, weighted), weights(given.y, given.y_lengths, weighted)
     return p * loss(a, given.x, b, given.y)
 
 
-def geomloss_debiased(given: Sequences, epsilon: float, cost: str = "euclidean") -> Tensor:
-    return geomloss_loss(given, epsilon, cost, debias=True)
+def geomloss_debiased(given: Sequences, epsilon: float, cost: str = "euclidean", weighted: bool = False) -> Tensor:
+    return geomloss_loss(given, epsilon, cost, debias=True, weighted=weighted)
 
 
-def weights(steps: Tensor, lengths: Tensor | None) -> Tensor:
-    """(B, N), uniform over valid steps."""
-    valid = torch.ones(steps.shape[:2], dtype=steps.dtype)
+def weights(steps: Tensor, lengths: Tensor | None, weighted: bool) -> Tensor:
+    """(B, N) of sum 1 over valid steps: uniform, or by step."""
+    valid = step_weights(steps).clone() if weighted else torch.ones(steps.shape[:2], dtype=steps.dtype)
     if lengths is not None:
         valid *= torch.arange(steps.shape[1]) < lengths[:, None]
     return valid / valid.sum(1, keepdim=True)

@@ -72,14 +72,15 @@ class Row:
     shapes: tuple[Shape, ...] = RAGGED
 
 
-def cases(metric: str, *choices: dict[str, Any]) -> tuple[Case, ...]:
+def cases(metric: str, *choices: dict[str, Any], weighted: bool = False) -> tuple[Case, ...]:
     """One per choice of options; Sinkhorn runs to convergence."""
     until = {"max_iterations": 100_000, "tolerance": 1e-13} if metric.startswith("sinkhorn") else {}
-    return tuple(Case(call(metric, options), metric, options, until) for options in choices)
+    return tuple(Case(call(metric, options, weighted), metric, options, until, weighted) for options in choices)
 
 
-def call(function: str, options: dict[str, Any]) -> str:
-    return f"{function}({', '.join(f'{name}={value!r}' for name, value in options.items())})".replace("'", '"')
+def call(function: str, options: dict[str, Any], weighted: bool) -> str:
+    given = [f"{name}={value!r}" for name, value in options.items()] + ["x_weights=a, y_weights=b"] * weighted
+    return f"{function}({', '.join(given)})".replace("'", '"')
 
 
 SQUARED = {"cost": "sqeuclidean"}
@@ -101,8 +102,10 @@ CHAMFER = cases("chamfer", {}, {**SQUARED, "direction": "y"}, {"direction": "bot
 CHAMFER_COSINE = cases("chamfer", {"cost": "cosine"})
 COSINE = cases("interpolated_cosine", {}, {"mode": "nearest"})
 SINKHORN_SQUARED = cases("sinkhorn", {**EPSILON, **SQUARED})
+SINKHORN_WEIGHTED = cases("sinkhorn", EPSILON, weighted=True)
 SINKHORN_SHARPEST = cases("sinkhorn", {"epsilon": VANISHING})
 SINKHORN_DIVERGENCE = cases("sinkhorn_divergence", BLUNT)
+SINKHORN_DIVERGENCE_WEIGHTED = cases("sinkhorn_divergence", BLUNT, weighted=True)
 SINKHORN_DIVERGENCE_SQUARED = cases("sinkhorn_divergence", {**BLUNT, **SQUARED})
 
 # What is done to the peer's value or options, and why.
@@ -175,6 +178,15 @@ ROWS = [
     ),
     Row(SINKHORN, "geomloss.SamplesLoss(p=1, debias=False)", lib.geomloss_loss, ANNEALED, BLUR, pairs),
     Row(SINKHORN_SQUARED, "geomloss.SamplesLoss(p=2, debias=False)", lib.geomloss_loss, ANNEALED, HALVES, pairs),
+    Row(SINKHORN_WEIGHTED, "ot.sinkhorn2", partial(lib.pot_sinkhorn2, weigh=lib.by_step), CONVERGED, LINEAR),
+    Row(
+        SINKHORN_WEIGHTED,
+        "geomloss.SamplesLoss(p=1, debias=False)",
+        partial(lib.geomloss_loss, weighted=True),
+        ANNEALED,
+        BLUR,
+        pairs,
+    ),
     Row(SINKHORN_SHARPEST, "ot.emd2", lib.pot_emd2, LIMIT, ZERO),
     Row(SINKHORN_SHARPEST, "scipy.optimize.linprog", lib.scipy_linprog, LIMIT_VALUE, ZERO),
     Row(
@@ -202,6 +214,14 @@ ROWS = [
     ),
     Row(SINKHORN_DIVERGENCE_SQUARED, "ot.solve_sample(debias=True)", lib.pot_solve_sample, CONVERGED),
     Row(SINKHORN_DIVERGENCE, "geomloss.SamplesLoss(p=1)", lib.geomloss_debiased, ANNEALED, BLUR, pairs),
+    Row(
+        SINKHORN_DIVERGENCE_WEIGHTED,
+        "geomloss.SamplesLoss(p=1)",
+        partial(lib.geomloss_debiased, weighted=True),
+        ANNEALED,
+        BLUR,
+        pairs,
+    ),
     Row(SINKHORN_DIVERGENCE_SQUARED, "geomloss.SamplesLoss(p=2)", lib.geomloss_debiased, ANNEALED, HALVES, pairs),
     Row(
         cases("dtw_from_cost", {}, {"band": 1}),
