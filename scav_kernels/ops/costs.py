@@ -8,14 +8,15 @@ from torch.nn import functional
 
 from scav_kernels.dtypes import accumulation_dtype
 
-# Bytes of costs that `over_pairs` holds at a time, and of their weights, unless those of one pair are more.
-_COST_BYTES = 32 << 20
+# Bytes of costs in float64 that `over_pairs` computes at a time, unless those of one pair are more. Up to four such
+# tensors live at once.
+_COST_BYTES = 16 << 20
 
 
 def ground_cost(x: Tensor, y: Tensor, cost: str) -> Tensor:
     """Return the costs of one pair, x (N, D) and y (M, D) -> (N, M), or of B pairs, without a gradient.
 
-    They are computed from differences, which is more exact than fast.
+    They are more exact than the products of float32 that the ops take: from float64, or from differences.
     """
     dtype = accumulation_dtype(x)
     x, y = x.detach().to(dtype), y.detach().to(dtype)
@@ -24,8 +25,17 @@ def ground_cost(x: Tensor, y: Tensor, cost: str) -> Tensor:
             return 1 - functional.normalize(x, dim=-1, eps=1e-8) @ functional.normalize(y, dim=-1, eps=1e-8).mT
     if cost not in ("euclidean", "sqeuclidean"):
         raise ValueError(f"expected cost 'euclidean', 'sqeuclidean' or 'cosine', got {cost!r}")
+    if dtype == torch.float32:
+        squared = _squared_distances(x.double(), y.double())
+        return (squared.sqrt_() if cost == "euclidean" else squared).to(dtype)
     distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return distance if cost == "euclidean" else distance.square()
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Return ‖x_s − y_t‖² by products, of half the digits of float64 at least; inf where a feature is inf."""
+    products = x.masked_fill(x.isinf(), 0) @ y.masked_fill(y.isinf(), 0).mT
+    return products.mul_(-2).add_(x.square().sum(-1)[..., None]).add_(y.square().sum(-1)[..., None, :]).clamp(min=0)
 
 
 def over_pairs(weigh: Callable[..., Tensor], x: Tensor, y: Tensor, cost: str, *of_pairs: Tensor | None) -> Tensor:
@@ -34,7 +44,7 @@ def over_pairs(weigh: Callable[..., Tensor], x: Tensor, y: Tensor, cost: str, *o
     Costs are computed for a few pairs at a time. `of_pairs` are tensors with an entry for each pair, or None.
     """
     (batch, n, _), m, dtype = x.shape, y.shape[1], accumulation_dtype(x)
-    at_a_time = max(1, _COST_BYTES // (n * m * dtype.itemsize))
+    at_a_time = max(1, _COST_BYTES // (n * m * torch.float64.itemsize))
     if batch <= at_a_time:
         return weigh(ground_cost(x, y, cost), *of_pairs)
     weights = x.new_empty(batch, n, m, dtype=dtype)

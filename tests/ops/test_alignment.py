@@ -115,7 +115,7 @@ def test_costs_are_held_for_a_few_pairs_at_a_time(case: Case, monkeypatch: pytes
         return cost
 
     ground_cost_of = costs.ground_cost
-    monkeypatch.setattr(costs, "_COST_BYTES", 3 * 6 * 9 * 4)
+    monkeypatch.setattr(costs, "_COST_BYTES", 3 * 6 * 9 * 8)
     monkeypatch.setattr(costs, "ground_cost", measured)
     found = align(case, given)
     assert torch.equal(found.distance, expected.distance)

@@ -366,18 +366,6 @@ def test_opcheck_of_pairs(case: Case) -> None:
     torch.library.opcheck(case.op(), case.op_arguments(given.cost[:, 0].requires_grad_(), *given[1:]))
 
 
-@pytest.mark.parametrize("case", CORE, ids=str)
-def test_vmap_of_pairs(case: Case) -> None:
-    given = costs(6, 6)
-    cost, entries = given.cost[:, 0], [part.unflatten(0, (3, 2)) for part in (given.cost[:, 0], *given[1:])]
-
-    def values(*given: Tensor) -> Tensor:
-        result = case.op()(*case.op_arguments(*given))
-        return result[0] if isinstance(result, tuple) else result
-
-    assert torch.equal(torch.vmap(values)(*entries).flatten(), values(cost, *given[1:]))
-
-
 @pytest.mark.parametrize(("b1", "b2"), [(0, 3), (3, 0), (0, 0)])
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_empty_batches_are_no_error(case: Case, b1: int, b2: int) -> None:

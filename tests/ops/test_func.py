@@ -76,6 +76,20 @@ class Calls(TorchDispatchMode):
         return op(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("case", FROM_COST, ids=str)
+def test_vmap_of_costs_of_pairs_is_one_call(case: FromCost) -> None:
+    given = costs(6, 6)._replace(cost=costs(6, 6).cost[:, 0])
+
+    def values(*given: Tensor) -> Tensor:
+        result = case.op()(*case.op_arguments(*given))
+        return result[0] if isinstance(result, tuple) else result
+
+    with Calls() as calls:
+        found = vmap(values)(*(part.unflatten(0, (ENTRIES, 2)) for part in given))
+    assert len(calls.names) == 1
+    assert torch.equal(found.flatten(), values(*given))
+
+
 @pytest.mark.parametrize("chosen", MAPPED, ids=lambda chosen: "".join("m" if own else "-" for own in chosen))
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize("case", PUBLIC, ids=str)
