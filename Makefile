@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -t
 # Warnings of the C++ and CUDA compilers are errors in every build from here.
 export SCAV_WERROR := 1
 
-.PHONY: demo test check bench gpu sanitize mutants lint lock lock-newest build wheel wheels test-wheel test-newest
+.PHONY: demo test check docs bench gpu sanitize mutants lint lock lock-newest build wheel wheels test-wheel test-newest
 .DEFAULT_GOAL := test
 
 demo: build
@@ -19,9 +19,13 @@ test: build
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
 
 # The long proofs, a quarter of an hour on two cores: random calls, kernels under a shim and an interpreter, signals and
-# kills, clusters.
+# kills, clusters. Many of them wait, so that there is one process more than cores.
 check: build
-	$(BIN)/python -m pytest tests -m slow --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest tests -m slow --numprocesses $$(($$(nproc) + 1)) --dist worksteal
+
+# The site, in build/site. It works from the disk, without a network.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
 bench: build $(VENV)/.bench $(VENV)-aeon/.installed

@@ -1,1 +1,1 @@
-"""How far each distance is from the arithmetic limit, and from other libraries: `make bench` measures it."""
+"""Benchmarks: each distance against the arithmetic limit and other libraries (`make bench`)."""

@@ -1,4 +1,4 @@
-"""What is measured: workloads, ops, and every combination of them that means something."""
+"""The measured workloads and ops, and their combinations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Where a benchmark ran, and where its figures go."""
+"""Write the figures of benchmarks, with the machine, to a results file."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How quickly a search index is written, opened and searched: `python -m benchmarks.index runs/demo/seed-0`.
+"""Time to write, open and search an index: `python -m benchmarks.index runs/demo/seed-0`.
 
 The clips are those of benchmarks/retrieval.py, the demo's encoded audios repeated with noise, in an index of that side.
 Each search is in a process of its own, which tells the seconds of its first search, of those after it, and by how much

@@ -1,4 +1,4 @@
-"""What a machine could do at best, in operations per second, two to a multiply-add."""
+"""The peak rate of a machine in operations per second; a multiply-add is two."""
 
 import ctypes
 import hashlib

@@ -1,4 +1,4 @@
-"""Where a benchmark ran, and of what."""
+"""The machine of a benchmark, and the versions that it measured."""
 
 import os
 import platform
@@ -43,7 +43,7 @@ def gpu() -> dict[str, Any]:
 
 
 def missing(device: str) -> str | None:
-    """What keeps our ops from running there."""
+    """Return the reason why our ops cannot run on this device, or None."""
     if device == "cuda" and not torch.cuda.is_available():
         return "no CUDA device"
     if device == "cuda" and scav_kernels.build_info()["cuda_version"] is None:

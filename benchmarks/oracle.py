@@ -78,7 +78,7 @@ def answer(question: Question) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 
 
 def has_near_ties(question: Question) -> bool:
-    """Whether rounding may choose another path, of nearly the same length, and with it another gradient."""
+    """Return True if rounding may choose another path of nearly the same cost, and so another gradient."""
     return question.distance is reference.dtw and question.work.n * question.work.m > SHORT
 
 

@@ -1,4 +1,4 @@
-"""What one would use instead: other libraries, and plain PyTorch, in their best configuration.
+"""Other libraries, and plain PyTorch, in their best configuration.
 
 Where a library takes costs, or a function for them, it gets those of all pairs from one `torch.cdist`, though it may
 know only pairs of their own; clips are repeated only for what insists on clips.

@@ -65,7 +65,7 @@ def skewed(cost: Tensor) -> Tensor:
 
 
 def shifted(r: Tensor) -> Tensor:
-    """What s − 1 has, for every s."""
+    """Shift along s: entry s gets the value of s − 1."""
     return functional.pad(r[..., :-1], (1, 0), value=FORBIDDEN)
 
 

@@ -1,4 +1,4 @@
-"""How quickly a feature store opens and is read: `python -m benchmarks.stores`.
+"""Time to open and read a feature store: `python -m benchmarks.stores`.
 
 A store of 200,000 clips of one step opens with its index and without. Clips of a real size, 50 steps of 2048 video
 features and 62 of 768 audio features in bfloat16, are read in random order, beside a plain reading of their files from

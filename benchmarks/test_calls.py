@@ -1,4 +1,4 @@
-"""What a call costs whatever it computes, and what a second thread brings."""
+"""The fixed cost of a call, and the speed-up by a second thread."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ ROUNDS = 5
 
 @pytest.fixture
 def threads() -> Iterator[int]:
-    """As many as there are; what a test sets is undone."""
+    """Return the number of threads, and restore it after the test."""
     threads = torch.get_num_threads()
     yield threads
     torch.set_num_threads(threads)

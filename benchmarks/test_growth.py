@@ -1,4 +1,4 @@
-"""How time and memory grow, each contender in a process of its own."""
+"""Time and memory against batch size; each contender runs in a process of its own."""
 
 import math
 from collections.abc import Callable, Sequence

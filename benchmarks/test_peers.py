@@ -1,4 +1,4 @@
-"""Other libraries and plain PyTorch on `square`, `long`, `pair` and `series`, beside our own time in the same process."""
+"""Other libraries and plain PyTorch on `square`, `long`, `pair` and `series`, and our time in the same process."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""How each benchmark spends its time."""
+"""Time the rounds of a benchmark."""
 
 from collections.abc import Callable
 from typing import Any

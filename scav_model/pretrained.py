@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a model was loaded from.
+    """The source that a model was loaded from.
 
     Attributes:
         name: as it was given to `from_pretrained`.

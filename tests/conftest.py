@@ -1,4 +1,4 @@
-"""Which tests come first, and that Ctrl-C reaches what they start."""
+"""Order long tests first, and pass Ctrl-C on to the processes that tests start."""
 
 import signal
 import threading
@@ -11,5 +11,5 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that take a minute each: what is left to the end is short, so that all workers end together."""
+    """Tests of a minute or more, which run first, so that all workers end together."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/simt/"))

@@ -1,4 +1,4 @@
-"""What setup.py builds, and what it says if it cannot."""
+"""setup.py chooses what to build, and explains in one line why it cannot."""
 
 import os
 import subprocess

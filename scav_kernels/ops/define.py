@@ -61,7 +61,7 @@ def _promote_under_autocast(name: str) -> None:
 
 
 def refuse_missing_cuda(*names: str) -> None:
-    """Where there are no CUDA kernels, make ops and their gradients raise an error for CUDA tensors.
+    """Make ops and their gradients raise an error for CUDA tensors if there are no CUDA kernels.
 
     The error says why there are none and how to get them.
     """

@@ -260,7 +260,8 @@ def summarize(
     """Summarize a database for lower bounds, as ``SearchIndex`` would, to store the summaries with it.
 
     Args:
-        database, lengths: as for ``SearchIndex``.
+        database: (B, M, D), as for ``SearchIndex``.
+        lengths: (B,) int64 valid steps, likewise.
         targets: (G,) int64 steps to resample each item to: its own length if searches resample the queries, the
             queries' length if they resample the items. None: its own.
         squared: whether the summaries are for squared distances.

@@ -1,4 +1,4 @@
-"""What a feature store says of the front ends that made its features."""
+"""Describe the front ends that made the features of a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What importers refuse before they read it: sizes, links to other files, names, text of other types."""
+"""Importers refuse, before they read: sizes, links to other files, names, text of other types."""
 
 import gzip
 import io

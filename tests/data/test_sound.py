@@ -1,4 +1,4 @@
-"""Which sound is taken, and what mono is made of."""
+"""The choice of a sound track, and its mixing to mono."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -36,7 +36,7 @@ def refused_in_one_line(kinds: tuple[type[Exception], ...] = (StoreError,)) -> I
 
 
 def problems(folder: Path) -> list[str]:
-    """What verify finds, but for lengths, which are made up here."""
+    """Return what verify finds, except lengths, which are made up here."""
     return [problem for problem in verify(folder).problems if "lengths that do not fit" not in problem]
 
 

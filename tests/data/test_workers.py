@@ -187,7 +187,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 
 def runs(process: int) -> bool:
-    """Whether the process is there and no zombie."""
+    """Return True if the process runs and is no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:

@@ -41,7 +41,7 @@ class Socket(NamedTuple):
 
 
 def listening_sockets() -> list[Socket]:
-    """Those of this process and its descendants."""
+    """Return the listening sockets of this process and its descendants."""
     sockets = {}
     for file in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]:

@@ -48,7 +48,7 @@ BEATS_CONFIG = {
 
 
 def trained(module: torch.nn.Module) -> torch.nn.Module:
-    """As training leaves weights: no gain or offset where it began."""
+    """Change gains and offsets from where they began, as training does."""
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, torch.nn.LayerNorm):

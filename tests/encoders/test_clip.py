@@ -98,7 +98,7 @@ def test_a_named_model_takes_weights_from_a_file(tmp_path: Path, tiny_name: str,
 
 
 def test_a_tag_brings_its_own_activation(tmp_path: Path, tiny_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `openai` does, whose weights want QuickGELU under whichever name of the model they are asked for."""
+    """Weights by the tag `openai` want QuickGELU, under any name of the model."""
     file = clip_folder(tmp_path / "model") / "open_clip_model.safetensors"
     about = {"file": str(file), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "quick_gelu": True}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, tiny_name, {"ours": about})

@@ -1,4 +1,4 @@
-"""What every experiment does with a folder: it writes settings there, refuses other runs and keeps finished results."""
+"""Experiments write settings to their folder, refuse other runs there and keep finished results."""
 
 import json
 

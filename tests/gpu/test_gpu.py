@@ -1,4 +1,4 @@
-"""What only a GPU can show. The op suite itself runs on it through tests/gpu/plugin.py."""
+"""Tests that need a GPU. The op suite itself runs there through tests/gpu/plugin.py."""
 
 import os
 import shutil

@@ -29,7 +29,7 @@ PROCESSES.set_forkserver_preload(["tests.index.survival"])
 
 
 def change(version: int, live: list[int]) -> tuple[str, list[int]]:
-    """What leads from one version to the next, and to which clips."""
+    """The steps from one version of an index to the next, and the clips that each must have."""
     if version % 7 == 4 and live:
         return "delete", live[:: len(live) // 3 + 1]
     if version % 11 == 8 and live:
@@ -135,7 +135,7 @@ def kill_once(folder: Path, generator: random.Random) -> None:
 
 
 def answers(index: SearchIndex) -> dict[str, object]:
-    """What is asked of a damaged index, in an order in which nothing but the question itself checks what it reads."""
+    """Questions to a damaged index, in an order in which only the question itself checks what it reads."""
     queries = queries_by_id(index, ["clip-3", "clip-17"], "audio")
     found: dict[str, object] = {}
     for mode in ("mean", "hybrid", "exact"):

@@ -1,4 +1,4 @@
-"""What an index keeps for lower bounds, and searches that use it."""
+"""Summaries for lower bounds in an index, and searches that use them."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -147,7 +147,7 @@ def features_file(store, path):
 
 
 def test_files_find_the_clips_that_they_are(built, world, tmp_path, capsys):
-    """Whatever the weights, a clip's file is encoded as its features were."""
+    """A clip's file is encoded as its features were, with any weights."""
     by_id = json.loads(run(capsys, "search", built, "clip-2", "clip-0", "--format=json")[1])
     files = (world / "2.mp4", world / "0.mp4")
     by_file = json.loads(run(capsys, "search", built, *files, "--format=json")[1])

@@ -113,7 +113,7 @@ def exit_code(arguments: list[str]) -> Any:
 
 @pytest.fixture(scope="module")
 def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What commands take."""
+    """Inputs of the commands."""
     folder = tmp_path_factory.mktemp("things")
     for name in ("media", "arrays", "empty", "run"):
         (folder / name).mkdir()

@@ -60,7 +60,7 @@ def test_a_damaged_clip_is_named_and_the_others_are_found(tmp_path):
 
 @contextmanager
 def files_of_at_most(bytes):
-    """What a full disk is: a write that fails in the middle."""
+    """A full disk: a write fails in the middle."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, before[1]))
     try:

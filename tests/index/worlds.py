@@ -9,7 +9,7 @@ DIM = 8
 
 
 def header(**changes) -> Header:
-    """Of an index of no model."""
+    """The header of an index without a model."""
     values = {
         "checkpoint": "none.pt",
         "model_sha256": "0" * 64,

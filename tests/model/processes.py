@@ -17,7 +17,7 @@ def torchrun(*arguments: str | Path, processes: int = 2) -> list[str]:
 
 
 def run(command: list[str], timeout: float = 120) -> str:
-    """What a command that succeeds prints."""
+    """Run a command that must succeed, and return its output."""
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout

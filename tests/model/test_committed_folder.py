@@ -1,4 +1,4 @@
-"""What feature stores and search indexes have in common: a lock, a header, listed files with checksums, mapped rows."""
+"""Committed folders, under feature stores and indexes: lock, header, files with checksums, mapped rows."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def same(one, other) -> bool:
 
 
 def outcome(load, path):
-    """What is loaded, or None and the error's message."""
+    """Return the loaded object, or None and the error's message."""
     try:
         return load(path), ""
     except ValueError as error:
@@ -108,7 +108,7 @@ def test_no_mutated_folder_gives_another_model(run, tmp_path):
 
 
 def as_version_3(state, path: Path) -> None:
-    """As version 0.5.0 wrote checkpoints."""
+    """Write a checkpoint as version 0.5.0 did."""
     torch.save({**state, "format": 3}, path)
 
 

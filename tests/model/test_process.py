@@ -1,4 +1,4 @@
-"""How the program ends: missing packages, Ctrl-C and SIGTERM, outputs that nobody reads or that take no more."""
+"""The program ends in order: missing packages, Ctrl-C, SIGTERM, closed and full outputs."""
 
 import os
 import signal

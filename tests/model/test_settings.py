@@ -1,4 +1,4 @@
-"""What the settings of a run do: one at a time."""
+"""Each setting of a run changes what it says."""
 
 import sys
 import threading

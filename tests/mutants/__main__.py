@@ -19,7 +19,7 @@ from .table import MUTANTS, Mutant
 
 
 def failing_functions(library: Path, op: str) -> list[str]:
-    """Of the tests of `op`, the first few that fail with its kernels from `library`."""
+    """Return the first few tests of `op` that fail with its kernels from `library`."""
     report = library.with_suffix(".json")
     command = [sys.executable, "-m", "tests.mutants.suite", str(library), op, str(report)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -24,7 +24,7 @@ def file_of(op: str) -> str:
 
 
 def compiler(*more: str) -> list[str]:
-    """As it compiles a file of the extension, by hand."""
+    """Return the command that compiles a file of the extension."""
     return [get_cxx_compiler(), *compiler_flags()["cxx"], f"-I{get_path('include')}", "-fPIC", *more]
 
 
@@ -40,7 +40,7 @@ class Workshop:
         self.run(["-x", "c++-header", str(self.headers), "-o", f"{self.headers}.gch"])
 
     def prepare(self, ops: Sequence[str], in_parallel: Callable[..., Iterable[None]]) -> None:
-        """What all of these ops' libraries are linked from."""
+        """Compile the objects that the libraries of these ops share."""
         list(in_parallel(self.compile_unchanged, [*dict.fromkeys(map(file_of, ops)), *COMMON]))
 
     def compile_unchanged(self, file: str) -> None:

@@ -69,7 +69,7 @@ def test_selection_equals_the_slow_one_given_the_same_numbers(seed):
 
 
 def test_pitfall_distances_are_squared():
-    """How often each candidate is second, given the first: by D², which D alone is far from."""
+    """Return the share of draws in which each candidate is second, given the first: in proportion to D²."""
     posterior, representation, generator = candidates(5, 4, 3, seed=3)
     gradients, draws = embeddings(posterior, representation), 3_000
     uniforms = torch.rand(draws, 2, dtype=torch.float64, generator=generator)

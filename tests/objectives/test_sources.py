@@ -1,4 +1,4 @@
-"""What each source contrasts with, step after step."""
+"""Each source contrasts with the right clips, step after step."""
 
 import math
 from dataclasses import replace

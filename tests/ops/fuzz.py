@@ -38,7 +38,7 @@ MOST_FAILURES = 10
 
 @dataclass
 class Report:
-    """How many calls ended how, and what went wrong."""
+    """Count how calls ended, and list the wrong ones."""
 
     counts: Counter[str] = field(default_factory=Counter)
     compared: Counter[str] = field(default_factory=Counter)
@@ -63,7 +63,7 @@ class WrongError(Exception):
 
 
 def make(call: Call) -> str:
-    """How the call ended, "refused", "compared" or "survived"; raises WrongError if it should not have ended so."""
+    """Return how the call ended: "refused", "compared" or "survived"; raise WrongError if that is wrong."""
     torch.set_num_threads(call.threads)
     before = {name: contents(value) for name, value in call.arguments.items()}
     try:

@@ -1,4 +1,4 @@
-"""What a call of a scav op must return, and how exactly: all pairs of a call at once, in float64 and plain NumPy.
+"""The expected result of a call of a scav op, and its tolerance: all pairs at once, in float64 NumPy.
 
 The reference needs milliseconds where this needs microseconds; `test_fuzz.py` holds one against the other. Allowed
 errors are bounds that follow from the rounding of a single cost, so that any values may be drawn.
@@ -36,7 +36,7 @@ class Expected(NamedTuple):
     dtype: torch.dtype
 
     def mismatch(self, actual: Tensor) -> str | None:
-        """What is wrong with an output, if anything."""
+        """Return what is wrong with an output, or None."""
         if actual.dtype != self.dtype or tuple(actual.shape) != self.value.shape or not actual.is_contiguous():
             return f"expected {self.dtype} {self.value.shape}, got {actual.dtype} {tuple(actual.shape)}"
         found = numbers(actual)
@@ -177,7 +177,7 @@ def sides(given: Arguments) -> tuple[Side, Side]:
 
 
 def pairs_of(given: Arguments) -> Pairs:
-    """Of the sequences or the costs of a call."""
+    """Return the pairs of the sequences or the costs of a call."""
     if isinstance(given.get("cost"), Tensor):
         return pairs_of_costs(given)
     return pairs_of_sides(given, *sides(given))

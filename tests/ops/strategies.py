@@ -65,7 +65,7 @@ class Problem:
     whole: bool  # steps have small whole coordinates times the scale: costs are exact, many coincide, paths tie
 
     def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
-        """What Hypothesis prints of a problem that fails: enough to build it again."""
+        """Print a failing problem so that it can be built again."""
         x, y, x_lengths, y_lengths = self.given
         lengths = [None if side is None else side.tolist() for side in (x_lengths, y_lengths)]
         printer.text(
@@ -86,7 +86,7 @@ class Problem:
 
     @property
     def decided(self) -> bool:
-        """Whether another rounding leaves the gradient where it was: DTW's follows one of several paths that may tie.
+        """Return True if rounding cannot change the gradient; DTW's follows one of several paths that may tie.
 
         On a line, sums of distances tie; whole coordinates tie exactly, but for the norms in a cosine.
         """

@@ -1,4 +1,4 @@
-"""Where bands and forbidden cells leave few ways or none, and where several are equally short."""
+"""Bands and forbidden cells that leave few paths or none, and paths of equal cost."""
 
 import pytest
 import torch

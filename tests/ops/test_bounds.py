@@ -46,7 +46,7 @@ seeds = st.integers(0, 2**20)
 
 
 def means_of(steps: Tensor, target: int, segments: int, squared: bool) -> Tensor:
-    """Of whole sequences (B, n, D) of one length."""
+    """Bounds between whole sequences (B, n, D) of one length."""
     return segment_means(
         steps, torch.full((len(steps),), steps.shape[1]), torch.arange(len(steps)), target, segments, squared
     )
@@ -264,7 +264,7 @@ def test_pooled_vectors_do_not_bound_transport_that_has_not_converged() -> None:
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_rounding_is_allowed_for_and_has_to_be(squared: bool, dtype: torch.dtype) -> None:
-    """Of sequences of equal steps the bounds are the distance, and rounding decides which is the larger."""
+    """Sequences of equal steps: the bounds equal the distance, and rounding decides which is larger."""
     generator = torch.Generator().manual_seed(0)
     q, d = (torch.randn(count, 1, 512, generator=generator).to(dtype).expand(-1, 20, -1) for count in (20, 50))
     request = request_for(

@@ -44,7 +44,7 @@ def test_constant_sequences(n: int, m: int, dtype: torch.dtype) -> None:
 
 
 def shortest_paths(n: int, m: int) -> int:
-    """How many paths have max(n, m) cells: those that leave the longer side's diagonal |n − m| times."""
+    """Return the number of paths of max(n, m) cells: those that leave the longer side's diagonal |n − m| times."""
     return math.comb(max(n, m) - 1, min(n, m) - 1)
 
 

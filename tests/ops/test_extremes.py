@@ -1,4 +1,4 @@
-"""Where sizes, magnitudes and smoothing are far apart, and where numbers are denormal."""
+"""Sizes, magnitudes and smoothing that are far apart, and denormal numbers."""
 
 import math
 from collections.abc import Iterator

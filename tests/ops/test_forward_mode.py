@@ -116,7 +116,7 @@ def test_of_the_backward_pass(case: Case) -> None:
 
 @pytest.mark.parametrize("case", PUBLIC, ids=str)
 def test_constants_may_be_used_within_it(case: Case) -> None:
-    """Where only other tensors have tangents, distances are numbers."""
+    """Distances are numbers if only other tensors have tangents."""
     scale = torch.tensor(2.0)
     value = case.kernel(*GIVEN).sum()
     found, tangent = jvp(lambda factor: factor * case.kernel(*GIVEN).sum(), (scale,), (torch.ones(()),))

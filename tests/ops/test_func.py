@@ -38,7 +38,7 @@ def in_dims(chosen: tuple[bool, ...]) -> tuple[int | None, ...]:
 
 
 def loop(function: Callable[..., Any], chosen: tuple[bool, ...], given: tuple[Tensor, ...]) -> Any:
-    """What `vmap(function, in_dims(chosen))` is, by definition."""
+    """Return `vmap(function, in_dims(chosen))` by its definition."""
     entries = [
         function(*(tensor[i] if own else tensor for tensor, own in zip(given, chosen, strict=True)))
         for i in range(ENTRIES)

@@ -73,7 +73,7 @@ def gradients_of(given: Arguments) -> list[str]:
 
 
 def saved_by(op: str, given: Arguments) -> Arguments:
-    """What the op saves for its backward pass, by name."""
+    """Return what the op saves for its backward pass, by name."""
     call = overload(op)
     outputs = call(
         *(

@@ -1,4 +1,4 @@
-"""Where floating point is unkind: coinciding steps, infinities, and soft-DTW's long chains of small probabilities."""
+"""Hard cases of floating point: coinciding steps, infinities, long chains of small probabilities."""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What `import scav_kernels` loads beyond torch."""
+"""`import scav_kernels` loads little beyond torch."""
 
 import subprocess
 import sys

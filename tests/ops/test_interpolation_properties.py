@@ -1,4 +1,4 @@
-"""What bounds the interpolated Euclidean distance, and where it is zero."""
+"""Bounds of the interpolated Euclidean distance, and its zeros."""
 
 import torch
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What must not matter: the order of a batch, who else is in it, memory layout, threads, and having run before."""
+"""Results do not depend on the order of a batch, its other members, memory layout, threads or earlier calls."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What one pair's alignment looks like: paths, expected alignments, plans, and their pictures."""
+"""Alignments of one pair: paths, expected alignments, plans, and their pictures."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What lies beyond a length reaches neither a result nor a gradient."""
+"""Padding reaches neither a result nor a gradient."""
 
 import pytest
 import torch

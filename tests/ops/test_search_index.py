@@ -30,7 +30,7 @@ class Listed:
 
 
 def targets_of(ql: Tensor, dl: Tensor, are: str, options: dict[str, Any]) -> Tensor:
-    """What items are resampled to for queries of one length."""
+    """Return the steps that items are resampled to, for queries of one length."""
     resample = options.get("resample", "x")
     if resample == "shorter":
         return dl.clamp(min=int(ql[0]))

@@ -1,4 +1,4 @@
-"""What bounds Sinkhorn's transport cost and divergence, and what they do not depend on."""
+"""Bounds and invariances of Sinkhorn's transport cost and divergence."""
 
 import math
 

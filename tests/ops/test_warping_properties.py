@@ -1,4 +1,4 @@
-"""What bounds DTW and soft-DTW by each other, by themselves under other options, and by something simpler."""
+"""Bounds between DTW and soft-DTW, between their options, and by simpler distances."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How far a kernel may be from the float64 reference. Every tolerance of the op tests is here.
+"""All tolerances of the op tests, against the float64 reference.
 
 A kernel's error is at most `ERROR_RATIO` times that of plain PyTorch in the same dtype, or a few units in the last
 place where that is larger, because plain PyTorch can be exact by luck: `FLOOR_ULPS` of them for a number, more for a
@@ -75,7 +75,7 @@ def assert_at_most(problem: Problem, smaller: Tensor, larger: Tensor, slack: flo
 
 
 def rounding(problem: Problem) -> float:
-    """How far rounding may move a distance, in its unit. It moves by no more than the costs along a path do."""
+    """Return the largest change of a distance by rounding, in its unit: that of the costs along a path."""
     summands = max(problem.given.x.shape[2], path(problem))
     return CANCELLATION * floor(accumulation_dtype(problem.given.x), summands) * reach(problem)
 
@@ -118,8 +118,8 @@ def terms(problem: Problem) -> int:
 
 
 def unconverged(problem: Problem) -> float:
-    """How far below the optimum Sinkhorn's dual value may stop: its gradient, the marginal error, times how far the
-    potentials may be from the best ones, which vary by no more than the costs do."""
+    """Return how far below the optimum Sinkhorn's dual value may stop: its gradient, the marginal error, times the
+    largest distance of the potentials from the best ones, which vary by no more than the costs do."""
     return terms(problem) * problem.case.options["tolerance"] * largest_cost(problem)
 
 

@@ -1,4 +1,4 @@
-"""What other libraries answer for a batch of sequences, in this package's terms.
+"""Distances of other libraries for a batch of sequences, in this package's terms.
 
 Every function takes `Sequences` and the options of an op of ours, translates them, and returns the distances of all
 pairs (B1, B2), or of pairs (B,) where the library knows only those. Comments say what is translated, and why.

@@ -24,7 +24,7 @@ FLAGS = f"{' '.join(compiler_flags()['cxx'])} -O1 -g1 -fPIC -fno-wrapv -Werror -
 
 
 def sources() -> list[Path]:
-    """What `_cuda` is made of, less its module, and the shim."""
+    """Return the sources of `_cuda`, without its module, and of the shim."""
     device = [path for pattern in ("*.cu", "*.cpp") for path in (CSRC / "cuda").glob(pattern)]
     ours = [*device, *(ROOT / file for file in SHARED), *Path(__file__).parent.glob("*.cpp")]
     return sorted(path for path in ours if path.name != "module.cpp")
@@ -35,7 +35,7 @@ def object_of(source: Path) -> str:
 
 
 def compiler(csrc: Path, sanitizers: str) -> str:
-    """As it compiles one file of the copy of csrc/."""
+    """Return the command that compiles one file of the copy of csrc/."""
     folders = f"-I{csrc} -I{Path(__file__).parent}"
     return f"c++ {FLAGS} {sanitizers} {folders} -c"
 

@@ -185,7 +185,7 @@ print([torch.ops.scav_simt.kernel_place(*shape) for shape in {list(places)}])
 
 
 def test_no_pair_takes_more_than_the_scratch(library: Path) -> None:
-    """Whatever its steps, up to 8192 each, in any dtype; pairs that fit are not cut."""
+    """Pairs of up to 8192 steps on a side, in any dtype; pairs that fit are not cut."""
     budget = 384 << 20
     # Bytes of a cell's cost and, backward, weight.
     passes = {"dtw": 1, "soft_dtw": 1, "soft_dtw_backward": 2, "sinkhorn": 1, "sinkhorn_backward": 2}

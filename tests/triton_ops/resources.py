@@ -1,4 +1,4 @@
-"""What the CUDA kernels take of a GPU's registers and shared memory, compiled without one.
+"""Registers and shared memory of the Triton kernels, compiled without a GPU.
 
 `python -m tests.triton_ops.resources --write` rewrites resources.json, which test_resources.py holds the kernels to.
 """
@@ -84,7 +84,7 @@ def launches(operands: str, ragged: bool = False, squared: bool = False, paired:
 
 
 def compiled(launch: Launch, architecture: int) -> Compiled:
-    """As Triton compiles it at a launch: integers of 1 are constants, multiples of 16 known to be such."""
+    """Compile as Triton does at a launch: integers of 1 are constants, multiples of 16 known to be such."""
     options = {name: value for name, value in launch.arguments.items() if name in ("num_warps", "num_stages")}
     constants = {p.name: launch.arguments[p.name] for p in launch.kernel.params if p.is_constexpr}
     signature, attributes = {}, {}

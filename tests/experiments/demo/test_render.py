@@ -1,4 +1,4 @@
-"""What is rendered is what is decoded: at the right time, in both modalities."""
+"""Decoded clips show and sound what was rendered, at the right time."""
 
 from pathlib import Path
 

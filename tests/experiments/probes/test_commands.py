@@ -22,7 +22,7 @@ def arguments(files):
 
 @pytest.fixture(scope="module")
 def temporal_results(files, tmp_path_factory):
-    """What the command leaves; not to be changed."""
+    """The folder that the command leaves; tests do not change it."""
     out = tmp_path_factory.mktemp("command") / "out"
     options = ["--transformations=[shift,warp]", "--strengths=[0.5]", "--metrics=[pooled_cosine,dtw]"]
     assert (

@@ -1,4 +1,4 @@
-"""What is not valid, or not finite, and where it reaches."""
+"""Padding and nonfinite steps reach no other pair."""
 
 import pytest
 import torch

@@ -43,7 +43,7 @@ def check(case: Case, given: Sequences, paired: bool = False) -> None:
 def with_rounded_operands(
     x: Tensor, y: Tensor, x_lengths: Tensor, y_lengths: Tensor, *, paired: bool = False
 ) -> Tensor:
-    """What plain PyTorch multiplies in float16 are float16 numbers."""
+    """Return the distance by plain PyTorch with operands rounded to float16."""
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         return root((resampled(a, len(b)).half().to(a.dtype) - b).square().sum(-1)).mean()
@@ -138,7 +138,7 @@ def test_chunks_change_nothing(scratch: int, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def products_and_kernels(given: Sequences, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
-    """How many library products and fast launches of add_distances a squared forward takes."""
+    """Return the number of library products and of fast launches of add_distances in a squared forward."""
     counts = [0, 0]
     product, launch = squared_sums.product, packing.launch
 
