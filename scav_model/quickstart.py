@@ -253,7 +253,7 @@ def first_search(index: IndexReader, asked: str, page: Path) -> Path:
     """Search the sounds by a clip's video; write the page."""
     answer = search(index, queries_by_id(index, [asked], "video"), k=10)
     make_folder(page.parent)
-    write_text(page, as_html(index, answer).rstrip("\n") + "\n")
+    write_text(page, as_html(index, answer, page.parent).rstrip("\n") + "\n")
     return page
 
 

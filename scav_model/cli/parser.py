@@ -138,6 +138,8 @@ def add_options(command: Parser, function: Callable[..., None]) -> None:
     for name in arguments:
         kind = parameters[name].annotation
         several: dict[str, Any] = {"nargs": "*", "type": str} if kind == Sequence[str] else {"type": kind}
+        if parameters[name].default is not inspect.Parameter.empty:
+            several |= {"nargs": "?", "default": parameters[name].default}
         command.add_argument(name, help=help_of[name], **several)
     for part, entries in sources(function):
         left_out = set(inspect.signature(part).parameters) - set(entries)

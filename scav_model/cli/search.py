@@ -211,6 +211,7 @@ def search(
     side: Literal["video", "audio"] | None = None,
     format: Literal["table", "json", "html"] | None = None,
     output: Path | None = None,
+    embed: int = 0,
     checkpoint: Path | None = None,
     metric: str | None = None,
     visual: str | None = None,
@@ -231,6 +232,7 @@ def search(
         format: table, json, or html: a page with pictures, players and alignments; null takes what the name of the
             output says, and table.
         output: File to write to, NAME.json, NAME.html or NAME.txt (a table); null prints.
+        embed: MiB of media files to put into a page itself, so that it can be sent; the others are linked.
         checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
         metric: The index's metric, to be refused where it has another; null takes the index's.
         visual: Front end of query videos, as scav extract takes it, where the index cannot tell; null asks the index.
@@ -258,7 +260,7 @@ def search(
     for note in answer.notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     if written == "html":
-        text = as_html(opened, answer)
+        text = as_html(opened, answer, None if output is None else output.parent, embed)
     elif written == "json":
         text = as_json(answer, alignments(opened, answer) if alignment else None)
     else:

@@ -13,6 +13,19 @@ from scav_model.storage.text import printable
 
 # Suffixes of files that have sound alone.
 SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac")
+# What browsers play, by the suffix of the file.
+PLAYED = {
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".webm": "video/webm",
+    ".wav": "audio/wav",
+    ".mp3": "audio/mpeg",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+}
 # Suffixes of files that hold video and can hold sound, and that FFmpeg reads.
 # fmt: off
 MEDIA = (

@@ -15,19 +15,6 @@ import av
 from scav_model.data.decode import DecodeError
 from scav_model.data.media_file import choose_stream, clock_start, open_media
 
-# What browsers play, by the suffix of the file.
-PLAYED = {
-    ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
-    ".webm": "video/webm",
-    ".wav": "audio/wav",
-    ".mp3": "audio/mpeg",
-    ".flac": "audio/flac",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".m4a": "audio/mp4",
-    ".aac": "audio/aac",
-}
 MAX_SECONDS = 600.0  # of a converted clip
 MAX_HEIGHT = 480  # px
 FRAME_RATE = 25

@@ -18,7 +18,7 @@ import torch
 
 from scav_kernels.ops.registry import METRICS
 from scav_model.data.decode import DecodeError, Limits
-from scav_model.data.folders import SOUND
+from scav_model.data.folders import PLAYED, SOUND
 from scav_model.data.workers import WorkerDied, WorkerError, WorkerPool, WorkerTimeout
 from scav_model.distances import POOLED_COSINE, Distance
 from scav_model.index.align import METRICS as ALIGNED
@@ -30,7 +30,7 @@ from scav_model.index.media import QueryReader, encode_query
 from scav_model.index.queries import Queries, make_queries, queries_by_id
 from scav_model.index.search import Answer, search
 from scav_model.model import AudioVisualModel
-from scav_model.serve.convert import PLAYED, ConvertedFiles, convert
+from scav_model.serve.convert import ConvertedFiles, convert
 from scav_model.serve.jobs import Job, Spectrogram, do, film, poster, read_query, spectrogram
 
 T = TypeVar("T")

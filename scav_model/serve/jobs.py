@@ -42,7 +42,7 @@ class Spectrogram:
     seconds: float
     bands: int
     spectra: int
-    values: bytes
+    values: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

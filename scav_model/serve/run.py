@@ -32,7 +32,7 @@ STOPPING_SECONDS = 1
 
 
 def serve(
-    index: Path,
+    index: Path = Path("runs/demo"),
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -138,5 +138,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 def address(listener: socket.socket, host: str, token: str | None) -> str:
     """Return the address to open in a browser."""
+    if host in ("0.0.0.0", "::"):  # all addresses of this machine
+        host = socket.gethostname()
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}/" + ("" if token is None else f"?token={token}")

@@ -4,14 +4,15 @@ import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import av
 import numpy as np
 import pytest
 
 from scav_model.index import Encoded, IndexWriter, SearchIndex, queries_by_id, search
-from scav_model.index.align import alignments
-from scav_model.index.page import as_html
+from scav_model.index.align import Alignment, alignments
+from scav_model.index.page import as_html, summed, ticks
 from scav_model.index.report import as_json, as_table
 from scav_model.index.search import Hit
 from scav_model.index.thumbnails import thumbnails
@@ -173,6 +174,46 @@ def test_players_of_files_with_any_name(name, answer, movie):
     index, found = hostile(answer, "clip", str(path))
     players = Page(as_html(index, found)).all("video")
     assert [player["src"] for player in players] == [path.as_uri() + "#t=0"] * 4
+
+
+def test_a_page_links_from_its_folder_to_files_in_it(answer, movie):
+    index, found = answer
+    folder = movie.parent
+    links = {player["src"].split("#")[0] for player in Page(as_html(index, found, folder)).all("video")}
+    assert {unquote(link) for link in links} == {movie.name}
+    elsewhere = Page(as_html(index, found, folder / "below")).all("video")
+    assert all(player["src"].startswith("file:///") for player in elsewhere)
+
+
+def test_a_page_says_which_files_browsers_do_not_play(answer, movie):
+    assert "Most browsers" not in as_html(*answer)
+    path = movie.rename(movie.with_suffix(".avi"))
+    text = as_html(*hostile(answer, "clip", str(path)))
+    assert text.count("Most browsers do not play .avi; scav serve converts it") == 4
+
+
+def test_a_page_holds_media_up_to_a_limit(answer, movie):
+    index, found = answer
+    movie.write_bytes(movie.read_bytes().ljust(400_000, b"\0"))
+    sources = [player["src"] for player in Page(as_html(index, found, embed_megabytes=1)).all("video")]
+    assert [source.startswith("data:video/mp4;base64,") for source in sources] == [True, True] + [False] * 9
+    assert base64.b64decode(sources[0].partition(",")[2].partition("#")[0]) == movie.read_bytes()
+
+
+def test_both_axes_have_one_scale_and_the_same_ticks(answer):
+    assert ticks(1.6, 1.6) == [0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6]
+    assert ticks(0.5, 1.6) == [0, 0.2, 0.4]
+    assert ticks(40.0, 62.0) == [0, 10, 20, 30, 40]
+    drawing = as_html(*answer).partition("<svg")[2].partition("</svg>")[0]
+    assert drawing.count(">0.2<") == 2
+
+
+def test_words_say_what_adds_up_to_the_distance():
+    aligned = Alignment([0.5], [0.5], [1.0], [0.75], 0.25, 1.0, "s")
+    assert summed(aligned) == (
+        "The distance is 1: its matches add up to 0.75, and 0.25 is of none: smoothing, or matches too small to draw."
+    )
+    assert summed(replace(aligned, rest=0.0, distance=0.75)) == "The distance is 0.75: its matches add up to 0.75."
 
 
 def test_tables_and_json_of_any_text(answer):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from scav_model.cli import main
 from scav_model.index import SearchIndex, SearchIndexError
 from scav_model.serve.places import find_index
 from scav_model.serve.run import address, listening, load_encoding, serve
@@ -23,11 +25,26 @@ def test_an_index_and_a_folder_with_one_are_found(world: World, capsys: pytest.C
     assert f"{world.index}: the index in {world.folder}" in capsys.readouterr().out
 
 
-def test_the_demos_index_is_built_once(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seed = tmp_path / "demo" / "seed-0"
+def leave_demo(world: World, folder: Path) -> None:
+    """Leave what the demo leaves of its first seed."""
+    seed = folder / "seed-0"
     (seed / "scav_dtw").mkdir(parents=True)
     (seed / "features").symlink_to(world.folder / "store")
     (seed / "scav_dtw" / "checkpoint.pt").symlink_to(world.folder / "checkpoint.pt")
+
+
+def test_after_the_demo_the_command_needs_no_argument(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_demo(world, tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scav_model.serve.run.run", lambda server, listener: None)
+    assert main(["serve", "--port=0"]) == 0
+    assert "runs/demo/clips.index: 5 clips at http://127.0.0.1:" in capsys.readouterr().out
+
+
+def test_the_demos_index_is_built_once(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_demo(world, tmp_path / "demo")
     found = find_index(tmp_path / "demo")
     assert "an index of the demo's 5 held-out clips" in capsys.readouterr().out
     assert len(SearchIndex.open(found)) == 5
@@ -58,6 +75,7 @@ def test_a_taken_port_is_named(world: World) -> None:
         port = listener.getsockname()[1]
         assert address(listener, "127.0.0.1", None) == f"http://127.0.0.1:{port}/"
         assert address(listener, "::1", "x") == f"http://[::1]:{port}/?token=x"
+        assert address(listener, "0.0.0.0", None) == f"http://{socket.gethostname()}:{port}/"
         with pytest.raises(ValueError, match=f"cannot listen at 127.0.0.1, port {port}"):
             serve(world.index, port=port)
 
