@@ -84,13 +84,11 @@ class Envelope {
 template <class T>
 struct SeriesPanel {
   static constexpr int w = kWidth<T>;
-  const T* steps;           // (passes, dim, kPassSteps, lanes)
+  const T* steps;           // (steps, dim, lanes)
   int64_t lengths[w] = {};  // 0 in a lane without a y
   int64_t shortest = std::numeric_limits<int64_t>::max(), longest = 0;
 
-  static int64_t place(int64_t t, int64_t k, int64_t dim) {
-    return ((t / kPassSteps * dim + k) * kPassSteps + t % kPassSteps) * w;
-  }
+  static int64_t place(int64_t t, int64_t k, int64_t dim) { return (t * dim + k) * w; }
   void put(int64_t lane, int64_t length) {
     lengths[lane] = length;
     shortest = std::min(shortest, length);
@@ -236,7 +234,7 @@ struct SeriesBatch {
         y(inputs.sequences_y<T>()),
         band(given_band),
         layout(interleave(y.lengths, y.batch, w)),
-        packed(y, layout, kPassSteps),
+        packed(y, layout),
         x_order(by_length(x.lengths, x.batch)) {
     for (size_t p = 0; p < layout.groups.size(); ++p) {
       SeriesPanel<T> panel{packed.steps.data() + packed.starts[p]};

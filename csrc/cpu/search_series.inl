@@ -255,10 +255,7 @@ class SeriesSearch {
       }
       transpose<T>(
           w, panel.longest * dim, [&](int64_t lane) { return batch_.y.row(items_[lane], 0); },
-          [&](int64_t k) {
-            // Divisions would take as long as the rest.
-            return gathered_.data() + (Kind::kFeatures == 1 ? k * w : SeriesPanel<T>::place(k / dim, k % dim, dim));
-          });
+          [&](int64_t k) { return gathered_.data() + k * w; });
       recursion_.sum_rest(
           panel, of_rows.of(batch_.x.row(i, 0), n, dim, panel.longest, batch_.reach(n, panel).of_other()), rest_);
       score(i, panel, static_cast<int64_t>(count), rest_.data(), nearest);
