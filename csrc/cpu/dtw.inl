@@ -141,7 +141,9 @@ void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, const DtwOutput
 template <class T>
 LaneCount lanes_of(GridSizes sizes, const DtwOutput<T>& out) {
   sizes.xs = out.options.weighted() ? 1 : sizes.xs;
-  return choose_lanes<T>(sizes, false, out.bytes_per_cell());
+  LaneCount lanes = choose_lanes<T>(sizes, false, out.bytes_per_cell());
+  lanes.vectors = out.options.weighted() ? 1 : lanes.vectors;
+  return lanes;
 }
 
 template <class T>

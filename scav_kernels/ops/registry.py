@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from scav_kernels.ops.checks import WEIGHTS
@@ -91,11 +92,18 @@ class Metric(NamedTuple):
         return {name: value for name, value in self.keywords().items() if name not in ("return_convergence", *WEIGHTS)}
 
 
-@cache
 def _keywords(function: Callable[..., Tensor]) -> dict[str, Any]:
     """Return the keyword-only arguments of a function, with their defaults, which no call may change."""
+    # torch.compile looks into a cached function, and warns.
+    return _read_keywords(function) if torch.compiler.is_compiling() else _known_keywords(function)
+
+
+def _read_keywords(function: Callable[..., Tensor]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+_known_keywords = cache(_read_keywords)
 
 
 METRICS: dict[str, Metric] = {}

@@ -110,7 +110,7 @@ def test_sinkhorn_does_not_iterate_on_nan() -> None:
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_distances_scale_with_their_inputs(case: Case, scale: float) -> None:
     given = sequences(Shape(b1=3, b2=17, n=9, m=8))
-    power = 2 if case.metric == "soft_dtw" else 1
+    power = {"soft_dtw": 2, "interpolated_cosine": 0}.get(case.metric, 1)
     # Gamma and epsilon are in the cost's unit.
     unit = {"soft_dtw": {"gamma": scale**2}, "sinkhorn": {"epsilon": 0.05 * scale}}.get(case.metric, {})
 

@@ -63,8 +63,9 @@ def test_a_pair_whose_squares_are_not_finite_is_alone(case: Case, d: int, bad: f
     expected = answer(case.kernel, given, paired=True)
     given.y[17, 6, d - 1] = bad
     found = answer(case.kernel, given, paired=True)
-    # Squares of 1e30 overflow.
-    assert torch.isnan(found.value[17]) if bad != bad else found.value[17] == torch.inf
+    if case.metric != "interpolated_cosine":  # divides by norms, which are float64
+        # Squares of 1e30 overflow.
+        assert torch.isnan(found.value[17]) if bad != bad else found.value[17] == torch.inf
     others = torch.arange(20) != 17
     assert torch.equal(found.value[others], expected.value[others])
     for part in ("x_grad", "y_grad"):
