@@ -791,7 +791,7 @@ MUTANTS = [
         "static_cast<float>(static_cast<double>(t) * n / m)",
     ),
     Mutant(
-        "cosine-across",
+        "interpolated-cosine-across",
         "interpolated_cosine",
         COSINE,
         "the gradient keeps its part along the step",
