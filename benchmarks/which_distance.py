@@ -19,9 +19,11 @@ STEPS, FEATURES = 64, 8
 EVENTS = ((0, 0.2), (1, 0.45), (2, 0.7))
 METRICS: dict[str, dict[str, Any]] = {
     "interpolated_euclidean": {},
+    "interpolated_cosine": {},
     "dtw": {},
     "soft_dtw_divergence": {"gamma": 0.1},
     "sinkhorn_divergence": {"epsilon": 0.05, "max_iterations": 5000},
+    "chamfer": {},
 }
 MARK = "<!-- What follows is made by benchmarks/which_distance.py -->"
 

@@ -144,8 +144,8 @@ class Alignment(NamedTuple):
     distance: Tensor
     """(B,): what `pairwise_distance` returns."""
     weights: Tensor
-    """(B, N, M): entry [i, s, t] is how much step s of x[i] and step t of y[i] belong together, and the derivative of
-    the distance in their cost. 0 beyond the lengths."""
+    """(B, N, M): entry [i, s, t] is how much step s of x[i] and step t of y[i] belong together: 1 on a path of DTW, and
+    the derivative of soft-DTW and Sinkhorn in their cost. 0 beyond the lengths."""
 
 
 def alignment(
