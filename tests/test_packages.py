@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Packages that Ray has inside.
 VENDORED = {"psutil"}
 # Extras that developers install, and that scav_model imports nothing of.
-DEVELOPMENT = {"cuda", "plot", "test", "peers", "bench", "dev"}
+DEVELOPMENT = {"docs", "cuda", "plot", "test", "peers", "bench", "dev"}
 
 
 @pytest.fixture

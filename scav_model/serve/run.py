@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,13 +93,15 @@ def run(server: uvicorn.Server, listener: socket.socket) -> None:
     It has a thread of its own, for it takes an interrupt that comes while it answers for a fault of the answer.
     """
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
-    thread.start()
     try:
+        thread.start()
         while thread.is_alive():
             thread.join(1.0)
     finally:
         server.should_exit = True
-        thread.join()
+        # An interrupt may come while the thread starts, when it cannot be joined yet.
+        while thread in threading.enumerate():
+            time.sleep(0.01)
 
 
 def load_encoding(
