@@ -55,10 +55,10 @@ def cdist(
     Sinkhorn is computed in both directions, because its iterations begin on one side.
 
     ``metric`` is the name of a distance of this package ("interpolated_euclidean", "interpolated_cosine", "dtw",
-    "soft_dtw", "sinkhorn", "chamfer") and ``options`` are that function's keyword arguments:
-    ``cdist(x, y, metric="dtw", band=5)`` is ``dtw(x, y, band=5)``. The default ``cost`` of "soft_dtw" and
-    "soft_dtw_divergence" is "sqeuclidean"; that of "dtw", "sinkhorn", "sinkhorn_divergence" and "chamfer" is
-    "euclidean".
+    "soft_dtw", "soft_dtw_divergence", "sinkhorn", "sinkhorn_divergence", "chamfer") and ``options`` are that function's
+    keyword arguments: ``cdist(x, y, metric="dtw", band=5)`` is ``dtw(x, y, band=5)``. The default ``cost`` of
+    "soft_dtw" and "soft_dtw_divergence" is "sqeuclidean"; that of "dtw", "sinkhorn", "sinkhorn_divergence" and
+    "chamfer" is "euclidean".
     """
     found = find_metric(metric, options)
     if y is not None:

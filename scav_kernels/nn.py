@@ -33,6 +33,11 @@ class _Metric(nn.Module):
                 f"expected options of the distance alone, got {' and '.join(given)}, which belong to a batch; "
                 "pass them with its sequences"
             )
+        if "return_convergence" in options:
+            raise TypeError(
+                f"expected options of the distance alone, got return_convergence; {metric} returns it, this module "
+                "does not"
+            )
         self.metric: MetricName = metric
         self.options: dict[str, Any] = {**find_metric(metric, options).defaults(), **options}
         one = torch.zeros(1, 1, 1, device="cpu")
@@ -146,7 +151,7 @@ class SinkhornLoss(_PairwiseLoss):
     Weights of steps, ``x_weights`` (B, N) and ``y_weights`` (B, M), are passed with the sequences.
 
     Args:
-        epsilon: regularisation > 0, absolute, in the cost's unit.
+        epsilon: regularization > 0, absolute, in the cost's unit.
         max_iterations: iterations ≥ 1 at most.
         tolerance: L1 marginal error ≥ 0 below which a pair stops; 0 runs all iterations.
         cost: "euclidean", "sqeuclidean" or "cosine". The default differs from ``SoftDTWLoss``'s.
@@ -227,7 +232,7 @@ class SequenceContrastiveLoss(LearnedScale):
             path (DTW and its kin) and are not normalized.
         gather: gather(rows) returns the rows (B, ...) of all processes by rank, in one tensor, and its backward sums
             the gradients of all: ``lambda rows: torch.cat(torch.distributed.nn.functional.all_gather(rows))``. It
-            gathers y, y_lengths if there are any, and distances. All processes must pad to the same number of steps.
+            gathers y, y_lengths and y_weights if there are any, and distances. All processes must pad to as many steps.
         **options: keyword arguments of the metric.
 
     Source: Tsiamas et al., "Sequential Contrastive Audio-Visual Learning", ICASSP 2025, arXiv 2407.05782.
@@ -252,12 +257,22 @@ class SequenceContrastiveLoss(LearnedScale):
         self.per_step = sums_along_path if per_step is None else per_step
         self.gather = gather
 
-    def forward(self, x: Tensor, y: Tensor, x_lengths: Tensor | None = None, y_lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        x_lengths: Tensor | None = None,
+        y_lengths: Tensor | None = None,
+        **weights: Tensor | None,
+    ) -> Tensor:
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"expected x and y of one batch size, at least 1, got {len(x)} and {len(y)} sequences")
         if self.gather is not None:
             y, y_lengths = self.gather(y), None if y_lengths is None else self.gather(y_lengths)
-        distance = cdist(x, y, x_lengths, y_lengths, metric=self.metric, **self.options)  # own x, all y
+            if (y_weights := weights.get("y_weights")) is not None:
+                weights["y_weights"] = self.gather(y_weights)
+        options: dict[str, Any] = {**self.options, **weights}
+        distance = cdist(x, y, x_lengths, y_lengths, metric=self.metric, **options)  # own x, all y
         if self.per_step:
             n = x.shape[1] if x_lengths is None else x_lengths[:, None]
             m = y.shape[1] if y_lengths is None else y_lengths

@@ -36,7 +36,8 @@ def pad(
             are valid.
 
     Returns:
-        x (B, N, D), with N the largest length and zeros beyond each, and lengths (B,), int64, on the device of x.
+        x (B, N, D) and lengths (B,), int64, on the device of x. Unless a padded tensor was passed, N is the largest
+        length, and zeros follow each sequence.
 
     Raises:
         ValueError, TypeError, RuntimeError: for an empty sequence, for sequences of two sizes D, dtypes or devices, and
@@ -124,6 +125,8 @@ def _masked(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
             f"pad: expected a padded tensor (B, N, D), got shape {tuple(x.shape)}; "
             "for one sequence, add the batch axis with x[None]"
         )
+    if x.shape[1] == 0 and len(x):
+        raise ValueError("pad: expected sequences of at least one step, got a padded tensor of none; leave them out")
     if mask is None:
         return x, torch.full((len(x),), x.shape[1], device=x.device)
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:

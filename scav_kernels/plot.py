@@ -47,7 +47,7 @@ def alignment(
         y_rate: the same of y.
         title: title of the plot; None: the name of the alignment.
         ax: matplotlib axes to draw in, without the features of x and y; None: a new figure.
-        **options: that distance's keyword arguments.
+        **options: that distance's keyword arguments; weights of steps are (N,) and (M,).
 
     Returns:
         The figure, which is that of ``ax`` if it is passed.
@@ -55,7 +55,10 @@ def alignment(
     method = find_alignment(metric, options)
     check_pair(metric, x, y)
     rows, columns = _Axis.of("x", len(x), x_rate), _Axis.of("y", len(y), y_rate)
-    weights = _alignment(x[None], y[None], metric=metric, **options).weights[0].cpu()
+    of_one: dict[str, Any] = {
+        name: value[None] if isinstance(value, Tensor) else value for name, value in options.items()
+    }
+    weights = _alignment(x[None], y[None], metric=metric, **of_one).weights[0].cpu()
     title = method.title if title is None else title
     if method.weight is not None:
         return _draw(x, y, weights, method.weight, title, rows, columns, ax).figure

@@ -265,6 +265,7 @@ def next_commands(folder: Path, out: Path, clip: Path) -> list[str]:
     )
     return [
         "next:",
+        f"  scav serve {index}    # search in the browser; pip install 'scav-kernels[model,serve]'",
         f"  scav search {index} {file} --output found.html    # the sounds that fit a video, as a page",
         f"  scav search {index} {file} --side audio           # the videos that fit its sound",
         f"  scav index info {index}",

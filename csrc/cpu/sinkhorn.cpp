@@ -119,7 +119,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_from_cost(
   const SinkhornOptions options =
       check_sinkhorn_options(op, epsilon, max_iterations, tolerance, scaling, costs.cost.scalar_type());
   const StepWeights a = weights_of_x(op, x_weights, costs), b = weights_of_y(op, y_weights, costs);
-  const PairWeights weights{a, b, costs.batch_y(), false};
+  const PairWeights weights{a, b, costs.batch_y(), costs.paired};
   mark_blocked_steps(costs, weights);
   SinkhornResult result(costs.result_shape(), costs.steps_x(), costs.cost.scalar_type(), cpu(), save_potentials,
                         return_convergence);
@@ -144,7 +144,7 @@ std::tuple<Tensor, Tensor, Tensor> sinkhorn_from_cost_backward(
   const ScalarType dtype = costs.cost.scalar_type();
   check_positive(op, "epsilon", epsilon, dtype);
   const StepWeights a = weights_of_x(op, x_weights, costs), b = weights_of_y(op, y_weights, costs);
-  const PairWeights weights{a, b, costs.batch_y(), false};
+  const PairWeights weights{a, b, costs.batch_y(), costs.paired};
   check_saved(op, "f", f, costs.result_shape(costs.steps_x()), dtype, cpu());
   mark_blocked_steps(costs, weights);
   const Tensor outer = check_grad(op, costs.result_shape(), dtype, cpu(), grad);

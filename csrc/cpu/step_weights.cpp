@@ -142,15 +142,16 @@ void mark_blocked_steps(CostInputs& costs, const PairWeights& weights) {
 }
 
 NonfiniteGradients separate_nonfinite(const CostInputs& costs, const Tensor& grad) {
+  const int64_t batch_y = costs.paired ? costs.batch_x() : costs.batch_y();
   NonfiniteGradients result{without_nonfinite(costs, grad), std::vector<char>(static_cast<size_t>(costs.batch_x())),
-                            std::vector<char>(static_cast<size_t>(costs.batch_y()))};
+                            std::vector<char>(static_cast<size_t>(batch_y))};
   SCAV_DISPATCH(grad.scalar_type(), [&] {
     const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
     const scalar_t* outer = grad.const_data_ptr<scalar_t>();
     for (int64_t pair = 0; pair < costs.pairs(); ++pair) {
       if (nonfinite[pair] != 0 && nonfinite[pair] != std::numeric_limits<scalar_t>::infinity() && outer[pair] != 0) {
         result.x[static_cast<size_t>(pair / costs.batch_y())] = 1;
-        result.y[static_cast<size_t>(pair % costs.batch_y())] = 1;
+        result.y[static_cast<size_t>(pair % batch_y)] = 1;
       }
     }
   });

@@ -65,7 +65,8 @@ def chamfer(
         (B1, B2) distances, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range; on a GPU, always,
+            because it has no kernel there yet.
 
     Source: Khattab & Zaharia, "ColBERT", SIGIR 2020, for the late interaction of one direction.
     """

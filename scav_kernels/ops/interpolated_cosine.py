@@ -51,7 +51,8 @@ def interpolated_cosine(
         (B1, B2) distances, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range; on a GPU, always,
+            because it has no kernel there yet.
     """
     return _distance(x, y, x_lengths, y_lengths, paired=False, resample=resample, mode=mode)
 

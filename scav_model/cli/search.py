@@ -226,15 +226,16 @@ def search(
 
     Args:
         query: Media files (mp4, wav and so on) or ids of clips of the index, of one kind.
-        batch: File with such a query a line, instead; null takes those of the command line.
-        features: Features whose clips are all queries, instead: a feature store, STORE:SPLIT, or a feature file.
-        side: Side of the queries, which searches the other; null takes audio for files of sound alone, and video.
+        batch: File of queries, one a line; null takes those of the command line.
+        features: Features of clips that are all queries: a feature store, STORE:SPLIT, or a feature file.
+        side: Side of the queries, which searches the other; null takes audio for files that have only sound, and
+            video for all others.
         format: table, json, or html: a page with pictures, players and alignments; null takes what the name of the
             output says, and table.
         output: File to write to, NAME.json, NAME.html or NAME.txt (a table); null prints.
-        embed: MiB of media files to put into a page itself, so that it can be sent; the others are linked.
-        checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
-        metric: The index's metric, to be refused where it has another; null takes the index's.
+        embed: MiB of media files to put into the page itself, so that you can send it; the page links the others.
+        checkpoint: Checkpoint that encoded the index, if it has moved; null takes the path that the index stores.
+        metric: Metric that the index must have, or the search is refused; null takes the index's.
         visual: Front end of query videos, as scav extract takes it, where the index cannot tell; null asks the index.
         audio: Front end of query sounds, in the same way.
         alignment: Add to JSON, for each hit, which second matches which and what that contributes.

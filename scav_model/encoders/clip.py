@@ -24,7 +24,7 @@ from scav_model.storage.files import file_sha256
 
 FEATURES = ("pooled", "cls+patches")
 PICKLED = (".pt", ".pth", ".bin")
-SPEC = "clip:MODEL:WEIGHTS (a tag of open_clip or a file), clip:FOLDER, or clip:hf-hub:ORGANISATION/NAME"
+SPEC = "clip:MODEL:WEIGHTS (a tag of open_clip or a file), clip:FOLDER, or clip:hf-hub:ORGANIZATION/NAME"
 
 
 def import_open_clip() -> Any:
@@ -63,7 +63,7 @@ class ClipEncoder:
 
     Args:
         spec: what follows `clip:`: `MODEL:WEIGHTS`, where WEIGHTS is a tag of open_clip or a checkpoint's path;
-            a folder with open_clip_config.json and weights; or `hf-hub:ORGANISATION/NAME`.
+            a folder with open_clip_config.json and weights; or `hf-hub:ORGANIZATION/NAME`.
         features: `pooled` is the tower's output, in CLIP's joint space; `cls+patches` is the class token beside the
             mean of the patch tokens, both after the last layer norm and before the projection: 1024 + 1024 features for
             ViT-L/14, which is how we read the 2048 of arXiv 2407.05782.

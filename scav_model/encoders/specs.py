@@ -42,7 +42,7 @@ class EncoderOptions:
 
 
 def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEncoder:
-    """`patches`, `clip:MODEL:WEIGHTS`, `clip:FOLDER` or `clip:hf-hub:ORGANISATION/NAME`."""
+    """`patches`, `clip:MODEL:WEIGHTS`, `clip:FOLDER` or `clip:hf-hub:ORGANIZATION/NAME`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "patches":

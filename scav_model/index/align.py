@@ -28,7 +28,7 @@ class Alignment:
         clip: (L,) for the clip, in the same way.
         weight: (L,) how much of the match counts, 1 the most.
         contribution: (L,) what the match adds to the distance, in its unit.
-        rest: what no listed match adds: regularisation, and matches too small to be listed.
+        rest: what no listed match adds: regularization, and matches too small to be listed.
         distance: the sum of all.
         unit: "s" or "steps".
     """

@@ -1,10 +1,11 @@
-"""What the API answers: each class is an object of JSON, with its description in the OpenAPI document."""
+"""Answers of the API. Each class is a JSON object; its docstring describes it in the OpenAPI document."""
 
 from __future__ import annotations
 
 import base64
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -216,10 +217,10 @@ def alignment_answer(compared: Compared, rates: dict[str, float | None]) -> Alig
 
 
 def matches_answer(aligned: Alignment, shape: tuple[int, int], ends: tuple[float, float]) -> MatchesAnswer:
-    """Return a path where each step matches about one other, and a plan where it matches many."""
+    """Return a path if matches never go back on either side, and a plan if they do."""
     contributions = per_second(aligned, ends[1])
-    if len(aligned.query) <= sum(shape):
-        path = sorted(zip(aligned.query, aligned.clip, strict=True))
+    path = sorted(zip(aligned.query, aligned.clip, strict=True))
+    if all(before <= after for (_, before), (_, after) in pairwise(path)):
         return MatchesAnswer(path, None, contributions, aligned.rest)
     plan = torch.zeros(shape)
     places = [
@@ -255,5 +256,5 @@ def spectrogram_answer(sound: Spectrogram) -> SpectrogramAnswer:
 
 
 def finite(value: Any) -> float | None:
-    """Return a number as JSON has it; None for what is none, or not finite."""
+    """Return a finite number as a float, and None for anything else: JSON has no NaN."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -198,7 +198,7 @@ class Engine:
         ]
 
     async def in_turn(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return what a function returns that computes, in the thread that all of them share."""
+        """Run a function in the one thread that computes, and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._turns, function, *arguments)
 
     def view(self, metric: str) -> IndexReader:

@@ -1,4 +1,4 @@
-"""Who may ask the server, and what browsers may do with its answers."""
+"""Check the host, origin and token of each request, and add security headers to each answer."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Guard:
         origin = headers.get("origin")
         if headers.get("sec-fetch-site") == "cross-site" and scope["path"] != "/":
             return _error(403, "another site asks; open the page itself")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and origin.partition("://")[2] != headers.get("host"):
             return _error(403, f"the site {origin} asks; open the page itself")
         if self.token is None:
             return None

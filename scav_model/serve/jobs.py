@@ -21,7 +21,6 @@ from scav_model.index.thumbnails import SIZE, jpeg
 
 POSTER_WIDTH = 320  # px
 TILES = 12  # pictures of an upload's film strip
-BANDS = LogMelConfig().mels
 MAX_SPECTRA = 1000  # columns of a spectrogram
 # Seconds of a clip that are drawn.
 PICTURED = Limits(max_seconds=3600.0, max_bytes=1 << 30)

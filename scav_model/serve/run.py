@@ -49,16 +49,17 @@ def serve(
     """Serve a page on which to search an index, and a JSON API under /api, until Ctrl-C.
 
     Args:
-        index: Folder of the index, of scav quickstart, or of scav demo, whose index is built where it lacks one.
-        host: Address to listen at; any but this machine's own wants the token of each request.
+        index: Folder of the index, of scav quickstart, or of scav demo, whose index is built if there is none.
+        host: Address to listen at. If other machines can reach it, each request needs the token.
         port: Port to listen at; 0 takes a free one.
-        token: What requests have to know, 16 characters at least; null makes one where other machines can ask.
-        checkpoint: The model that encoded the index, where it is no longer where it was; null takes it from there.
+        token: Secret that each request needs, of 16 or more letters, digits or -._~; null makes one if other machines
+            can reach the server, and needs none otherwise.
+        checkpoint: Checkpoint that encoded the index, if it has moved; null takes the path that the index stores.
         visual: Front end of the pictures of uploads, as scav extract takes it; null takes the index's.
         audio: Front end of the sound of uploads, in the same way.
-        upload_megabytes: Size of a file that may be uploaded, in MiB.
-        upload_seconds: Length of a clip that may be uploaded.
-        decode_seconds: Time in which a file has to be decoded.
+        upload_megabytes: Size in MiB above which a file cannot be uploaded.
+        upload_seconds: Length in seconds above which a clip cannot be uploaded.
+        decode_seconds: Seconds that decoding an upload may take.
     """
     to_device(device)
     token = checked_token(host, token)
@@ -90,7 +91,8 @@ def serve(
 def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Run a server until it ends, or until this thread is interrupted.
 
-    It has a thread of its own, for it takes an interrupt that comes while it answers for a fault of the answer.
+    The server runs in a thread of its own. In the main thread, an interrupt while it answers would fail that answer and
+    not end the server.
     """
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
     try:
@@ -107,7 +109,7 @@ def run(server: uvicorn.Server, listener: socket.socket) -> None:
 def load_encoding(
     index: IndexReader, checkpoint: Path | None, specs: dict[str, str | None], device: str
 ) -> tuple[Encoding | None, str]:
-    """Return what encodes uploads, or None and why there is nothing."""
+    """Return the model and the front ends that encode uploads, or None and the reason why there are none."""
     try:
         model = load_for(index.header, checkpoint, device)
         encoders = {side: front_end(index.header, side, specs[side], device) for side in ("video", "audio")}

@@ -192,7 +192,7 @@ def test_one_warning_of_pairs_that_do_not_converge(monkeypatch: pytest.MonkeyPat
         ({"metric": "sinkhorn_divergence"}, ValueError, ["with an alignment", "'sinkhorn_divergence'"]),
         ({"metric": "dwt"}, ValueError, ["did you mean 'dtw'?"]),
         ({"gamma": 1.0}, TypeError, ["'dtw'", "'gamma'"]),
-        ({"metric": "sinkhorn", "return_convergence": True}, TypeError, ["epsilon", "'return_convergence'"]),
+        ({"metric": "sinkhorn", "return_convergence": True}, TypeError, ["pairwise_distance", "'return_convergence'"]),
         ({"band": -1}, ValueError, ["dtw: expected band >= 0", "-1"]),
         ({"metric": "soft_dtw", "gamma": 0.0}, ValueError, ["soft_dtw: expected gamma > 0"]),
         ({"metric": "sinkhorn", "epsilon": "1"}, TypeError, ["sinkhorn: expected epsilon", "'1'"]),
@@ -211,3 +211,21 @@ def test_bad_input(change: dict[str, Any], exception: type[Exception], fragments
         alignment(given.pop("x"), given.pop("y"), **given)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_weights_of_steps() -> None:
+    given = sequences(Shape(3, 3))
+    weights = {"x_weights": given.x[..., 0].exp(), "y_weights": given.y[..., 0].exp()}
+    options: dict[str, Any] = {"epsilon": 1.0, "max_iterations": 500, "tolerance": 1e-6}
+    found = alignment(*given, metric="sinkhorn", **options, **weights)
+    assert given.x_lengths is not None
+    assert given.y_lengths is not None
+    for pair, (n, m) in enumerate(zip(given.x_lengths.tolist(), given.y_lengths.tolist(), strict=True)):
+        expected = scav_kernels.sinkhorn_plan(
+            given.x[pair, :n],
+            given.y[pair, :m],
+            x_weights=weights["x_weights"][pair, :n],
+            y_weights=weights["y_weights"][pair, :m],
+            **options,
+        )
+        torch.testing.assert_close(found.weights[pair, :n, :m], expected)

@@ -155,6 +155,14 @@ def test_picture_of_a_metric(metric: str, name: str) -> None:
     assert by_metric.axes[0].get_title() == named.axes[0].get_title() != ""
 
 
+def test_picture_of_weighted_steps() -> None:
+    x, y = pair()
+    weights = torch.arange(1.0, len(x) + 1)
+    figure = scav_kernels.plot.sinkhorn_plan(x, y, epsilon=1.0, x_weights=weights)
+    plan = scav_kernels.sinkhorn_plan(x, y, epsilon=1.0, x_weights=weights)
+    assert (figure.axes[0].images[0].get_array() == plan.numpy()).all()
+
+
 def test_axes_in_seconds() -> None:
     x, y = pair(9, 7)
     figure = scav_kernels.plot.dtw_path(x, y, x_rate=2.0, y_rate=10.0, title="Clip 3")

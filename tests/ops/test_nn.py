@@ -228,6 +228,11 @@ def test_weights_come_with_the_sequences(debias: bool) -> None:
     metric = "sinkhorn_divergence" if debias else "sinkhorn"
     expected = scav_kernels.pairwise_distance(*given, metric=metric, scaling=0.5, **weights).mean()
     assert torch.equal(SinkhornLoss(scaling=0.5, debias=debias)(*given, **weights), expected)
+    criterion = scav_kernels.nn.SequenceContrastiveLoss(metric, epsilon=1.0)
+    logits = criterion.logits(scav_kernels.cdist(*given, metric=metric, epsilon=1.0, **weights))
+    assert torch.equal(criterion(*given, **weights), scav_kernels.nn.symmetric_cross_entropy(logits))
+    with pytest.raises(TypeError, match="got return_convergence; sinkhorn returns it, this module does not"):
+        SequenceDistance("sinkhorn", return_convergence=True)
     with pytest.raises(TypeError, match=r"alone, got x_weights and y_weights, which belong to a batch; pass them with"):
         SequenceDistance("sinkhorn", **weights)
     with pytest.raises(TypeError, match="'x_weights' is an option of metric 'sinkhorn'"):

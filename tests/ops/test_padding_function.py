@@ -112,6 +112,7 @@ def changed(row: int, step: int, value: bool) -> Tensor:
     ("arguments", "exception", "fragments"),
     [
         (([],), ValueError, ["at least one sequence", "none"]),
+        ((torch.ones(2, 0, 3),), ValueError, ["at least one step", "a padded tensor of none", "leave them out"]),
         (([torch.ones(2, 3), torch.ones(0, 3)],), ValueError, ["at least one step", "none at index 1", "leave it out"]),
         (([torch.ones(2, 3), torch.ones(2)],), ValueError, ["(n, D)", "(2,) at index 1", "[:, None]"]),
         (([torch.ones(2, 3), torch.ones(2, 4)],), ValueError, ["3 at index 0", "4 at index 1"]),

@@ -66,7 +66,13 @@ def test_a_server_of_all_addresses_answers_addresses_and_not_names(engine: Engin
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}, {"Origin": "null"}]
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://[::1"},
+    ],
 )
 def test_other_sites_are_refused(client: TestClient, headers: dict[str, str]) -> None:
     assert client.post("/api/uploads", content=b"x", headers=headers).status_code == 403

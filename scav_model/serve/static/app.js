@@ -60,9 +60,13 @@ async function upload(file, name) {
 }
 
 function setQuery(query) {
+  const sides = query.sides.filter((side) => index.searched.includes(side === "video" ? "audio" : "video"));
+  if (!sides.length) {
+    alarm(new Error(`${query.name} cannot search here: the index holds ${index.searched.join(" and ")} alone.`));
+    return;
+  }
   state.query = query;
   state.before = null;
-  const sides = query.sides.filter((side) => index.searched.includes(side === "video" ? "audio" : "video"));
   if (!sides.includes(state.side)) [state.side] = sides;
   at("query").hidden = false;
   at("query-name").textContent = `Query: ${query.name}`;
