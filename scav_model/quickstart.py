@@ -59,7 +59,7 @@ STARTING = 5.0  # seconds until workers decode
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done, and how long it takes, in seconds."""
+    """The steps of a quickstart, and the seconds that they take."""
 
     clips: list[Clip]
     media_seconds: float

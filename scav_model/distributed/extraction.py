@@ -25,7 +25,7 @@ RESTARTS = 3
 
 @dataclass(frozen=True)
 class OverRay:
-    """Who does the work of `extract`, as its `spread`: Ray has to be connected (`connect`).
+    """Executor of `extract` on a Ray cluster, its `spread`; Ray has to be connected (`connect`).
 
     One worker decodes and encodes a batch of clips. Its features are those of the same batch in one process, and the
     store the same to the byte where the encoder's own digits do not depend on the machine. A worker decodes in a

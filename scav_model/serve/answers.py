@@ -27,7 +27,7 @@ MAX_DRAWN = 400
 
 @dataclass(frozen=True)
 class Uploads:
-    """What may be uploaded; `problem` says why nothing can be."""
+    """Limits of uploads; `problem` says why no file can be uploaded."""
 
     problem: str | None
     megabytes: int
@@ -36,7 +36,7 @@ class Uploads:
 
 @dataclass(frozen=True)
 class IndexAnswer:
-    """What the index holds, and how it can be searched."""
+    """The contents of the index, and the ways to search it."""
 
     name: str
     clips: int
@@ -122,7 +122,7 @@ class AxisAnswer:
 
 @dataclass(frozen=True)
 class MatchesAnswer:
-    """What matches what: a path of [query, clip] times, or a plan over rows and columns, as the metric has it."""
+    """Matches: a path of [query, clip] times, or a plan over rows and columns."""
 
     path: list[tuple[float, float]] | None
     plan: MatrixAnswer | None
@@ -132,7 +132,7 @@ class MatchesAnswer:
 
 @dataclass(frozen=True)
 class AlignmentAnswer:
-    """How a query (rows) and a clip (columns) align. `unit` of times is "s", or "steps" without known rates."""
+    """The alignment of a query (rows) and a clip (columns). `unit` of times is "s", or "steps" without known rates."""
 
     metric: str
     unit: Literal["s", "steps"]

@@ -133,7 +133,7 @@ def api(engine: Engine, receive_seconds: float) -> APIRouter:
 
     @router.get("/index")
     def index() -> IndexAnswer:
-        """What the index holds, the metrics to search by, and the limits of uploads."""
+        """Return the contents of the index, the metrics to search by, and the limits of uploads."""
         return index_answer(engine)
 
     @router.get("/clips")

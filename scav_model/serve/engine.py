@@ -51,7 +51,7 @@ BUSY = "the server reads as many files as it can; try again in a few seconds"
 
 
 class NotFoundError(LookupError):
-    """What was asked for is not there; the message says why."""
+    """The requested thing does not exist; the message says why."""
 
 
 class BusyError(RuntimeError):

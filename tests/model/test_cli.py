@@ -226,7 +226,7 @@ def test_a_group_alone_names_its_commands(nested, capsys):
 
 
 def test_an_option_is_written_once():
-    """What a command has in common with a part of it is what it passes on, with another meaning or to several."""
+    """A command shares with a part of it only parameters that it passes on, with another meaning or to several."""
     shared = set()
     for words, command in leaves(COMMANDS):
         (_, own), *parts = sources(command)

@@ -338,7 +338,7 @@ def path_cells(path: Array, n: int, m: int) -> list[tuple[int, int]]:
 
 
 def path_mismatch(given: Arguments, out: Tensor, path: Tensor) -> str | None:
-    """Of paths that do not lead from corner to corner through the band at the cost that the distance says."""
+    """Describe a path that does not lead from end to end through the band at the cost of the distance, or return None."""
     pairs = pairs_of(given)
     in_band, distances = pairs.in_band(given["band"]), numbers(out).reshape(-1)
     for pair in np.flatnonzero(np.isfinite(distances) & ~pairs.poisoned & ~pairs.vague):
@@ -610,7 +610,7 @@ def chosen_cells(pairs: Pairs, given: Arguments, nearest: Tensor) -> list[tuple[
 
 
 def nearest_mismatch(given: Arguments, nearest: Tensor) -> str | None:
-    """Of steps that are farther than the nearest ones."""
+    """Describe saved steps that are farther than the nearest ones, or return None."""
     pairs = pairs_of(given)
     allowed = 2 * (pairs.error + pairs.unit * np.abs(pairs.cost))
     known = ~pairs.poisoned & ~pairs.vague & (np.abs(pairs.cost).max((1, 2)) < OVERFLOW * torch.finfo(pairs.dtype).max)

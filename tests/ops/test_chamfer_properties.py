@@ -1,4 +1,4 @@
-"""What bounds the Chamfer distance, where it is zero, and what it does not see."""
+"""Bounds of the Chamfer distance, its zeros, and its invariances."""
 
 import pytest
 import torch

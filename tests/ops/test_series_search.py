@@ -146,7 +146,7 @@ def box_bound(x: Tensor, y: Tensor, cost: str, band: int | None) -> float:
 @pytest.mark.parametrize("dim", [1, 3])
 @pytest.mark.parametrize("cost", COSTS)
 def test_keogh_is_the_sum_of_costs_from_boxes(dtype: torch.dtype, dim: int, cost: str) -> None:
-    """Of equal lengths: a panel of several lengths takes the widest of its boxes."""
+    """Series of equal lengths: a panel of several lengths takes the widest of its boxes."""
     x, _ = make_series(3, 13, dim, 0)
     for m in (9, 13, 21):
         y, _ = make_series(35, m, dim, 1)

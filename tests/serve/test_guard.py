@@ -1,4 +1,4 @@
-"""Who may ask the server, and the headers of its answers."""
+"""The server refuses foreign requests, and adds headers to its answers."""
 
 import pytest
 from fastapi.testclient import TestClient
