@@ -338,7 +338,7 @@ def path_cells(path: Array, n: int, m: int) -> list[tuple[int, int]]:
 
 
 def path_mismatch(given: Arguments, out: Tensor, path: Tensor) -> str | None:
-    """Describe a path that does not lead from end to end through the band at the cost of the distance, or return None."""
+    """Describe a path that does not lead through the band at the cost of the distance, or return None."""
     pairs = pairs_of(given)
     in_band, distances = pairs.in_band(given["band"]), numbers(out).reshape(-1)
     for pair in np.flatnonzero(np.isfinite(distances) & ~pairs.poisoned & ~pairs.vague):
