@@ -248,7 +248,8 @@ class Artist:
     def of_another_shape(self, name: str, value: Tensor) -> Tensor:
         """Another rank; or another size, on an axis on which the call leaves no choice."""
         if self.chance(0.4):
-            return value[0] if self.chance(0.5) and len(value) else value[None]
+            # Costs of one rank less may be those of pairs.
+            return value[0] if name != "cost" and self.chance(0.5) and len(value) else value[None]
         axis = -1 if name in ("x", "y", "cost") else self.random.randrange(value.dim())
         size = value.shape[axis]
         shape = list(value.shape)

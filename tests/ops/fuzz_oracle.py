@@ -564,12 +564,15 @@ def step_weight_gradients(given: Arguments) -> list[Expected]:
         mass = np.where(valid, raw[of], 0).sum(1, keepdims=True)
         centered = potentials - (weights * np.where(weights > 0, potentials, 0)).sum(1, keepdims=True)
         value = np.where(valid, grad[:, None] * centered / nonzero(mass), 0)
+        # Computed in the dtype of the costs, though weights may have a wider one.
+        overflows = ~(np.abs(value).max(1) < OVERFLOW * torch.finfo(pairs.dtype).max)
+        known &= ~overflows
         size = np.where(valid, np.abs(potentials), 0).max(1) + pairs.largest + epsilon
         wrong = np.abs(grad) * (4 * pairs.error.max((1, 2)) + FLOOR_ULPS * pairs.unit * size)
         np.add.at(total, of[known], value[known])
         np.add.at(allowed, of[known], (wrong[:, None] / nonzero(mass) * valid)[known])
         total[of[pairs.poisoned & (grad != 0)]] = np.nan
-        unknown = ~np.isfinite(grad) | pairs.vague | (stranded & ~unplanned & (grad != 0))
+        unknown = ~np.isfinite(grad) | pairs.vague | ((stranded | overflows) & ~unplanned & (grad != 0))
         allowed[of[unknown & ~pairs.poisoned]] = np.inf
         beyond = np.ones_like(raw, dtype=bool)
         beyond[of] = ~valid
