@@ -131,13 +131,16 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
     """
     if not 0 <= port < 65536:
         raise ValueError(f"expected port to be from 0 to 65535, got {port}")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot listen at {host}, port {port}: {reason}; name another --port or --host") from error
-    with listener:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(128)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(
+                f"cannot listen at {host}, port {port}: {reason}; name another --port or --host"
+            ) from error
         yield listener
 
 

@@ -59,8 +59,9 @@ def test_paths_beyond_32_bits() -> None:
     """DTW saves a byte for each of N + M steps of a pair: 2 GiB."""
     shape = Shape(b1=4096, b2=4096, n=2, m=127, d=1, ragged=False)
     given, (i, j) = sequences(shape), some_pairs(shape)
-    options = {"x_lengths": None, "y_lengths": None, "cost": "euclidean"}
-    out, path = torch.ops.scav.dtw(given.x, given.y, **options, band=None, paired=False, save_path=True)
+    options = {"x_lengths": None, "y_lengths": None, "cost": "euclidean", "diagonal_weight": 1.0, "normalize": None}
+    paths = {"band": None, "step_penalty": 0.0, "open_begin": False, "open_end": False}
+    out, path = torch.ops.scav.dtw(given.x, given.y, **options, **paths, paired=False, save_path=True)
     assert path.numel() > 2**31
     grad = torch.zeros_like(out)
     grad[i, j] = 1

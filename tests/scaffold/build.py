@@ -15,7 +15,7 @@ def build(csrc: Path, source: str, to: Path) -> Path:
     All files are included in one, so that the headers of torch are compiled once.
     """
     together = to.with_suffix(".cpp")
-    together.write_text("".join(f'#include "{file}"\n' for file in (*COMMON, source)))
+    together.write_text("".join(f'#include "{file}"\n#undef SCAV_KERNELS\n' for file in (*COMMON, source)))
     folders = [f"-I{csrc}", f"-I{CSRC}", *(f"-L{path}" for path in library_paths())]
     done = subprocess.run(
         [*compiler("-O1", "-shared"), *folders, str(together), "-lc10", "-ltorch_cpu", "-o", str(to)],
