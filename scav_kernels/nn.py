@@ -11,7 +11,7 @@ from torch.nn import functional
 from scav_kernels.distance import cdist, pairwise_distance
 from scav_kernels.metric_types import MetricName, MetricOptions
 from scav_kernels.ops.checks import WEIGHTS
-from scav_kernels.ops.registry import find_metric
+from scav_kernels.ops.registry import find_metric, grows_with_steps
 
 __all__ = ["SequenceContrastiveLoss", "SequenceDistance", "SinkhornLoss", "SoftDTWLoss"]
 
@@ -253,8 +253,7 @@ class SequenceContrastiveLoss(LearnedScale):
         super().__init__(scale, learn_scale, min_scale, max_scale)
         distance = SequenceDistance(metric, **options)
         self.metric, self.options = metric, distance.options
-        sums_along_path = find_metric(metric, options).sums_along_path and not self.options.get("normalize")
-        self.per_step = sums_along_path if per_step is None else per_step
+        self.per_step = grows_with_steps(metric, self.options) if per_step is None else per_step
         self.gather = gather
 
     def forward(

@@ -10,7 +10,7 @@ from torch import Tensor
 import scav_kernels
 from scav_kernels.metric_types import MetricName
 from scav_kernels.ops.convergence import OneWarning
-from scav_kernels.ops.registry import METRICS
+from scav_kernels.ops.registry import METRICS, grows_with_steps
 from scav_model.config import Config, Option
 from scav_model.model import masked_mean
 
@@ -34,8 +34,8 @@ class Distance:
 
     `metric` names a metric of `scav_kernels`, with its `options`, or is `pooled_cosine`: 1 − cosine of the clips' mean
     steps. Videos are always the kernels' x, so interpolated Euclidean with its default `resample="x"` stretches videos
-    onto audios in both directions of retrieval. `per_step` divides by the pair's n + m; None does so for sums along a
-    path.
+    onto audios in both directions of retrieval. `per_step` divides by the pair's n + m; None does so for metrics
+    that sum costs along a path and are not normalized.
 
     Sinkhorn that stops above its tolerance warns once in the life of a distance, not at each step of a training. Calls
     of `scav_kernels` elsewhere with this distance's options are made within `one_warning.counting()`.
@@ -44,14 +44,15 @@ class Distance:
     def __init__(self, metric: str, options: Mapping[str, Option] | None = None, per_step: bool | None = None) -> None:
         self.metric = metric
         self.options: dict[str, Any] = dict(options or {})
-        grows = metric in METRICS and METRICS[metric].sums_along_path
-        self.per_step = grows if per_step is None else per_step
         if metric == POOLED_COSINE and self.options:
             raise ValueError(f"{POOLED_COSINE} has no options, got {', '.join(self.options)}; leave them out")
         for name in ("return_convergence", "x_weights", "y_weights"):
             if name in self.options:
                 raise ValueError(f"{metric}: expected options of the distance alone, got {name}; leave it out")
         self.one_warning = OneWarning(metric)
+        if per_step is None:
+            per_step = metric != POOLED_COSINE and grows_with_steps(metric, self.options)
+        self.per_step = per_step
         # On one pair of one step, scav_kernels names a bad metric or option before any work is done.
         one = Sequences(torch.zeros(1, 1, 1), torch.ones(1, dtype=torch.int64))
         self.all_pairs(one, one)

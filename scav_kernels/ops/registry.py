@@ -165,6 +165,11 @@ def find_metric(name: str, options: Mapping[str, object]) -> Metric:
     return metric
 
 
+def grows_with_steps(name: str, options: Mapping[str, object]) -> bool:
+    """Return True if a distance is a sum of costs along a path that is not normalized."""
+    return find_metric(name, options).sums_along_path and not options.get("normalize")
+
+
 def _nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(get_close_matches(name, known, n=1)), None)
 

@@ -46,6 +46,7 @@ def test_pooled_cosine_equals_scaled_cosine():
     [
         ("interpolated_euclidean", {"squared": True}, False),
         ("dtw", {}, True),
+        ("dtw", {"normalize": "path"}, False),
         ("soft_dtw", {"gamma": 0.5, "cost": "euclidean"}, True),
         ("sinkhorn", {"epsilon": 0.1, "max_iterations": 20}, False),
         (POOLED_COSINE, {}, False),

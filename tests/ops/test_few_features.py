@@ -1,6 +1,5 @@
 """Steps of few features, whose costs come from their differences inside the recursion, or pass by pass."""
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -20,7 +19,7 @@ FLOATS = [torch.float32, torch.float64]
 ALIGNED = [case for case in OPS if case.metric in ("dtw", "soft_dtw", "sinkhorn")]
 DTW = [case for case in OPS if case.metric == "dtw"]
 # Around the vectors of a recursion and the lanes of a vector.
-COUNTS = (1, 2, 5, 17)
+COUNTS = ((1, 1), (1, 5), (1, 17), (2, 2), (2, 17), (5, 1), (5, 5), (17, 1), (17, 2))
 
 
 def assert_right(case: Case, shape: Shape, dtype: torch.dtype = torch.float32, paired: bool = False) -> None:
@@ -37,7 +36,7 @@ def assert_right(case: Case, shape: Shape, dtype: torch.dtype = torch.float32, p
 @pytest.mark.parametrize("d", [1, 2, MOST // 2, MOST, MOST + 1])
 @pytest.mark.parametrize("case", ALIGNED, ids=str)
 def test_dimensions(case: Case, d: int, dtype: torch.dtype) -> None:
-    assert_right(case, Shape(b1=5, b2=17, n=5, m=6, d=d), dtype)
+    assert_right(case, Shape(b1=2, b2=17, n=5, m=6, d=d), dtype)
 
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["even", "ragged"])
@@ -47,7 +46,7 @@ def test_lengths(case: Case, n: int, m: int, ragged: bool) -> None:
     assert_right(case, Shape(b1=2, b2=3, n=n, m=m, d=1 + n % 3, ragged=ragged))
 
 
-@pytest.mark.parametrize(("b1", "b2"), list(itertools.product(COUNTS, COUNTS)))
+@pytest.mark.parametrize(("b1", "b2"), COUNTS)
 @pytest.mark.parametrize("case", DTW, ids=str)
 def test_counts(case: Case, b1: int, b2: int) -> None:
     assert_right(case, Shape(b1=b1, b2=b2, n=4, m=6, d=1 + b1 % 2))
@@ -57,7 +56,7 @@ def test_counts(case: Case, b1: int, b2: int) -> None:
 @pytest.mark.parametrize("d", [1, 3])
 @pytest.mark.parametrize("case", ALIGNED, ids=str)
 def test_paired(case: Case, d: int, count: int) -> None:
-    assert_right(case, Shape(b1=count, b2=count, n=11, m=9, d=d), paired=True)
+    assert_right(case, Shape(b1=count, b2=count, n=6, m=5, d=d), paired=True)
 
 
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
@@ -67,7 +66,7 @@ def test_ties(case: Case, dtype: torch.dtype, paired: bool) -> None:
     # Of whole numbers, so that sums are exact and many paths are optimal: gradients tell which was taken.
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randint(0, 2, (18, steps, 1), generator=generator).to(dtype) for steps in (9, 7))
-    given = Sequences(x, y, None, None)
+    given = Sequences(x if paired else x[:3], y, None, None)
     found, expected = answer(case.kernel, given, paired), answer(case.reference, given, paired)
     for part in found._fields:
         torch.testing.assert_close(getattr(found, part), getattr(expected, part))

@@ -59,9 +59,9 @@ def test_sizes(name: str, d: int) -> None:
 
 @pytest.mark.parametrize("name", ["dtw", "soft_dtw"])
 @pytest.mark.parametrize("d", [1, 40])
-@pytest.mark.parametrize("band", [0, 1, 20, 70])
+@pytest.mark.parametrize("band", [0, 20, 70])
 def test_bands(name: str, d: int, band: int) -> None:
-    for n, m in ((33, 33), (130, 130), (90, 140), (150, 70)):
+    for n, m in ((33, 33), (100, 100), (90, 140), (150, 70)):
         check(name, sequences(Shape(b1=1, b2=1, n=n, m=m, d=d, ragged=False)), band=band)
 
 
