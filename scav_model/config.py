@@ -98,7 +98,8 @@ class LossConfig:
     metric: str = setting(
         "interpolated_euclidean",
         "Distance to train with: pooled_cosine (CAV), or a metric of scav_kernels.cdist (SCAV): "
-        "interpolated_euclidean, dtw, soft_dtw, sinkhorn, soft_dtw_divergence, sinkhorn_divergence. "
+        "interpolated_euclidean, interpolated_cosine, dtw, soft_dtw, sinkhorn, chamfer, soft_dtw_divergence, "
+        "sinkhorn_divergence. "
         "The default cost of soft_dtw and its divergence is sqeuclidean, that of dtw and sinkhorn euclidean.",
     )
     options: dict[str, Option] = field(

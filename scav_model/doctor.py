@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from scav_model.extras import EXTRAS, explain
 
-State = Literal["ok", "missing", "problem"]
+State = Literal["ok", "missing", "warning", "problem"]
 # Largest relative error of an op on float32 inputs, against the float64 reference.
 TOLERANCE = 1e-4
 
@@ -30,7 +30,8 @@ class Finding:
 
     Attributes:
         name: of what was checked.
-        state: "ok"; "missing": an optional part is not installed; "problem": something does not work.
+        state: "ok"; "missing": an optional part is not installed; "warning": something to look at; "problem": something
+            does not work.
         found: what is there.
         advice: what to do; empty if nothing.
     """

@@ -196,7 +196,7 @@ class AudioVisualModel(Pretrained):
 
         Args:
             visual: As `scav extract --visual` takes it: patches, clip:MODEL:WEIGHTS and so on; None keeps the model's.
-            audio: As `scav extract --audio` takes it: log_mel or beats:FILE; None keeps the model's.
+            audio: As `scav extract --audio` takes it: log_mel, beats:FILE or pe-av:FOLDER; None keeps the model's.
             frame_rate: Video steps per second of these features; None keeps the model's.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Encoders of decoded frames and sound: CLIP, BEATs, and front ends that need no download."""
+"""Encoders of decoded frames and sound: CLIP, BEATs, PE-AV, and front ends that need no download."""
 
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
 from scav_model.encoders.encoder import EncoderError

@@ -10,6 +10,8 @@ from scav_model.devices import parse_device
 from scav_model.encoders.beats import BeatsEncoder
 from scav_model.encoders.clip import SPEC, ClipEncoder
 from scav_model.encoders.encoder import EncoderError
+from scav_model.encoders.pe_av import SPEC as PE_AV_SPEC
+from scav_model.encoders.pe_av import PeAudioEncoder, PeVideoEncoder
 from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
 from scav_model.fields import documented, setting
 
@@ -34,7 +36,7 @@ class EncoderOptions:
         "auto",
         "Precision of the encoders' products: auto is bfloat16 on a GPU that has it, float32 elsewhere.",
     )
-    batch_frames: int = setting(256, "Frames that go through CLIP at a time.")
+    batch_frames: int = setting(256, "Frames that go through CLIP, or the image model of PE-AV, at a time.")
 
     def __post_init__(self) -> None:
         # Its name alone: another machine may be the one that encodes.
@@ -42,7 +44,7 @@ class EncoderOptions:
 
 
 def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEncoder:
-    """`patches`, `clip:MODEL:WEIGHTS`, `clip:FOLDER` or `clip:hf-hub:ORGANIZATION/NAME`."""
+    """`patches`, `clip:MODEL:WEIGHTS`, `clip:FOLDER`, `clip:hf-hub:ORGANIZATION/NAME` or `pe-av:FOLDER`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "patches":
@@ -55,18 +57,24 @@ def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEn
             precision=options.precision,
             batch_frames=options.batch_frames,
         )
-    raise EncoderError(f"expected a visual encoder, patches, {SPEC}; got {spec!r}")
+    if kind == "pe-av" and rest:
+        return PeVideoEncoder(
+            rest, device=options.device, precision=options.precision, batch_frames=options.batch_frames
+        )
+    raise EncoderError(f"expected a visual encoder, patches, {SPEC}, or {PE_AV_SPEC}; got {spec!r}")
 
 
 def audio_encoder(spec: str, options: EncoderOptions | None = None) -> AudioEncoder:
-    """`log_mel` or `beats:CHECKPOINT`."""
+    """`log_mel`, `beats:CHECKPOINT` or `pe-av:FOLDER`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "log_mel":
         return LogMelEncoder()
     if kind == "beats" and rest:
         return BeatsEncoder(rest, frequency=options.beats_frequency, device=options.device, precision=options.precision)
-    raise EncoderError(f"expected an audio encoder, log_mel or beats:CHECKPOINT, got {spec!r}")
+    if kind == "pe-av" and rest:
+        return PeAudioEncoder(rest, device=options.device, precision=options.precision)
+    raise EncoderError(f"expected an audio encoder, log_mel, beats:CHECKPOINT or {PE_AV_SPEC}; got {spec!r}")
 
 
 def both_encoders(visual: str, audio: str, options: EncoderOptions) -> tuple[VisualEncoder, AudioEncoder]:

@@ -47,13 +47,61 @@ BEATS_CONFIG = {
 }
 
 
+# PE-AV's parts in small; as in its checkpoints, 1920 samples of 48 kHz are a step.
+PE_AV_LAYERS = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "head_dim": 16,
+}
+PE_AV_CONFIG = {
+    "text_config": {
+        "model_type": "modernbert", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "vocab_size": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "cls_token_id": 1, "sep_token_id": 2,
+    },
+    "audio_video_config": {
+        **PE_AV_LAYERS,
+        "audio_config": {
+            "model_type": "pe_audio_encoder",
+            "dac_config": {
+                "model_type": "dac", "downsampling_ratios": [2, 8, 10, 12], "encoder_hidden_size": 2, "codebook_dim": 8,
+                "n_codebooks": 1, "codebook_size": 4, "decoder_hidden_size": 16,
+                "sampling_rate": 48_000,
+            },
+            **PE_AV_LAYERS,
+        },
+        "video_config": {
+            "model_type": "pe_video_encoder",
+            "vision_config": {
+                "model_type": "timm_wrapper", "architecture": "vit_pe_core_tiny_patch16_384", "do_pooling": True,
+                "num_classes": 12, "global_pool": "map", "initializer_range": 0.02,
+                "model_args": {"embed_dim": 32, "depth": 1, "num_heads": 2, "img_size": 32},
+            },
+            **PE_AV_LAYERS,
+        },
+    },
+}  # fmt: skip
+PE_AV_VIDEO = {
+    "video_processor_type": "PeVideoVideoProcessor", "do_sample_frames": False, "size": {"height": 32, "width": 32},
+    "do_normalize": True, "do_resize": True, "do_rescale": True, "do_convert_rgb": True,
+    "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7],
+}  # fmt: skip
+PE_AV_AUDIO = {
+    "feature_extractor_type": "PeAudioFeatureExtractor", "feature_size": 1, "hop_length": 1920, "padding_side": "right",
+    "padding_value": 0.0, "return_attention_mask": True, "sampling_rate": 48_000,
+}  # fmt: skip
+
+
 def trained(module: torch.nn.Module) -> torch.nn.Module:
     """Change gains and offsets from where they began, as training does."""
     with torch.no_grad():
         for layer in module.modules():
-            if isinstance(layer, torch.nn.LayerNorm):
+            if isinstance(layer, torch.nn.LayerNorm | torch.nn.GroupNorm):
                 layer.weight.add_(0.2 * torch.randn_like(layer.weight))
-                layer.bias.add_(0.2 * torch.randn_like(layer.bias))
+                if layer.bias is not None:
+                    layer.bias.add_(0.2 * torch.randn_like(layer.bias))
     return module
 
 
@@ -96,6 +144,21 @@ def _empty(library: Any, config: Any) -> torch.nn.Module:
 
     with patch("speechbrain.lobes.models.beats.BEATsConfig", lambda ignored: config):
         return library()
+
+
+def pe_av_folder(folder: Path, *, seed: int = 0, touched: bool = True) -> Path:
+    """A checkpoint of PE-AV as transformers writes it."""
+    from transformers import PeAudioVideoConfig, PeAudioVideoModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = PeAudioVideoModel(PeAudioVideoConfig(**PE_AV_CONFIG))
+        if touched:
+            trained(model)
+    model.save_pretrained(folder)
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(PE_AV_VIDEO))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PE_AV_AUDIO))
+    return folder
 
 
 class Bomb:

@@ -38,6 +38,13 @@ from scav_model.config import Config
 from scav_model.training.loggers import WeightsAndBiases
 WeightsAndBiases("project", Path("run"), Config())
 """
+PE_AV = """
+import pathlib, tempfile
+folder = pathlib.Path(tempfile.mkdtemp())
+(folder / "config.json").write_text("{}")
+from scav_model.encoders.pe_av import load
+load(folder, "video")
+"""
 PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pretrained('owner/name')"
 
 
@@ -52,6 +59,8 @@ PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pre
         ("ray", "from scav_model.distributed.connection import import_ray; import_ray()", "ray"),
         ("open_clip", "from scav_model.encoders.clip import import_open_clip; import_open_clip()", "encoders"),
         ("speechbrain", "from scav_model.encoders.beats import speechbrain_beats; speechbrain_beats()", "encoders"),
+        ("transformers", PE_AV, "encoders"),
+        ("timm", PE_AV, "encoders"),
         ("h5py", HDF5, "importers"),
         ("mteb", "import scav_model.mteb", "model,mteb"),
         ("wandb", WANDB, "wandb"),

@@ -43,7 +43,7 @@ class Report:
     clips: int = 0
 
 
-class _Side:
+class SideStatistics:
     """Statistics of one side of the store, gathered clip by clip."""
 
     def __init__(self, name: str, about: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def verify(folder: Path | str) -> Report:
     if repeated:
         report.problems.append(f"{repeated} clips have the id of another")
     sound = set(_sound_shards(store.folder, header, report))
-    sides = (_Side("video", header.video), _Side("audio", header.audio))
+    sides = (SideStatistics("video", header.video), SideStatistics("audio", header.audio))
     _read_clips(store, sound, sides, report)
     for gathered in sides:
         gathered.report(report)
@@ -185,7 +185,9 @@ def _has_hash(folder: Path, name: str, sha256: str, report: Report, size: int | 
     return found == sha256
 
 
-def _read_clips(store: FeatureStore, sound: set[int], sides: tuple[_Side, _Side], report: Report) -> None:
+def _read_clips(
+    store: FeatureStore, sound: set[int], sides: tuple[SideStatistics, SideStatistics], report: Report
+) -> None:
     seconds = store.seconds.tolist()
     stride = max(1, len(store) // SAMPLE)
     for index, (name, shard) in enumerate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ from typing import Any
 
 import torch
 
-import scav_kernels
 from scav_model.distances import Sequences, retrieval_distance
 from scav_model.experiments.folder import refuse_earlier_run
+from scav_model.experiments.machine import machine
 from scav_model.experiments.probes.experiment import Experiment
 from scav_model.experiments.probes.plots import plot_efficiency
 from scav_model.experiments.probes.results import FORMAT, RESULTS
@@ -155,25 +154,6 @@ def measure(
 def share_found(found: torch.Tensor, right: torch.Tensor) -> float:
     """Return the share of the numbers right (Q, k) that are in found (Q, k), row by row, in percent."""
     return 100 * (right[:, :, None] == found[:, None]).any(2).double().mean().item()
-
-
-def machine() -> dict[str, Any]:
-    """Return the machine that times were measured on, and the versions that were measured."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "threads": torch.get_num_threads(),
-        "simd_level": scav_kernels.build_info()["simd_level"],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "scav_kernels": scav_kernels.__version__,
-    }
 
 
 def title(settings: dict[str, Any]) -> str:

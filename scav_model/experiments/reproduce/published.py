@@ -1,4 +1,4 @@
-"""R@1 in percent that the paper reports (arXiv 2407.05782)."""
+"""The paper's data, and R@1 in percent that it reports (arXiv 2407.05782)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ LABELS = {
     "scav_dtw": "SCAV, DTW",
     "scav_wasserstein": "SCAV, Sinkhorn",
 }
+# Encoder, features of a step and steps per second of each side.
+FRONT_ENDS = {"video": ("clip", 2048, 5.0), "audio": ("beats", 768, 6.25)}
+# Clips that the data set had when it was published, about.
+CLIPS = {"vggsound": {"train": 184_000, "test": 15_400}}
 DATASETS = {"vggsound": "VGGSound", "music": "MUSIC"}
 # The one number of SCAV stands beside interpolated Euclidean, the distance that the paper's gains are reported for, and
 # beside the search by whole sequences; that of CAV beside the search by means.

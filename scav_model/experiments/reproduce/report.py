@@ -1,4 +1,4 @@
-"""results.json, results.md and two plots."""
+"""results.json, results.md and two plots; `document` has the report in one file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ HEADS = (
 )
 
 
-def write_report(out: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """Write all files; `rows` are the results of every row, search and direction, as `search` gives them."""
+def write_report(out: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
+    """Write all files; `rows` are the results of every row, search and direction, as `search` gives them.
+
+    Returns:
+        The results of both directions of a search in one row.
+    """
     searches = by_search(rows)
     write_json(out / "results.json", {**about, "rows": rows})
     write_figure(out / "results.png", plot_searches(searches, DATASETS[about["dataset"]]))
     write_figure(out / "hybrid.png", plot_hybrid(searches, DATASETS[about["dataset"]]))
     write_text(out / "results.md", page(about, searches))
+    return searches
 
 
 def by_search(rows: Sequence[Row]) -> list[Row]:

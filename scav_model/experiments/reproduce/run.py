@@ -3,17 +3,19 @@
     reproduce.json                 what everything below was made with
     train-ids.txt, test-ids.txt    the clips, one id a line
     <row>/                         checkpoint.pt, config.yaml, tensorboard/, rows.json
-    results.json, results.md, results.png, hybrid.png
+    results.json, results.md, results.png, hybrid.png, report.html
 
 A run is resumed row by row: a row with its rows.json is finished, and a row with a checkpoint continues from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from scav_kernels._version import __version__
 from scav_model import config_files, parallel
@@ -21,12 +23,16 @@ from scav_model.config import Config
 from scav_model.config_files import load
 from scav_model.data import Features, open_features
 from scav_model.distances import retrieval_distance
+from scav_model.doctor import Finding
 from scav_model.experiments.folder import prepare_folder, train_once
+from scav_model.experiments.reproduce.check import examine
+from scav_model.experiments.reproduce.document import document
 from scav_model.experiments.reproduce.published import LABELS, published
 from scav_model.experiments.reproduce.report import write_report
 from scav_model.experiments.tables import Row
 from scav_model.retrieval import encode, evaluate
 from scav_model.storage.files import FolderInUseError, working_in, write_text
+from scav_model.storage.text import printable
 from scav_model.training import TrainResult
 from scav_model.training.launch import launch
 from scav_model.training.run import fingerprint
@@ -51,6 +57,7 @@ def reproduce(
     settings: str | None = None,
     device: str = "cpu",
     seed: int = 0,
+    check: bool = False,
     resume: bool = False,
 ) -> None:
     """Train and search every row of the paper's table. Under torchrun, training is shared.
@@ -66,8 +73,11 @@ def reproduce(
         settings: Config file laid over every row's config, for example to try all this at a small size; the results
             say so.
         seed: Seed of the weights, of the order of the clips and of dropout.
+        check: Check everything that the run needs (lists, features, shapes, values, folder, memory, disk, time),
+            print what was found and stop. Nothing is written.
 
     Raises:
+        RuntimeError: the check found problems.
         FileExistsError: `out` is not empty, and this is not to resume.
         FolderInUseError: another process works in `out`.
         ValueError: `out` holds a run of other clips or settings; a row or k that there is not.
@@ -83,18 +93,27 @@ def reproduce(
     configs = {
         row: load(f"{dataset}/{row}", changes, {"seed": seed, "device": device}) for row in LABELS if row in rows
     }
-    splits = {split: open_features(features, split) for split in SPLITS}
     ks = sorted(set(hybrid_k))
+
+    def settings_of(splits: Mapping[str, Features]) -> dict[str, Any]:
+        return {
+            "dataset": dataset,
+            "version": __version__,
+            "seed": seed,
+            "hybrid_k": ks,
+            "settings": changes,
+            "clips": {split: fingerprint(clips) for split, clips in splits.items()},
+        }
+
+    if check:
+        if torch.distributed.is_torchelastic_launched():
+            raise ValueError("expected --check in one process; leave torchrun out, and add it again to train")
+        print_findings(examine(dataset, features, configs, out, STAMP, settings_of, hybrid_k=ks, resume=resume))
+        return
+    splits = {split: open_features(features, split) for split in SPLITS}
     # Under torchrun, there is a first process from here on.
     launch(next(iter(configs.values())))
-    stamp = {
-        "dataset": dataset,
-        "version": __version__,
-        "seed": seed,
-        "hybrid_k": ks,
-        "settings": changes,
-        "clips": {split: fingerprint(clips) for split, clips in splits.items()},
-    }
+    stamp = settings_of(splits)
     # The first process looks, and all of them hear what it found.
     with parallel.entered_by_first(folder_of(out, stamp, resume), OSError, FolderInUseError, ValueError):
         if parallel.rank() == 0:
@@ -104,8 +123,25 @@ def reproduce(
         for row, config in configs.items():
             found += train_and_search(dataset, row, config, splits, out / row, ks)
         if parallel.rank() == 0:
-            write_report(out, stamp | {"features": str(features)}, found)
+            about = stamp | {"features": str(features)}
+            searches = write_report(out, about, found)
+            write_text(out / "report.html", document(about, configs, splits, searches, out))
             print((out / "results.md").read_text(encoding="utf-8"))
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print findings as they come, a line each.
+
+    Raises:
+        RuntimeError: some are problems.
+    """
+    problems = 0
+    for finding in findings:
+        print(printable(str(finding)), flush=True)
+        problems += finding.state == "problem"
+    if problems:
+        raise RuntimeError(f"found {problems} problem{'s' * (problems > 1)}, listed above")
+    print("ready: the same command without --check starts")
 
 
 @contextmanager

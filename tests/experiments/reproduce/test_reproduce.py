@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 import yaml
 
 from scav_model.cli import main
+from scav_model.data.ids import ids_sha256
 from scav_model.experiments.reproduce import run as reproduce_run
 from scav_model.experiments.reproduce.published import LABELS, published
+from scav_model.storage.files import file_sha256
 
 SETTINGS = {
     "tensorboard": False,
@@ -56,6 +59,19 @@ def test_the_table_has_every_row_and_search_beside_what_was_published(
     for picture in ("results.png", "hybrid.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     assert (out / "scav_dtw" / "checkpoint.pt").exists()
+    report = (out / "report.html").read_text()
+    for part in (
+        ids_sha256(train_features.ids),
+        file_sha256(out / "scav_dtw" / "checkpoint.pt"),
+        "<td>model.heads</td><td>2</td><td>2</td><td>2</td><td>2</td><td>yes</td>",
+        f"<td>torch</td><td>{torch.__version__}</td>",
+        f"<td>22.6</td><td>{mean:.1f}</td>",
+        "Not the paper's setting",
+        "--rows [cav,scav_euclidean,scav_dtw,scav_wasserstein] --hybrid_k [2,5,1000] --seed 0 --settings FILE",
+    ):
+        assert part in report
+    # One file: both plots are in it, and it needs no other.
+    assert report.count('src="data:image/png;base64,') == report.count("src=") == 2
     assert capsys.readouterr().out.count("# VGGSound, reproduced") == 1
 
 
