@@ -42,6 +42,8 @@ WANTED = {
     ),
     "manifest": ("a manifest, a file of JSON Lines", (LINES, FILE)),
     "batch": ("a file with a query a line", ANY_FILE[1]),
+    "query": ("a media file", (MEDIA, FILE)),
+    "recording": ("a media file", (MEDIA, FILE)),
     "output": ("the name of a file to write", (LINES, FILE)),
     "listing": ("a data set's list, a file", ANY_FILE[1]),
     "results": ("a results.json of scav probe temporal", ANY_FILE[1]),

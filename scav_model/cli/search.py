@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from scav_model.cli.formats import format_of
 from scav_model.cli.imported import Part, takes
 from scav_model.storage.text import printable
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from scav_model.model import AudioVisualModel
 
 
+# Format of an output, by the suffix of its name.
+FORMATS = {".json": "json", ".html": "html", ".htm": "html", ".txt": "table", "": "table"}
 ADD = Part("scav_model.index.build:add_features", ("writer", "model"))
 
 
@@ -250,7 +253,7 @@ def search(
     from scav_model.storage.files import make_folder, write_text
 
     to_device(device)
-    written = format_of(output, format)
+    written = format_of(output, format, FORMATS)
     opened = SearchIndex.open(index)
     check_metric(opened, metric)
     asked = _queries(opened, query, batch, features, side, checkpoint, {"video": visual, "audio": audio}, device)
@@ -271,34 +274,6 @@ def search(
     else:
         write_text(output, text.rstrip("\n") + "\n")
         print(f"{output}: {sum(map(len, answer.hits))} hits of {len(asked)} queries")
-
-
-# Format of an output, by the suffix of its name.
-FORMATS = {".json": "json", ".html": "html", ".htm": "html", ".txt": "table", "": "table"}
-
-
-def format_of(output: Path | None, named: str | None) -> str:
-    """Return the format to write: the one that is named, or else that of the output's name.
-
-    Raises:
-        SearchIndexError: the two differ, or the name's suffix is of no format and none is named.
-    """
-    from scav_model.index import SearchIndexError
-
-    if output is None:
-        return named or "table"
-    suffix = output.suffix.lower()
-    found = FORMATS.get(suffix, named)
-    if found is None:
-        raise SearchIndexError(
-            f"expected the name of --output to end in .json, .html or .txt, got {output}; end it so, or give --format"
-        )
-    if named not in (None, found) and suffix:
-        raise SearchIndexError(
-            f"expected --format and --output to agree, got --format {named} and {output}, which is for {found}; leave "
-            "--format out, or change the name"
-        )
-    return named or found
 
 
 def check_metric(index: "SearchIndex", metric: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from scav_model.cli import data, models, search
 from scav_model.cli.doctor import doctor
 from scav_model.cli.imported import Imported, Manifest, Probe
+from scav_model.cli.locate import locate
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ COMMANDS: Commands = {
         },
     ),
     "search": search.search,
+    "locate": locate,
     "serve": Imported("scav_model.serve.run:serve", "Serves a page on which to search an index, until Ctrl-C."),
     "doctor": doctor,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,17 @@ __all__ = [
     "decode_sound",
     "media_seconds",
     "read_clip",
+    "recording_seconds",
+    "stream_frames",
+    "stream_sound",
 ]
 
 # A file may end this much earlier than its header says before it counts as truncated: encoders round a stream's length
 # to whole packets, 64 ms for AAC at 16 kHz.
 END_TOLERANCE = 0.15  # seconds
+
+# Bounds on a recording that is decoded in blocks.
+LONG_LIMITS = Limits(max_seconds=7 * 86_400.0)
 
 # How far before a clip's start decoding begins, in seconds: where that proves too late, the next one is tried.
 LEADS = (0.3, 3.0, 30.0, 300.0, math.inf)
@@ -138,6 +144,33 @@ def decode_sound(
 ) -> NDArray[np.float32]:
     """Return the sound alone, (samples,), of a file that need not have pictures, as a wav; otherwise as `decode`."""
     return _read(path, ("audio",), _Wanted(start, duration, limits, sample_rate=sample_rate))["audio"]
+
+
+def stream_frames(
+    path: Source, block: int, *, frame_rate: float, picture: Picture, limits: Limits = LONG_LIMITS
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames of a whole file, `block` at a time, in bounded memory: together, those of `decode_frames`."""
+    yield from _stream(path, "video", block, _Wanted(0.0, None, limits, frame_rate=frame_rate, picture=picture))
+
+
+def stream_sound(
+    path: Source, block: int, *, sample_rate: int = 16_000, limits: Limits = LONG_LIMITS
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the sound of a whole file, `block` samples at a time, in bounded memory: together, that of `decode_sound`.
+
+    Where time stamps go back by more than a second, the sound that was there first stays.
+    """
+    yield from _stream(path, "audio", block, _Wanted(0.0, None, limits, sample_rate=sample_rate))
+
+
+def recording_seconds(path: Source, kind: str) -> float | None:
+    """Return the time in seconds at which one stream ends, by the file's header; None where it does not say.
+
+    Raises:
+        DecodeError: as `decode_frames` and `decode_sound`, of what the header shows.
+    """
+    with open_media(path, (kind,)) as container:
+        return least_end(container, choose_stream(container, kind))
 
 
 def media_seconds(path: Source) -> float:
@@ -230,6 +263,20 @@ def _read_from(
             break
     end = _clip_end(container, readers, wanted)
     return {kind: reader.collector.take(end) for kind, reader in readers.items()}
+
+
+def _stream(path: Source, kind: str, block: int, wanted: _Wanted) -> Iterator[NDArray[Any]]:
+    with open_media(path, (kind,), wanted.limits) as container:
+        stream = choose_stream(container, kind)
+        collector = wanted.collector(stream, Budget(wanted.limits))
+        reader = StreamReader(container, stream, collector, wanted.start, sought=False)
+        for packet in read_packets(container, [stream]):
+            reader.read(packet)
+            while (popped := collector.pop(block)) is not None:
+                yield popped
+        rest = collector.take(_clip_end(container, {kind: reader}, wanted))
+        for first in range(0, len(rest), block):
+            yield rest[first : first + block]
 
 
 def _seek(container: av.container.InputContainer, stream: Any, time: float) -> None:

@@ -49,6 +49,7 @@ class FrameCollector:
         self._start, self._rate, self._picture, self._upright, self._budget = start, rate, picture, upright, budget
         self._count = count_steps(start, end, rate)
         self._frames: list[NDArray[np.uint8]] = []
+        self._popped = 0  # frames that `pop` returned
         self._shown: av.VideoFrame | None = None
 
     def add(self, frame: av.VideoFrame, time: float) -> None:
@@ -61,16 +62,26 @@ class FrameCollector:
 
     def take(self, end: float) -> NDArray[np.uint8]:
         """Return the frames (T, height, width, 3) up to `end`."""
-        return np.stack(self._frames[: count_steps(self._start, end, self._rate)])
+        frames = self._frames[: count_steps(self._start, end, self._rate) - self._popped]
+        return np.stack(frames) if frames else np.empty((0, *self._frames[0].shape), np.uint8)
+
+    def pop(self, count: int) -> NDArray[np.uint8] | None:
+        """Return and forget the next `count` frames; None until a frame after them is there."""
+        if len(self._frames) <= count:
+            return None
+        frames = np.stack(self._frames[:count])
+        del self._frames[:count]
+        self._popped += count
+        return frames
 
     def _fill(self, end: int) -> None:
-        wanted = min(end, self._count) - len(self._frames)
+        wanted = min(end, self._count) - self._popped - len(self._frames)
         # A first frame that comes late, as streams cut between key frames have it, is shown from the beginning.
         if wanted > 0 and self._shown is not None:
             pixels = self._picture(self._upright(self._shown))
             self._budget.use("video", (len(self._frames) + wanted) * pixels.nbytes)
             self._frames += [pixels] * wanted
-            self.full = len(self._frames) == self._count
+            self.full = self._popped + len(self._frames) == self._count
 
 
 class SoundCollector:
@@ -86,6 +97,7 @@ class SoundCollector:
         self._count = count_steps(start, end, rate)
         self._blocks: list[tuple[int, NDArray[np.float32]]] = []  # place of the first sample, samples
         self._size = 0  # samples up to the end of the last block
+        self._popped = 0  # samples that `pop` returned
         self._next = 0  # place of the next sample
         self._resampler: av.AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None
@@ -108,10 +120,28 @@ class SoundCollector:
 
     def take(self, end: float) -> NDArray[np.float32]:
         """Return the samples (S,) up to `end`; silence where the file has none."""
-        samples = np.zeros(count_steps(self._start, end, self._rate), dtype=np.float32)
+        return self._assemble(count_steps(self._start, end, self._rate))
+
+    def pop(self, count: int) -> NDArray[np.float32] | None:
+        """Return and forget the next `count` samples; None until there is a second of sound after them.
+
+        The second is room for time stamps that go back, and for a last frame that is cut.
+        """
+        end = self._popped + count
+        if self._next < end + self._rate:
+            return None
+        samples = self._assemble(end)
+        self._popped = end
+        self._blocks = [(first, values) for first, values in self._blocks if first + len(values) > end]
+        return samples
+
+    def _assemble(self, end: int) -> NDArray[np.float32]:
+        """Return the samples that `pop` has not returned, up to place `end`."""
+        samples = np.zeros(max(0, end - self._popped), dtype=np.float32)
         for first, values in self._blocks:
-            kept = values[: max(0, len(samples) - first)]
-            samples[first : first + len(kept)] = kept
+            place = first - self._popped
+            kept = values[max(0, -place) : max(0, len(samples) - place)]
+            samples[max(0, place) : max(0, place) + len(kept)] = kept
         return samples
 
     def _restart(self, frame: av.AudioFrame, time: float) -> None:
@@ -135,5 +165,5 @@ class SoundCollector:
             values = values[max(0, -first) : max(0, self._count - first)]
             if len(values):
                 self._size = max(self._size, max(0, first) + len(values))
-                self._budget.use("audio", self._size * values.itemsize)
+                self._budget.use("audio", (self._size - self._popped) * values.itemsize)
                 self._blocks.append((max(0, first), values))

@@ -53,8 +53,8 @@ def as_html(index: IndexReader, answer: Answer, folder: Path | None = None, embe
     queries = answer.queries
     parts = [f'<p class="note">{escape(note)}</p>' for note in answer.notes]
     for query, (name, hits) in enumerate(zip(queries.names, answer.hits, strict=True)):
-        player = _player({"path": queries.media[query]}, queries.side, NO_QUERY_FILE, links)
-        parts.append(f"<section><h2>{escape(name)}</h2>{player}")
+        shown = player({"path": queries.media[query]}, queries.side, NO_QUERY_FILE, links)
+        parts.append(f"<section><h2>{escape(name)}</h2>{shown}")
         parts += [
             _article(hit, one, queries.side, queries.target, answer.mode, links)
             for hit, one in zip(hits, aligned[query], strict=True)
@@ -77,7 +77,7 @@ def _article(hit: Hit, aligned: Alignment, side: str, target: str, mode: str, li
     label = "" if hit.media.get("label") is None else f", {escape(hit.media['label'])}"
     return (
         f'<article><h3>{hit.rank}. {escape(hit.id)} <span class="quiet">{unit} {hit.distance:.4f}{label}</span></h3>'
-        f"{_pictures(hit.media)}{_player(hit.media, target, NO_FILE, links)}{drawing(aligned, side, target)}"
+        f"{_pictures(hit.media)}{player(hit.media, target, NO_FILE, links)}{drawing(aligned, side, target)}"
         f"<p>{summed(aligned)}</p></article>"
     )
 
@@ -97,7 +97,7 @@ def _pictures(media: dict[str, Any]) -> str:
     return f'<div class="pictures">{shown}</div>'
 
 
-def _player(media: dict[str, Any], side: str, unknown: str, links: Links) -> str:
+def player(media: dict[str, Any], side: str, unknown: str, links: Links) -> str:
     """Return a player of a file that is there, or else why there is none: a path in an index is anyone's text."""
     path, (start, seconds) = media.get("path"), _span(media)
     if not path:
