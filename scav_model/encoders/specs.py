@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
+from scav_model.data.frontends import GrayConfig
 from scav_model.devices import parse_device
 from scav_model.encoders.beats import BeatsEncoder
 from scav_model.encoders.clip import SPEC, ClipEncoder
 from scav_model.encoders.encoder import EncoderError
-from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
+from scav_model.encoders.notes import NotesEncoder
+from scav_model.encoders.plain import FramePatchEncoder, GrayEncoder, LogMelEncoder
 from scav_model.fields import documented, setting
 
 
@@ -42,11 +45,15 @@ class EncoderOptions:
 
 
 def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEncoder:
-    """`patches`, `clip:MODEL:WEIGHTS`, `clip:FOLDER` or `clip:hf-hub:ORGANIZATION/NAME`."""
+    """`patches`, `gray`, `gray:WIDTHxHEIGHT`, `clip:MODEL:WEIGHTS`, `clip:FOLDER`, `clip:hf-hub:ORGANIZATION/NAME`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "patches":
         return FramePatchEncoder()
+    if spec == "gray":
+        return GrayEncoder()
+    if size := re.fullmatch(r"gray:([1-9]\d{0,3})x([1-9]\d{0,3})", spec):
+        return GrayEncoder(GrayConfig(width=int(size[1]), height=int(size[2])))
     if kind == "clip":
         return ClipEncoder(
             rest,
@@ -55,18 +62,20 @@ def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEn
             precision=options.precision,
             batch_frames=options.batch_frames,
         )
-    raise EncoderError(f"expected a visual encoder, patches, {SPEC}; got {spec!r}")
+    raise EncoderError(f"expected a visual encoder, patches, gray, gray:WIDTHxHEIGHT, {SPEC}; got {spec!r}")
 
 
 def audio_encoder(spec: str, options: EncoderOptions | None = None) -> AudioEncoder:
-    """`log_mel` or `beats:CHECKPOINT`."""
+    """`log_mel`, `notes` or `beats:CHECKPOINT`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "log_mel":
         return LogMelEncoder()
+    if spec == "notes":
+        return NotesEncoder()
     if kind == "beats" and rest:
         return BeatsEncoder(rest, frequency=options.beats_frequency, device=options.device, precision=options.precision)
-    raise EncoderError(f"expected an audio encoder, log_mel or beats:CHECKPOINT, got {spec!r}")
+    raise EncoderError(f"expected an audio encoder, log_mel, notes or beats:CHECKPOINT, got {spec!r}")
 
 
 def both_encoders(visual: str, audio: str, options: EncoderOptions) -> tuple[VisualEncoder, AudioEncoder]:
