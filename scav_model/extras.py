@@ -1,4 +1,4 @@
-"""Packages that an extra of scav-kernels installs: the error of a missing one names the extra."""
+"""Optional packages: the error of a missing one says how to install it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ EXTRAS = {
     "datasets": "model,mteb",
     "mteb": "model,mteb",
     "ray": "ray",
+    "music21": "model,tunes",
+    "onnxruntime": "model,tunes",
+    "PIL": "model,tunes",
+    "pretty_midi": "model,tunes",
+    "resvg_py": "model,tunes",
+    "verovio": "model,tunes",
 }
+# Packages that no extra can install, because they name others that cannot be installed or built, and are not needed.
+ALONE = {"basic_pitch": "basic-pitch", "tinysoundfont": "tinysoundfont"}
 
 
 class MissingPackageError(ImportError):
@@ -45,12 +53,13 @@ def needed_by(user: str, package: str | None = None, instead: str = "") -> Itera
 
     Args:
         user: who needs the package, the subject of the message.
-        package: one of `EXTRAS`, to name where another is missing that it needs itself, or where it cannot load its own
-            libraries; None explains no such error.
+        package: one of `EXTRAS` or `ALONE`, to name where another is missing that it needs itself, or where it cannot
+            load its own libraries; None explains no such error.
         instead: how to do without, the end of the message.
 
     Raises:
-        MissingPackageError: a package of `EXTRAS`, or one that `package` needs, is missing, or does not fit torch.
+        MissingPackageError: a package of `EXTRAS` or `ALONE`, or one that `package` needs, is missing, or does not fit
+            torch.
     """
     try:
         yield
@@ -71,11 +80,12 @@ def needed_by(user: str, package: str | None = None, instead: str = "") -> Itera
 
 
 def explain(error: ImportError, user: str, package: str | None = None, instead: str = "") -> ImportError:
-    """Return the error that names the extra to install; `error` itself where it is explained, or of no extra."""
+    """Return the error that says what to install; `error` itself where it is explained, or of another package."""
     missing = (error.name or "").partition(".")[0]
-    if missing not in EXTRAS and package is not None:
+    if missing not in EXTRAS and missing not in ALONE and package is not None:
         missing = package
-    if isinstance(error, MissingPackageError) or missing not in EXTRAS:
+    if isinstance(error, MissingPackageError) or (missing not in EXTRAS and missing not in ALONE):
         return error
-    advice = f"pip install 'scav-kernels[{EXTRAS[missing]}]'" + (f", or {instead}" if instead else "")
+    wanted = f"--no-deps {ALONE[missing]}" if missing in ALONE else f"'scav-kernels[{EXTRAS[missing]}]'"
+    advice = f"pip install {wanted}" + (f", or {instead}" if instead else "")
     return MissingPackageError(f"{user} needs {missing} ({error}); {advice}", name=error.name)

@@ -21,7 +21,7 @@ from scav_model.cli.models import FIRST, SHORT, train
 from scav_model.cli.shared_help import SHARED
 from scav_model.cli.terminal import interruptible
 from scav_model.cli.tree import Commands, Group, leaves
-from scav_model.cli.words import arranged, command_of, options, positional, takes_texts
+from scav_model.cli.words import arranged, command_of, completed, options, positional, takes_texts
 from scav_model.config import Config
 from scav_model.extras import explain
 from scav_model.fields import nearest
@@ -206,6 +206,7 @@ def add_all_options(command: Parser, function: Callable[..., None]) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return the exit code: 0, 1 after a failure, 130 after Ctrl-C. Bad options exit with 2."""
+    arguments = completed(arguments)
     count, function = command_of(arguments)
     words = tuple(arguments[:count]) if function else ()
     command = " ".join((PROGRAM, *words))

@@ -18,6 +18,7 @@ class Group:
 
     summary: str  # one line of help
     commands: Commands
+    default: str | None = None  # the command that options without a command belong to
 
 
 Command: TypeAlias = Callable[..., None]
@@ -32,9 +33,19 @@ QUICKSTART = Imported(
 )
 COMMANDS: Commands = {
     "quickstart": QUICKSTART,
-    "demo": Imported(
-        "scav_model.experiments.demo.run:run_demo",
-        "Renders clips with sound, trains CAV and three SCAV models on them and compares their retrieval.",
+    "demo": Group(
+        "Makes clips with sound, trains CAV and three SCAV models on them and compares their retrieval.",
+        {
+            "shapes": Imported(
+                "scav_model.experiments.demo.run:run_demo",
+                "Clips of objects that flash when they sound, drawn by code; `scav demo` alone runs this.",
+            ),
+            "tunes": Imported(
+                "scav_model.experiments.tunes.run:run_tunes",
+                "Clips of fiddle tunes, engraved and played: a score that moves, and a synthesizer's sound.",
+            ),
+        },
+        default="shapes",
     ),
     "manifest": Group(
         "Makes manifests of data sets' lists and of folders.",

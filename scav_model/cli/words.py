@@ -55,6 +55,20 @@ def command_of(arguments: Sequence[str]) -> tuple[int, Function | None]:
     return len(arguments), None
 
 
+def completed(arguments: Sequence[str]) -> list[str]:
+    """Return the command line with the default command of a group, where options follow the group's name at once."""
+    commands = tree.COMMANDS
+    for count, word in enumerate(arguments, start=1):
+        entry = commands.get(word)
+        if not isinstance(entry, Group):
+            break
+        following = arguments[count] if count < len(arguments) else "--"
+        if entry.default and following.startswith("-") and following not in ("-h", "--help"):
+            return [*arguments[:count], entry.default, *arguments[count:]]
+        commands = entry.commands
+    return list(arguments)
+
+
 def arranged(arguments: Sequence[str]) -> list[str]:
     """Return the command line with its options first, each as `--name=value`, and its positional arguments last.
 

@@ -36,6 +36,24 @@ class FramePatchConfig:
 
 
 @dataclass(frozen=True)
+class GrayConfig:
+    """A step per frame: the brightness of every pixel of the frame, scaled down."""
+
+    width: int = 32  # px
+    height: int = 32  # px
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} to be at least 1 px, got {getattr(self, name)}")
+
+    @property
+    def dim(self) -> int:
+        """Features of a step: one a pixel."""
+        return self.width * self.height
+
+
+@dataclass(frozen=True)
 class LogMelConfig:
     """A step per `stack` spectra, side by side, so that an attack keeps its place within the step."""
 
@@ -79,6 +97,20 @@ class FramePatches:
         # Constants, not statistics of a data set, so that features of different sets can be compared.
         steps = torch.stack((mean / 32 - 1.5, spread / 16 - 1.0), dim=-1)
         return steps.flatten(1)
+
+
+class GrayFrames:
+    """Frames (N, height, width, 3) uint8 to steps (N, dim) float32, of the order of one; white is 0."""
+
+    def __init__(self, config: GrayConfig) -> None:
+        self.config = config
+
+    def __call__(self, frames: NDArray[np.uint8]) -> Tensor:
+        expected = (self.config.height, self.config.width, 3)
+        if frames.ndim != 4 or frames.shape[1:] != expected:
+            raise ValueError(f"expected frames of shape (N, {', '.join(map(str, expected))}), got {frames.shape}")
+        gray = torch.from_numpy(frames).float().mean(dim=3)  # (N, height, width)
+        return ((255 - gray) / 64).flatten(1)
 
 
 class LogMel:

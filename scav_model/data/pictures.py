@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import av
 import numpy as np
@@ -14,22 +15,29 @@ from numpy.typing import NDArray
 Picture = Callable[[av.VideoFrame], NDArray[np.uint8]]
 
 
-class Square:
-    """Scales a frame to `size` × `size` pixels, each the mean of what it covers; the shape is not kept."""
+class Scaled:
+    """Scales a frame to `width` × `height` pixels, each the mean of what it covers; the shape is not kept."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
         # One for all frames: it keeps its scaling tables, which cost more than a small frame does.
         self._scaler = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        picture = self._scaler.reformat(frame, self.size, self.size, "rgb24", interpolation="AREA")
+        picture = self._scaler.reformat(frame, self.width, self.height, "rgb24", interpolation="AREA")
         # rgb24 is bytes; PyAV's annotation covers its other formats too.
         return np.asarray(picture.to_ndarray(), dtype=np.uint8)
 
-    def __reduce__(self) -> tuple[type[Square], tuple[int]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # The tables are FFmpeg's and stay in their process.
-        return Square, (self.size,)
+        return Scaled, (self.width, self.height)
+
+
+class Square(Scaled):
+    """Scales a frame to `size` × `size` pixels."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size)
 
 
 class WholeFrame:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
-from scav_model.data.frontends import FramePatchConfig, LogMelConfig
+from scav_model.data.frontends import FramePatchConfig, GrayConfig, LogMelConfig
 from scav_model.encoders.encoder import EncoderError
-from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
+from scav_model.encoders.notes import NotesEncoder
+from scav_model.encoders.plain import FramePatchEncoder, GrayEncoder, LogMelEncoder
 from scav_model.encoders.specs import EncoderOptions, audio_encoder, visual_encoder
 
 
@@ -29,6 +30,10 @@ def described_encoder(
     kind = described.get("encoder")
     if kind == "patches":
         return FramePatchEncoder(FramePatchConfig(**described["preprocessing"]))
+    if kind == "gray":
+        return GrayEncoder(GrayConfig(**described["preprocessing"]))
+    if kind == "notes":
+        return NotesEncoder()
     if kind == "log_mel":
         return LogMelEncoder(LogMelConfig(**described["preprocessing"]))
     if kind is None:

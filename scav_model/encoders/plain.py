@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scav_model.data.encoder import Array
-from scav_model.data.frontends import FramePatchConfig, FramePatches, LogMel, LogMelConfig
-from scav_model.data.pictures import Picture, Square
+from scav_model.data.frontends import FramePatchConfig, FramePatches, GrayConfig, GrayFrames, LogMel, LogMelConfig
+from scav_model.data.pictures import Picture, Scaled, Square
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,34 @@ class FramePatchEncoder:
 
     def describe(self) -> dict[str, Any]:
         return {"encoder": "patches", "preprocessing": asdict(self.config)}
+
+
+@dataclass(frozen=True)
+class GrayEncoder:
+    """`gray`: the pixels of a small gray picture."""
+
+    config: GrayConfig = field(default_factory=GrayConfig)
+
+    @property
+    def dim(self) -> int:
+        return self.config.dim
+
+    @property
+    def picture(self) -> Picture:
+        return Scaled(self.config.width, self.config.height)
+
+    @property
+    def prepare(self) -> Callable[[NDArray[np.uint8]], Array]:
+        return self._steps
+
+    def _steps(self, frames: NDArray[np.uint8]) -> Array:
+        return GrayFrames(self.config)(frames).numpy()
+
+    def encode(self, clips: Sequence[Array]) -> list[Tensor]:
+        return [torch.from_numpy(clip) for clip in clips]
+
+    def describe(self) -> dict[str, Any]:
+        return {"encoder": "gray", "preprocessing": asdict(self.config)}
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
+from scav_model.data.frontends import GrayConfig
 from scav_model.devices import parse_device
 from scav_model.encoders.beats import BeatsEncoder
 from scav_model.encoders.clip import SPEC, ClipEncoder
 from scav_model.encoders.encoder import EncoderError
+from scav_model.encoders.notes import NotesEncoder
 from scav_model.encoders.pe_av import SPEC as PE_AV_SPEC
 from scav_model.encoders.pe_av import PeAudioEncoder, PeVideoEncoder
-from scav_model.encoders.plain import FramePatchEncoder, LogMelEncoder
+from scav_model.encoders.plain import FramePatchEncoder, GrayEncoder, LogMelEncoder
 from scav_model.fields import documented, setting
 
 
@@ -44,11 +47,15 @@ class EncoderOptions:
 
 
 def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEncoder:
-    """`patches`, `clip:MODEL:WEIGHTS`, `clip:FOLDER`, `clip:hf-hub:ORGANIZATION/NAME` or `pe-av:FOLDER`."""
+    """`patches`, `gray[:WIDTHxHEIGHT]`, `clip:MODEL:WEIGHTS`, `clip:FOLDER`, `clip:hf-hub:ORG/NAME` or `pe-av:FOLDER`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "patches":
         return FramePatchEncoder()
+    if spec == "gray":
+        return GrayEncoder()
+    if size := re.fullmatch(r"gray:([1-9]\d{0,3})x([1-9]\d{0,3})", spec):
+        return GrayEncoder(GrayConfig(width=int(size[1]), height=int(size[2])))
     if kind == "clip":
         return ClipEncoder(
             rest,
@@ -61,20 +68,24 @@ def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEn
         return PeVideoEncoder(
             rest, device=options.device, precision=options.precision, batch_frames=options.batch_frames
         )
-    raise EncoderError(f"expected a visual encoder, patches, {SPEC}, or {PE_AV_SPEC}; got {spec!r}")
+    raise EncoderError(
+        f"expected a visual encoder, patches, gray, gray:WIDTHxHEIGHT, {SPEC}, or {PE_AV_SPEC}; got {spec!r}"
+    )
 
 
 def audio_encoder(spec: str, options: EncoderOptions | None = None) -> AudioEncoder:
-    """`log_mel`, `beats:CHECKPOINT` or `pe-av:FOLDER`."""
+    """`log_mel`, `notes`, `beats:CHECKPOINT` or `pe-av:FOLDER`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "log_mel":
         return LogMelEncoder()
+    if spec == "notes":
+        return NotesEncoder()
     if kind == "beats" and rest:
         return BeatsEncoder(rest, frequency=options.beats_frequency, device=options.device, precision=options.precision)
     if kind == "pe-av" and rest:
         return PeAudioEncoder(rest, device=options.device, precision=options.precision)
-    raise EncoderError(f"expected an audio encoder, log_mel, beats:CHECKPOINT or {PE_AV_SPEC}; got {spec!r}")
+    raise EncoderError(f"expected an audio encoder, log_mel, notes, beats:CHECKPOINT or {PE_AV_SPEC}; got {spec!r}")
 
 
 def both_encoders(visual: str, audio: str, options: EncoderOptions) -> tuple[VisualEncoder, AudioEncoder]:
