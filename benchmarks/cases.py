@@ -81,8 +81,6 @@ OPS: dict[str, dict[str, Any]] = {
     "sinkhorn": {"max_iterations": 100, "tolerance": 0.0},
     "chamfer": {},
 }
-# Ops without CUDA kernels.
-CPU_ONLY = ("chamfer",)
 OURS = "scav_kernels"
 
 
@@ -104,7 +102,6 @@ CASES = [
     for direction in work.directions
     for dtype in work.dtypes
     for device in work.devices
-    if device == "cpu" or op not in CPU_ONLY
 ]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scav_kernels.ops.checks import check_options, check_tensors, declare_options
-from scav_kernels.ops.define import GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_cuda
+from scav_kernels.ops.define import GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
 from scav_kernels.ops.fakes import Arguments, steps_of_x, steps_of_y
 from scav_kernels.ops.registry import METRICS, Metric
 
@@ -30,7 +30,7 @@ define_op(
     f"(Tensor grad, {SEQUENCES}, Tensor nearest, str cost, str direction, bool paired, {NEEDS}) -> {GRADIENTS}",
     _fake_nearest,
 )
-refuse_cuda("chamfer")
+refuse_missing_cuda("chamfer")
 
 
 @declare_options
@@ -65,8 +65,7 @@ def chamfer(
         (B1, B2) distances, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range; on a GPU, always,
-            because it has no kernel there yet.
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
 
     Source: Khattab & Zaharia, "ColBERT", SIGIR 2020, for the late interaction of one direction.
     """

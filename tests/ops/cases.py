@@ -13,7 +13,7 @@ from scav_kernels import reference
 from . import plain
 
 # Metrics without CUDA kernels.
-CPU_ONLY = ("chamfer", "interpolated_cosine")
+CPU_ONLY = ("interpolated_cosine",)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,8 @@ CASES = [
     Case("soft_dtw", "soft_dtw"),
     Case("soft_dtw-euclidean-band", "soft_dtw", {"cost": "euclidean", "gamma": 0.1, "band": 20}),
     Case("sinkhorn", "sinkhorn", SMOOTH),
+    Case("chamfer-both", "chamfer", {"direction": "both"}),
+    Case("chamfer-y-cosine", "chamfer", {"direction": "y", "cost": "cosine"}),
 ]
 
 
@@ -48,7 +50,7 @@ def steps(n: int, m: int, dtype: torch.dtype, paired: bool) -> Sequences:
 
 
 def problems() -> list[Problem]:
-    small = {"dtw": 32 * KIB, "soft_dtw": 240 * KIB, "sinkhorn": 32 * KIB}
+    small = {"dtw": 32 * KIB, "soft_dtw": 240 * KIB, "sinkhorn": 32 * KIB, "chamfer": 32 * KIB}
     one = sequences(Shape(b1=1, b2=1, n=600, m=200, d=1, ragged=False))
     return [
         Problem(steps(1100, 12, torch.float32, False), False, small),
@@ -56,7 +58,12 @@ def problems() -> list[Problem]:
         Problem(steps(600, 12, torch.bfloat16, False), False, {**small, "soft_dtw": 100 * KIB}),
         # More panels to a part than a block has warps, and not a multiple of them.
         Problem(steps(4864, 19, torch.float32, False), False, {"dtw": 270 * KIB, "soft_dtw": 1536 * KIB}),
-        Problem(one, False, {"dtw": 300 * KIB, "soft_dtw": 900 * KIB, "sinkhorn": 300 * KIB}, with_oracle=False),
+        Problem(
+            one,
+            False,
+            {"dtw": 300 * KIB, "soft_dtw": 900 * KIB, "sinkhorn": 300 * KIB, "chamfer": 300 * KIB},
+            with_oracle=False,
+        ),
     ]
 
 
@@ -109,7 +116,8 @@ def main() -> None:
             if (budget := problem.budgets.get(case.metric)) is None:
                 continue
             ways = [partial(answer, case.kernel, given, problem.paired)]
-            if given.x.dtype == torch.float32 and case.options.get("cost") != "cosine":
+            has_costs = hasattr(scav_kernels, f"{case.metric}_from_cost")
+            if has_costs and given.x.dtype == torch.float32 and case.options.get("cost") != "cosine":
                 cost = torch.cdist(given.x.unsqueeze(1), given.y.unsqueeze(0))
                 ways.append(partial(from_cost, case, cost, given))
             for number, way in enumerate(ways):
