@@ -47,7 +47,7 @@ class EncoderOptions:
 
 
 def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEncoder:
-    """`patches`, `gray[:WIDTHxHEIGHT]`, `clip:MODEL:WEIGHTS`, `clip:FOLDER`, `clip:hf-hub:ORG/NAME` or `pe-av:FOLDER`."""
+    """Return the encoder `patches`, `gray`, `gray:WIDTHxHEIGHT`, `clip:…` or `pe-av:FOLDER`, as the error names them."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "patches":
@@ -74,7 +74,7 @@ def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEn
 
 
 def audio_encoder(spec: str, options: EncoderOptions | None = None) -> AudioEncoder:
-    """`log_mel`, `notes`, `beats:CHECKPOINT` or `pe-av:FOLDER`."""
+    """Return the encoder `log_mel`, `notes`, `beats:CHECKPOINT` or `pe-av:FOLDER`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "log_mel":
