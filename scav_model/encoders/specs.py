@@ -47,7 +47,7 @@ class EncoderOptions:
 
 
 def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEncoder:
-    """Return the encoder `patches`, `gray`, `gray:WIDTHxHEIGHT`, `clip:…` or `pe-av:FOLDER`, as the error names them."""
+    """Return the encoder `patches`, `gray`, `gray:WIDTHxHEIGHT`, `clip:…` or `pe-av:FOLDER`; an error lists them."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "patches":
