@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -t
 # Warnings of the C++ and CUDA compilers are errors in every build from here.
 export SCAV_WERROR := 1
 
-.PHONY: demo test check docs bench gpu sanitize mutants lint lock lock-newest build wheel wheels test-wheel test-newest
+.PHONY: demo test check docs notebooks bench gpu sanitize mutants lint lock lock-newest build wheel wheels test-wheel test-newest
 .DEFAULT_GOAL := test
 
 demo: build
@@ -26,6 +26,11 @@ check: build
 # The site, in build/site. It works from the disk, without a network.
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Run the notebooks of the documentation, and write their outputs into them.
+notebooks: build
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace --log-level ERROR --coalesce-streams \
+	--ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
 
 # Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
 bench: build $(VENV)/.bench $(VENV)-aeon/.installed

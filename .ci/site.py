@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: pages that lie outside docs, and links as they are on the site.
+"""Hooks of mkdocs.yml: pages that lie outside docs, notebooks as pages, and links as they are on the site.
 
 Links in the pages are those of the repository, so that they work in its browser too.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 # Pages of the site, by their place in the repository.
@@ -20,6 +21,7 @@ PAGES = {
     "benchmarks/NOTES.md": "engineering/notes.md",
 }
 RESULTS = "benchmarks/results/"
+NOTEBOOK = ".ipynb"
 LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^)\s]+)\)")
 
 
@@ -30,7 +32,8 @@ def place_on_site(path: str) -> str | None:
     if path in PAGES:
         return PAGES[path]
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        place = path.removeprefix("docs/")
+        return place.removesuffix(NOTEBOOK) + ".md" if place.endswith(NOTEBOOK) else place
     if path.startswith(RESULTS) and path.endswith(".json"):
         return "results/" + path.removeprefix(RESULTS)
     return None
@@ -58,8 +61,24 @@ def with_site_links(markdown: str, source: str, place: str) -> str:
     return LINK.sub(replace, markdown)
 
 
+def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Return a notebook with its outputs as a page, and the pictures of the outputs by name."""
+    resources = {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
+    page, found = MarkdownExporter().from_filename(str(path), resources=resources)
+    # A link in HTML, since those in Markdown lead to pages.
+    download = f'<a href="{path.name}" download>Download this notebook</a>'
+    return f"{page}\n{download}\n", found["outputs"]
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.remove(files.src_uris["README.md"])
+    for notebook in [file for file in files if file.src_uri.endswith(NOTEBOOK)]:
+        page, pictures = notebook_page(Path(config.docs_dir, notebook.src_uri))
+        files.append(File.generated(config, notebook.src_uri.removesuffix(NOTEBOOK) + ".md", content=page))
+        for name, picture in pictures.items():
+            files.append(
+                File.generated(config, posixpath.join(posixpath.dirname(notebook.src_uri), name), content=picture)
+            )
     for source, place in PAGES.items():
         files.append(File.generated(config, place, content=(ROOT / source).read_text(encoding="utf-8")))
     for path in sorted((ROOT / RESULTS).glob("**/*.json")):

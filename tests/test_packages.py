@@ -16,7 +16,7 @@ import pytest
 from scav_model.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("csrc", "scav_kernels", "scav_model", "tests", "benchmarks")
+FOLDERS = ("csrc", "scav_kernels", "scav_model", "tests", "benchmarks", "examples")
 BUILT = (".so", ".pyc")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Packages that Ray has inside.

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 pytest.importorskip("mkdocs")
+pytest.importorskip("nbconvert")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,8 @@ def site() -> ModuleType:
         ("docs/search.md", "[notes](../benchmarks/NOTES.md)", "[notes](engineering/notes.md)"),
         ("docs/engineering/index.md", "[log](../../CHANGELOG.md)", "[log](../changelog.md)"),
         ("docs/install.md", "[table](../benchmarks/results/wheels.json)", "[table](results/wheels.json)"),
+        ("docs/search.md", "[notebook](notebooks/search.ipynb)", "[notebook](notebooks/search.md)"),
+        ("docs/notebooks/search.ipynb", "[serve](../serve.md)", "[serve](../serve.md)"),
         ("docs/install.md", "[code](../setup.py)", "code"),
         ("docs/install.md", "[torch](https://pytorch.org)", "[torch](https://pytorch.org)"),
         ("docs/install.md", "[below](#from-source)", "[below](#from-source)"),
@@ -37,3 +40,15 @@ def site() -> ModuleType:
 def test_links(site: ModuleType, source: str, link: str, expected: str) -> None:
     place = site.place_on_site(source)
     assert site.with_site_links(f"See {link}.", source, place) == f"See {expected}."
+
+
+@pytest.mark.parametrize("name", ["distances", "search"])
+def test_a_notebook_is_a_page_with_the_pictures_of_its_outputs(site: ModuleType, name: str) -> None:
+    page, pictures = site.notebook_page(Path(__file__).parents[1] / "docs" / "notebooks" / f"{name}.ipynb")
+    assert page.startswith("# Notebook: ")
+    assert "```python" in page
+    assert pictures
+    for file, picture in pictures.items():
+        assert file.startswith(f"{name}_files/")
+        assert f"]({file})" in page
+        assert picture.startswith(b"\x89PNG")

@@ -16,8 +16,9 @@ from torch import Tensor
 from scav_model.index.align import Alignment
 from scav_model.index.matrix import matching_times, per_second
 from scav_model.index.search import Hit
-from scav_model.serve.engine import Asked, Compared, Engine, MetricName, Upload
+from scav_model.serve.engine import Asked, Compared, Engine, MetricName
 from scav_model.serve.jobs import Spectrogram, as_bytes
+from scav_model.serve.uploads import Upload
 from scav_model.storage.text import printable
 
 Side = Literal["video", "audio"]
@@ -26,7 +27,7 @@ MAX_DRAWN = 400
 
 
 @dataclass(frozen=True)
-class Uploads:
+class UploadsAnswer:
     """Limits of uploads; `problem` says why no file can be uploaded."""
 
     problem: str | None
@@ -43,7 +44,7 @@ class IndexAnswer:
     searched: list[Side]
     metric: str
     metrics: list[MetricName]
-    uploads: Uploads
+    uploads: UploadsAnswer
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,11 @@ class UploadAnswer:
 
 @dataclass(frozen=True)
 class HitAnswer:
-    """A clip that was found. `own` marks the query's own clip. A distance that is not finite is null."""
+    """A clip that was found; `is_query` marks the clip that is the query. A distance that is not finite is null."""
 
     rank: int
     distance: float | None
-    own: bool
+    is_query: bool
     clip: ClipAnswer
 
 
@@ -152,8 +153,8 @@ class SpectrogramAnswer:
 
 
 def index_answer(engine: Engine) -> IndexAnswer:
-    limits = engine.limits
-    uploads = Uploads(engine.no_uploads or None, limits.megabytes, limits.seconds)
+    limits = engine.uploads.limits
+    uploads = UploadsAnswer(engine.uploads.problem or None, limits.megabytes, limits.seconds)
     sides: list[Any] = engine.index.header.sides
     name = printable(engine.index.folder.resolve().name)
     return IndexAnswer(name, len(engine.index), sides, engine.metric, engine.metrics(), uploads)
@@ -166,8 +167,8 @@ def clip_answer(engine: Engine, number: int) -> ClipAnswer:
         engine.index.id(number),
         None if label is None else str(label),
         finite(media.get("seconds")),
-        _side(engine.kind(number)),
-        engine.offset(number),
+        _side(engine.files.kind(number)),
+        engine.files.offset(number),
     )
 
 

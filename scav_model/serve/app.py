@@ -31,8 +31,8 @@ from scav_model.serve.answers import (
     spectrogram_answer,
     upload_answer,
 )
-from scav_model.serve.engine import Asked, BusyError, Engine, NotFoundError
-from scav_model.serve.jobs import Spectrogram
+from scav_model.serve.engine import Asked, Engine
+from scav_model.serve.errors import BusyError, NotFoundError
 from scav_model.storage.text import printable
 
 # Seconds in which an upload has to arrive.
@@ -112,14 +112,17 @@ def pages() -> APIRouter:
         content, kind = files[name]
         return Response(content, media_type=kind)
 
+    @router.head("/")
     @router.get("/")
     def page() -> Response:
         return file("index.html")
 
+    @router.head("/api")
     @router.get("/api")
     def documentation() -> Response:
         return file("api.html")
 
+    @router.head("/static/{name}")
     @router.get("/static/{name}")
     def static(name: str) -> Response:
         return file(name)
@@ -159,15 +162,13 @@ def api(engine: Engine, receive_seconds: float) -> APIRouter:
         name: Annotated[str, Query(description="What to call the query", max_length=200)] = "recording",
     ) -> UploadAnswer:
         """Upload a media file, the body of the request, as a query. It is decoded, encoded and deleted."""
-        if engine.encoding is None:
-            raise HTTPException(409, engine.no_uploads)
-        engine.begin_upload()
-        try:
-            with tempfile.NamedTemporaryFile(prefix="scav-upload-") as file:
-                await receive(request, file, engine.limits.megabytes, receive_seconds)
-                return upload_answer(await engine.read(Path(file.name), printable(name)))
-        finally:
-            engine.end_upload()
+        uploads = engine.uploads
+        if uploads.encoding is None:
+            raise HTTPException(409, uploads.problem)
+        check_is_no_form(request)
+        with uploads.place(), tempfile.NamedTemporaryFile(prefix="scav-upload-") as file:
+            await receive(request, file, uploads.limits.megabytes, receive_seconds)
+            return upload_answer(await uploads.read(Path(file.name), printable(name)))
 
     @router.get("/search")
     async def search(
@@ -194,35 +195,46 @@ def api(engine: Engine, receive_seconds: float) -> APIRouter:
         compared = await engine.in_turn(engine.compare, query, side, metric or engine.metric, hit)
         return alignment_answer(compared, rates)
 
+    @router.head("/media", include_in_schema=False)
     @router.get("/media", responses=MEDIA, response_class=Response)
     async def media(clip: Annotated[str, Query(description="Id of a clip")]) -> Response:
         """The media file of a clip, with ranges. A format that browsers do not play is converted to mp4."""
-        path, kind = await engine.playable(clip)
+        path, kind = await engine.files.playable(engine.number(clip))
         return FileResponse(path, media_type=kind)
 
     @router.get("/poster", responses=PICTURE, response_class=Response)
     async def poster(clip: Annotated[str, Query(description="Id of a clip")]) -> Response:
         """A picture from the middle of a clip."""
-        return jpeg(await engine.picture("poster", Asked(clip)))
+        return jpeg(await engine.files.poster(engine.number(clip)))
 
     @router.get("/film", responses=PICTURE, response_class=Response)
     async def film(query: AskedQuery, tiles: Annotated[int, Query(ge=1, le=40)] = 12) -> Response:
         """Pictures evenly through a clip or an upload, side by side."""
-        return jpeg(await engine.picture("film", query, tiles))
+        return jpeg(await engine.film(query, tiles))
 
     @router.get("/sound")
     async def sound(query: AskedQuery) -> SpectrogramAnswer:
         """The log-mel spectrogram of the sound of a clip or an upload."""
-        found = await engine.picture("sound", query)
-        assert isinstance(found, Spectrogram)
-        return spectrogram_answer(found)
+        return spectrogram_answer(await engine.sound(query))
 
     return router
 
 
-def jpeg(picture: bytes | Spectrogram) -> Response:
-    assert isinstance(picture, bytes)
+def jpeg(picture: bytes) -> Response:
     return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+def check_is_no_form(request: Request) -> None:
+    """
+    Raises:
+        HTTPException: the body of the request is a form, in which a file is but a part.
+    """
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise HTTPException(
+            415,
+            "expected the file itself as the body of the request, got a form (multipart/form-data); "
+            "with curl, take --data-binary @FILE in place of -F",
+        )
 
 
 async def receive(request: Request, file: Any, megabytes: int, seconds: float) -> None:

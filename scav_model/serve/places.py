@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from scav_model.data import FeatureStore
 from scav_model.data.describe import describe_features
+from scav_model.data.folders import MEDIA, SOUND, walk
 from scav_model.index.build import add_features, check_features, open_writer
 from scav_model.index.header import HEADER, SearchIndexError
 from scav_model.index.model import header_for
@@ -33,6 +35,11 @@ def find_index(folder: Path) -> Path:
                 return build_index(folder / INDEX, seed / name / "checkpoint.pt", seed / "features")
     if not folder.exists():
         raise FileNotFoundError(f"expected the folder of a search index at {folder}, found none; check the name")
+    if files := walk(folder, MEDIA + SOUND).files:
+        raise SearchIndexError(
+            f"expected the folder of a search index, got one of {len(files)} media files; make it searchable with "
+            f"scav quickstart {shlex.quote(str(folder))}, then scav serve runs/quickstart"
+        )
     raise SearchIndexError(
         f"expected the folder of a search index, of scav quickstart or of scav demo, got {folder}; make an index with "
         "scav index build"

@@ -18,8 +18,9 @@ from scav_model.index.header import SearchIndexError
 from scav_model.index.index import IndexReader
 from scav_model.index.media import QueryReader, frame_rate, front_end
 from scav_model.index.model import load_for
-from scav_model.serve.engine import Encoding, Engine, UploadLimits
+from scav_model.serve.engine import Engine
 from scav_model.serve.places import find_index
+from scav_model.serve.uploads import Encoding, UploadLimits
 from scav_model.storage.text import printable
 
 with needed_by("scav serve"):
@@ -70,7 +71,7 @@ def serve(
     with listening(host, port) as listener:
         engine = Engine(opened, encoding, problem, UploadLimits(upload_megabytes, upload_seconds, decode_seconds))
         try:
-            engine.start_worker()
+            engine.workers.start()
             app = Guard(make_app(engine), names_of_this_machine(host), not is_loopback(host), token)
             print(
                 f"{printable(str(opened.folder))}: {len(opened)} clips at {address(listener, host, token)}", flush=True

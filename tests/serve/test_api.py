@@ -5,6 +5,7 @@ import base64
 import io
 import resource
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict
 
 import av
@@ -18,6 +19,7 @@ from scav_model.index import queries_by_id, search
 from scav_model.index.align import METRICS as ALIGNED
 from scav_model.serve import app as application
 from scav_model.serve import engine as engines
+from scav_model.serve import uploads
 from scav_model.serve.app import make_app
 from scav_model.serve.engine import Engine, label_of
 from tests.index.test_cli_search import make_media
@@ -56,7 +58,7 @@ def test_a_clip_of_the_index_finds_what_the_index_finds(client: TestClient, worl
     hits = world.open().search("drum", k=3, side=side)
     answer = client.get("/api/search", params={"clip": "drum", "side": side, "k": 3})
     assert listed(answer) == [(hit.id, hit.distance) for hit in hits]
-    marked = [hit["clip"]["id"] for hit in answer.json()["hits"] if hit["own"]]
+    marked = [hit["clip"]["id"] for hit in answer.json()["hits"] if hit["is_query"]]
     assert marked == [hit.id for hit in hits if hit.id == "drum"]
 
 
@@ -161,7 +163,7 @@ def test_an_upload_finds_what_its_file_finds(client: TestClient, world: World, t
     hits = world.open().search(path, k=5, side=side)
     answer = client.get("/api/search", params={"upload": found["upload"], "side": side})
     assert listed(answer) == [(hit.id, hit.distance) for hit in hits]
-    assert not any(hit["own"] for hit in answer.json()["hits"])
+    assert not any(hit["is_query"] for hit in answer.json()["hits"])
     key = {"upload": found["upload"]}
     assert client.get("/api/alignment", params={**key, "side": side, "hit": "drum"}).status_code == 200
     assert client.get("/api/film", params=key).headers["content-type"] == "image/jpeg"
@@ -189,6 +191,12 @@ def test_what_is_no_media_file_is_refused(client: TestClient, temporary, content
     assert answer.status_code == 422
     assert "not a readable media file" in answer.json()["detail"]
     assert list(temporary.iterdir()) == []
+
+
+def test_a_form_is_told_how_to_upload(client: TestClient, world: World) -> None:
+    answer = client.post("/api/uploads", files={"file": (world.folder / "bell.mp4").read_bytes()})
+    assert answer.status_code == 415
+    assert "take --data-binary @FILE in place of -F" in answer.json()["detail"]
 
 
 def test_an_empty_upload_is_refused(client: TestClient) -> None:
@@ -248,17 +256,15 @@ def test_a_slow_upload_is_ended(engine: Engine) -> None:
 
 
 def test_uploads_beyond_the_limit_wait_for_others(client: TestClient, engine: Engine) -> None:
-    for _ in range(engines.AT_ONCE):
-        engine.begin_upload()
-    try:
+    with ExitStack() as places:
+        for _ in range(uploads.AT_ONCE):
+            places.enter_context(engine.uploads.place())
         assert upload(client, b"x").status_code == 503
-    finally:
-        for _ in range(engines.AT_ONCE):
-            engine.end_upload()
+    assert upload(client, b"x").status_code == 422
 
 
 def test_the_oldest_uploads_are_forgotten(client: TestClient, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "KEPT_UPLOADS", 1)
+    monkeypatch.setattr(uploads, "KEPT_UPLOADS", 1)
     make_sound(tmp_path / "tone.wav", 500, seconds=0.5)
     keys = [upload(client, (tmp_path / "tone.wav").read_bytes()).json()["upload"] for _ in range(2)]
     statuses = [client.get("/api/search", params={"upload": key, "side": "audio"}).status_code for key in keys]
@@ -291,6 +297,15 @@ def test_a_media_file_is_served_with_ranges(client: TestClient, world: World) ->
     assert beyond.status_code == 416
 
 
+@pytest.mark.parametrize("path", ["/", "/api", "/static/app.js", "/api/media?clip=bell", "/api/media?clip=horn"])
+def test_head_has_the_headers_of_get(client: TestClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert head.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-length"] == str(len(get.content))
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
 @pytest.mark.parametrize(("clip", "codec"), [("horn", "h264"), ("wood", "h264")])
 def test_other_formats_are_converted_once(client: TestClient, engine: Engine, clip: str, codec: str) -> None:
     answer = client.get("/api/media", params={"clip": clip})
@@ -300,9 +315,9 @@ def test_other_formats_are_converted_once(client: TestClient, engine: Engine, cl
         assert container.streams.audio[0].codec_context.name == "aac"
         assert container.duration / av.time_base == pytest.approx(1.0, abs=0.15)
     number = engine.index.numbers[clip]
-    made = engine._converted.get(number)
+    made = engine.files.converted.get(number)
     assert client.get("/api/media", params={"clip": clip}).content == answer.content
-    assert engine._converted.get(number) == made
+    assert engine.files.converted.get(number) == made
 
 
 def test_a_clip_without_its_file_says_so(client: TestClient) -> None:
@@ -310,6 +325,14 @@ def test_a_clip_without_its_file_says_so(client: TestClient) -> None:
         answer = client.get(f"/api/{path}", params={"clip": "gone"})
         assert answer.status_code == 404
         assert "not where the index says" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("parameters", [{}, {"clip": "bell", "upload": "key"}])
+@pytest.mark.parametrize("path", ["film", "sound", "search", "alignment"])
+def test_a_query_is_a_clip_or_an_upload(client: TestClient, path: str, parameters) -> None:
+    answer = client.get(f"/api/{path}", params={**parameters, "hit": "bell"})
+    assert answer.status_code == 400
+    assert "expected clip or upload, one of the two" in answer.json()["detail"]
 
 
 def test_pictures_of_a_clip(client: TestClient) -> None:
@@ -374,5 +397,5 @@ def test_labels_of_metrics(metric: str, label: str) -> None:
 
 
 def test_limits_are_in_the_answers(engine: Engine) -> None:
-    assert asdict(engine.limits) == {"megabytes": 200, "seconds": 120.0, "decode_seconds": 30.0}
+    assert asdict(engine.uploads.limits) == {"megabytes": 200, "seconds": 120.0, "decode_seconds": 30.0}
     assert application.MAX_HITS == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -38,7 +39,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def url(shown: World) -> Iterator[str]:
     engine = shown.engine(seconds=5.0)
-    engine.start_worker().result()
+    engine.workers.start().result()
     with listening("127.0.0.1", 0) as listener:
         app = Guard(make_app(engine), names_of_this_machine("127.0.0.1"))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
@@ -54,6 +55,8 @@ def url(shown: World) -> Iterator[str]:
 def browser() -> Iterator[playwright.Browser]:
     with playwright.sync_playwright() as library:
         options = ["--autoplay-policy=no-user-gesture-required", "--no-sandbox", "--mute-audio"]
+        # A microphone that beeps, and nobody to be asked for it.
+        options += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         made = library.chromium.launch(executable_path=CHROMIUM, args=options)
         yield made
         made.close()
@@ -102,7 +105,7 @@ def test_a_clip_is_searched_and_its_own_clip_marked(page: playwright.Page) -> No
     page.get_by_text("drum").wait_for(state="detached")
     search_by_clip(page)
     assert page.locator("#hits > li").count() == 5
-    own = page.locator("li.is-own")
+    own = page.locator("li.is-query")
     assert "bell" in own.locator("h3").inner_text()
     assert "the query's own clip" in own.inner_text()
     assert page.locator("#hits video").first.get_attribute("poster").startswith("/api/poster?clip=")
@@ -175,6 +178,64 @@ def test_uploads_good_and_bad(page: playwright.Page, shown: World, tmp_path: Pat
     page.locator("#file").set_input_files(tmp_path / "noise.mp4")
     page.get_by_role("alert").get_by_text("not a readable media file").wait_for()
     assert page.get_by_role("heading", name="Query: horn.avi").is_visible()
+
+
+def test_a_file_is_dropped(page: playwright.Page, shown: World) -> None:
+    content = base64.b64encode((shown.folder / "bell.mp4").read_bytes()).decode()
+    dropped = page.evaluate_handle(
+        """(content) => {
+            const dropped = new DataTransfer();
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            dropped.items.add(new File([bytes], "dropped.mp4", { type: "video/mp4" }));
+            return dropped;
+        }""",
+        content,
+    )
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": dropped})
+    assert "over" in page.locator("#drop").get_attribute("class").split()
+    page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    page.get_by_role("heading", name="Query: dropped.mp4").wait_for()
+    page.get_by_text("5 of 5 clips by DTW").wait_for()
+    assert "over" not in page.locator("#drop").get_attribute("class").split()
+
+
+def test_the_microphone_searches_videos(page: playwright.Page) -> None:
+    page.get_by_role("button", name="Record with the microphone").click()
+    page.get_by_role("button", name="Stop and search (1 s)").click()
+    page.get_by_role("heading", name="Videos nearest to recording").wait_for()
+    page.get_by_text("5 of 5 clips by DTW").wait_for()
+    assert page.get_by_role("button", name="Record with the microphone").is_enabled()
+    assert page.get_by_label("its pictures, for sounds that fit").count() == 0
+    assert open_first(page).locator("canvas").count() == 2
+
+
+def test_hasty_clicks_leave_one_alignment_and_nothing_that_listens(page: playwright.Page) -> None:
+    page.add_init_script(
+        """
+        window.observed = 0;
+        const { observe, disconnect } = ResizeObserver.prototype;
+        ResizeObserver.prototype.observe = function (...given) { window.observed += 1; observe.apply(this, given); };
+        ResizeObserver.prototype.disconnect = function () { window.observed -= 1; disconnect.apply(this); };
+        """
+    )
+    page.reload()
+    search_by_clip(page)
+    first = page.locator("#hits > li").first
+    first.get_by_role("button").evaluate("(button) => { for (let count = 0; count < 5; count += 1) button.click(); }")
+    first.locator("figure").wait_for()
+    page.wait_for_load_state("networkidle")
+    assert first.locator("figure").count() == 1
+    assert first.locator("figure video").count() == 2
+    assert page.evaluate("window.observed") == 1
+    first.get_by_role("button").evaluate("(button) => { for (let count = 0; count < 3; count += 1) button.click(); }")
+    page.wait_for_load_state("networkidle")
+    assert first.locator("figure").count() == 0
+    assert first.locator("video").count() == 1
+    assert page.evaluate("window.observed") == 0
+    open_first(page)
+    page.get_by_label("Sinkhorn", exact=True).check()
+    page.get_by_text("5 of 5 clips by Sinkhorn.").wait_for()
+    assert page.evaluate("window.observed") == 0
 
 
 def test_the_keyboard_alone_suffices(page: playwright.Page) -> None:

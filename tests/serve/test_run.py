@@ -55,6 +55,10 @@ def test_the_demos_index_is_built_once(world: World, tmp_path: Path, capsys: pyt
 def test_a_folder_of_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SearchIndexError, match="make an index with scav index build"):
         find_index(tmp_path)
+    (tmp_path / "my videos").mkdir()
+    (tmp_path / "my videos" / "a.mp4").touch()
+    with pytest.raises(SearchIndexError, match=r"1 media files.* scav quickstart '.*/my videos'"):
+        find_index(tmp_path / "my videos")
     with pytest.raises(FileNotFoundError, match="expected the folder of a search index"):
         find_index(tmp_path / "none")
 

@@ -15,8 +15,9 @@ from scav_model.data.extract import ExtractionConfig, extract
 from scav_model.data.manifest import Clip, write_manifest
 from scav_model.encoders import audio_encoder, visual_encoder
 from scav_model.index import SearchIndex
-from scav_model.serve.engine import Engine, UploadLimits
+from scav_model.serve.engine import Engine
 from scav_model.serve.run import load_encoding
+from scav_model.serve.uploads import UploadLimits
 from tests.index.test_cli_search import make_checkpoint, make_media
 
 SPLIT = "test"

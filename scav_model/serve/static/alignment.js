@@ -5,6 +5,7 @@ import { matchingTime, Picture, soundImage } from "/static/draw.js";
 
 const TILES = 24;
 
+// Returns the figure; `attach`, to be called once it is in the page; and `detach`, which ends what it listens to.
 export async function showAlignment(query, hit, side, metric, players) {
   const alignment = await ask("alignment", { ...query.asked, hit: hit.clip.id, side, metric });
   const strips = Object.fromEntries(await Promise.all([
@@ -16,10 +17,11 @@ export async function showAlignment(query, hit, side, metric, players) {
   const slider = make("input", { type: "range", min: 0, max: alignment.clip.end, step: 0.05, value: 0 });
   const times = make("output", {});
   const tied = alignment.unit === "s";
+  const clip = make("div", {}, make("h4", {}, "Clip"));
   const parts = [
     make("div", { class: "players" },
       make("div", {}, make("h4", {}, "Query"), players.query ? players.query.element : make("p", { class: "quiet" }, query.noPlayer)),
-      make("div", {}, make("h4", {}, "Clip"), players.clip ? players.clip.element : make("p", { class: "quiet" }, "No media file is known."))),
+      clip),
     make("div", { class: "layers" }, base, overlay),
     tied ? make("label", {}, "Time in the clip ", slider, " ", times) : make("p", { class: "note" },
       "The index does not know the rates of its steps, so the axes count steps and the players are not tied to them."),
@@ -27,13 +29,18 @@ export async function showAlignment(query, hit, side, metric, players) {
     make("p", { class: "quiet" }, legend(alignment)),
   ];
   const figure = make("figure", { class: "alignment" }, ...parts);
+  const ended = new AbortController();
   const attach = () => {
-    const picture = new Picture(base, overlay, alignment, strips);
-    new ResizeObserver(() => picture.draw()).observe(figure);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => picture.draw());
-    if (tied) tie(picture, alignment, players, slider, times);
+    // The card's own player, which stays there until the figure takes its place.
+    clip.append(players.clip ? players.clip.element : make("p", { class: "quiet" }, "No media file is known."));
+    const picture = new Picture(base, overlay, alignment, strips), draw = () => picture.draw();
+    const observer = new ResizeObserver(draw);
+    observer.observe(figure);
+    ended.signal.addEventListener("abort", () => observer.disconnect());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal: ended.signal });
+    if (tied) tie(picture, alignment, players, slider, times, ended.signal);
   };
-  return { figure, attach };
+  return { figure, attach, detach: () => ended.abort() };
 }
 
 async function loadStrip(asked, side) {
@@ -52,7 +59,7 @@ async function loadStrip(asked, side) {
 }
 
 // Moves one cursor with whichever player plays, and both players to where someone points.
-function tie(picture, alignment, players, slider, times) {
+function tie(picture, alignment, players, slider, times, signal) {
   const show = (cursor) => {
     picture.show(cursor);
     slider.value = cursor.clip;
@@ -71,11 +78,11 @@ function tie(picture, alignment, players, slider, times) {
     const player = players[name];
     if (!player) continue;
     const follow = () => {
-      if (!picture.base.isConnected) return;
+      if (signal.aborted) return;
       show(place(Math.min(Math.max(player.time, 0), alignment[name].end)));
       if (!player.media.paused && !player.media.ended) requestAnimationFrame(follow);
     };
-    player.media.addEventListener("play", follow);
+    player.media.addEventListener("play", follow, { signal });
   }
   picture.overlay.addEventListener("click", (event) => jump(picture.at(event)));
   slider.addEventListener("input", () => jump(places.clip(Number(slider.value))));

@@ -9,7 +9,7 @@ const SEARCHED = 50, SHOWN = 10, LISTED = 8;
 const SIDES = { video: "its pictures, for sounds that fit", audio: "its sound, for videos that fit" };
 const at = (id) => document.getElementById(id);
 const index = await ask("index");
-const state = { query: null, side: "video", metric: index.metric, answer: null, before: null, shown: SHOWN };
+const state = { query: null, side: "video", metric: index.metric, answer: null, before: null, cards: [], shown: SHOWN };
 const recorder = new Recorder();
 let searches = 0;
 
@@ -50,11 +50,12 @@ async function upload(file, name) {
     const found = await ask("uploads", { name: name.slice(0, 200) }, {
       method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" },
     });
-    const url = URL.createObjectURL(file);
+    const url = URL.createObjectURL(file); // For as long as this is the query.
     const kind = found.sides.includes("video") ? "video" : "audio";
     setQuery({
       asked: { upload: found.upload }, name, sides: found.sides, missing: found.missing,
       player: () => new Player({ url, kind, seconds, name: `Query ${name}` }), noPlayer: `At most ${seconds} s can be played.`,
+      release: () => URL.revokeObjectURL(url),
     });
   });
 }
@@ -65,6 +66,7 @@ function setQuery(query) {
     alarm(new Error(`${query.name} cannot search here: the index holds ${index.searched.join(" and ")} alone.`));
     return;
   }
+  state.query?.release?.();
   state.query = query;
   state.before = null;
   if (!sides.includes(state.side)) [state.side] = sides;
@@ -116,9 +118,12 @@ function showHits() {
   const kind = answer.searched === "video" ? "Videos" : "Sounds";
   at("results").hidden = false;
   at("hits-title").textContent = `${kind} nearest to ${state.query.name}`;
-  at("hits").replaceChildren(...answer.hits.map((hit) => card(hit, before)));
+  const made = answer.hits.map((hit) => card(hit, before));
+  state.cards.forEach((one) => one.close());
+  state.cards = made;
+  at("hits").replaceChildren(...made.map((one) => one.item));
   revealHits();
-  const own = answer.hits.find((hit) => hit.own);
+  const own = answer.hits.find((hit) => hit.is_query);
   const ranked = state.query.asked.clip === undefined ? "" : own ? ` The query's own clip has rank ${own.rank}.` : ` The query's own clip is not among the nearest ${answer.hits.length}.`;
   const label = index.metrics.find((one) => one.name === answer.metric).label;
   say([`${answer.hits.length} of ${index.clips} clips by ${label}.${ranked}`, ...answer.notes.filter((note) => !note.startsWith("k is "))].join(" "));
@@ -138,6 +143,7 @@ function moved(hit, before) {
   return make("span", { class: up ? "up" : "down" }, `rank ${was} → ${hit.rank} ${up ? "▲" : "▼"}`);
 }
 
+// Returns the element of a hit, and `close`, which ends what its alignment listens to.
 function card(hit, before) {
   const { clip } = hit;
   const player = clipPlayer(clip, `Clip ${clip.id}`);
@@ -147,26 +153,37 @@ function card(hit, before) {
   ].filter(Boolean).join(" · ")));
   const change = moved(hit, before);
   if (change) about.append(" ", change);
-  if (hit.own) about.append(" ", make("span", { class: "own" }, "✓ the query's own clip"));
+  if (hit.is_query) about.append(" ", make("span", { class: "own" }, "✓ the query's own clip"));
   const button = make("button", { type: "button", "aria-expanded": "false", "aria-describedby": `hit-${hit.rank}`, on: { click: () => toggle() } }, "Show why");
-  const item = make("li", { class: hit.own ? "is-own" : "" }, make("h3", { id: `hit-${hit.rank}` }, `${hit.rank}. ${clip.id}`), about, place, button);
+  const item = make("li", { class: hit.is_query ? "is-query" : "" }, make("h3", { id: `hit-${hit.rank}` }, `${hit.rank}. ${clip.id}`), about, place, button);
+
+  let turns = 0, shown = null;
+
+  function close() {
+    turns += 1;
+    shown?.detach();
+    shown?.figure.remove();
+    shown = null;
+  }
 
   async function toggle() {
     const open = item.classList.toggle("open");
     button.setAttribute("aria-expanded", String(open));
     button.textContent = open ? "Hide why" : "Show why";
-    item.querySelector("figure")?.remove();
+    close();
     if (player) place.replaceChildren(player.element);
     if (!open) return;
+    const turn = turns;
     await attempt(async () => {
       const { query, side, metric } = state;
-      const { figure, attach } = await showAlignment(query, hit, side, metric, { query: query.player(), clip: player });
-      if (!item.classList.contains("open")) return;
-      item.append(figure);
-      attach();
+      const made = await showAlignment(query, hit, side, metric, { query: query.player(), clip: player });
+      if (turn !== turns) return; // It was closed meanwhile, and perhaps opened again.
+      shown = made;
+      item.append(made.figure);
+      made.attach();
     });
   }
-  return item;
+  return { item, close };
 }
 
 // -- Everything that a person can use
