@@ -15,6 +15,7 @@ from scav_model.data import FeatureStore
 from scav_model.data.importers import ImportConfig, import_features
 from scav_model.data.store import StoreError
 from scav_model.data.store.verify import verify
+from tests.data.import_files import reasons
 from tests.encoders.checkpoints import Bomb
 
 CONFIG = ImportConfig(video_rate_hz=5.0, audio_rate_hz=6.25)
@@ -139,6 +140,78 @@ def test_a_tar_of_python_objects_runs_nothing(tmp_path: Path) -> None:
     assert import_features("webdataset", root, tmp_path / "store", CONFIG) == (3, 1)
     assert "video: expected numbers, got objects" in (tmp_path / "store" / "skipped.jsonl").read_text()
     assert not fired.exists()
+
+
+@pytest.mark.parametrize("overlap", [0.5, 0.0])
+def test_synchformers_segments_become_steps_at_its_rates(tmp_path: Path, overlap: float) -> None:
+    """A token is its time, so that joined steps must ascend evenly, each once."""
+    (tmp_path / "source").mkdir()
+    hop = 0.64 * (1 - overlap)
+    segments = {}
+    for side, tokens in (("video", 8), ("audio", 6)):
+        times = hop * np.arange(14)[:, None] + 0.64 / tokens * np.arange(tokens)  # (14, tokens) seconds
+        segments[side] = np.stack((times, np.ones_like(times)), -1).astype(np.float16)
+    np.savez(tmp_path / "source" / "a.npz", **segments)
+    config = ImportConfig(layout="synchformer", segment_overlap=overlap)
+    assert import_features("npz", tmp_path / "source", tmp_path / "store", config) == (1, 0)
+    store = FeatureStore.open(tmp_path / "store")
+    assert (store.video_rate_hz, store.audio_rate_hz) == (12.5, 9.375)
+    seconds = hop * 13 + 0.64
+    for steps, rate in zip(store.clip(0), (12.5, 9.375), strict=True):
+        assert len(steps) == round(seconds * rate)
+        torch.testing.assert_close(steps[:, 0], torch.arange(len(steps)) / rate, rtol=1e-3, atol=1e-3)
+        assert torch.equal(steps[:, 1], torch.ones(len(steps)))
+    assert store.header.video["layout"] == "synchformer"
+    assert store.header.video["segment_overlap"] == overlap
+    assert verify(tmp_path / "store").problems == []
+
+
+def test_tokens_of_one_time_are_averaged(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    video, audio = np.zeros((2, 8, 1)), np.zeros((2, 6, 1))
+    video[1], audio[0] = 2.0, 4.0
+    np.savez(tmp_path / "source" / "a.npz", video=video, audio=audio)
+    import_features("npz", tmp_path / "source", tmp_path / "store", ImportConfig(layout="synchformer"))
+    video_steps, audio_steps = FeatureStore.open(tmp_path / "store").clip(0)
+    assert video_steps[:, 0].tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 4
+    assert audio_steps[:, 0].tolist() == [4.0] * 3 + [2.0] * 3 + [0.0] * 3
+
+
+def test_frames_of_cav_mae_sync_are_steps_or_mean_tokens(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    random = np.random.default_rng(0)
+    tokens = random.standard_normal((16, 5, 4)).astype(np.float32)
+    np.savez(tmp_path / "source" / "a.npz", video=tokens, audio=tokens.mean(1))
+    config = ImportConfig(layout="cav-mae-sync")
+    assert import_features("npz", tmp_path / "source", tmp_path / "store", config) == (1, 0)
+    store = FeatureStore.open(tmp_path / "store")
+    assert (store.video_rate_hz, store.audio_rate_hz, float(store.seconds[0])) == (1.6, 1.6, 10.0)
+    torch.testing.assert_close(*store.clip(0))
+    faster = ImportConfig(audio_rate_hz=2.0, layout="cav-mae-sync")
+    import_features("npz", tmp_path / "source", tmp_path / "faster", faster)
+    assert FeatureStore.open(tmp_path / "faster").audio_rate_hz == 2.0
+
+
+def test_arrays_of_another_layout_are_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    np.savez(tmp_path / "source" / "good.npz", video=np.ones((2, 8, 3)), audio=np.ones((2, 6, 3)))
+    np.savez(tmp_path / "source" / "one.npz", video=np.ones((2, 8, 3)), audio=np.ones((2, 3)))
+    np.savez(tmp_path / "source" / "text.npz", video=np.array(["a"]), audio=np.ones((2, 6, 3)))
+    np.savez(tmp_path / "source" / "none.npz", video=np.ones((0, 8, 3)), audio=np.ones((2, 6, 3)))
+    assert import_features("npz", tmp_path / "source", tmp_path / "store", ImportConfig(layout="synchformer")) == (1, 3)
+    found = reasons(tmp_path / "store")
+    assert found["one"].startswith("audio: expected segments of shape (segments, 6, features), got (2, 3); import one")
+    assert found["text"] == "video: expected numbers of shape (steps, 3), got <U1 (1,)"
+    assert found["none"] == "video: expected numbers of shape (steps, 3), got float32 (0, 3)"
+    thirds = ImportConfig(layout="synchformer", segment_overlap=0.4)
+    with pytest.raises(StoreError, match=r"expected segment_overlap to be of whole tokens of 8, got 0\.4"):
+        import_features("npz", tmp_path / "source", tmp_path / "other", thirds)
+    with pytest.raises(ValueError, match="expected video_rate_hz and audio_rate_hz, which the files do not say"):
+        import_features("npz", tmp_path / "source", tmp_path / "other", ImportConfig(video_rate_hz=5.0))
+    with pytest.raises(ValueError, match="expected layout to be one of steps, synchformer, cav-mae-sync"):
+        ImportConfig(layout="segments")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="segment_overlap to be at least 0 and below 1"):
+        ImportConfig(layout="synchformer", segment_overlap=1.0)
 
 
 def test_bad_requests(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import math
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,10 @@ from scav_model.data.folders import passed_over_line, walk
 from scav_model.data.ids import label_problem, name_problem
 from scav_model.data.store.header import Dtype, StoreError
 from scav_model.data.store.writer import SHARD_BYTES
-from scav_model.fields import about, documented, setting
+from scav_model.fields import documented, setting
 from scav_model.storage.text import printable, shown
 
+LayoutName = Literal["steps", "synchformer", "cav-mae-sync"]
 MAX_TEXT_BYTES = 1 << 20  # of a label or split
 
 
@@ -33,8 +34,21 @@ class ImportProblem(ValueError):
 class ImportConfig:
     """Settings that the files themselves do not record."""
 
-    video_rate_hz: float = field(metadata=about("Video steps per second."))
-    audio_rate_hz: float = field(metadata=about("Audio steps per second."))
+    video_rate_hz: float | None = setting(
+        None, "Video steps per second; null takes those of the layout, if it has any."
+    )
+    audio_rate_hz: float | None = setting(
+        None, "Audio steps per second; null takes those of the layout, if it has any."
+    )
+    layout: LayoutName = setting(
+        "steps",
+        "Meaning of the arrays: steps is (steps, features). synchformer is (segments, 8, features) of video and "
+        "(segments, 6, features) of audio, which are joined to 12.5 and 9.375 steps a second. cav-mae-sync is (frames, "
+        "features), or (frames, tokens, features), of which the mean token is taken: 1.6 a second.",
+    )
+    segment_overlap: float = setting(
+        0.5, "Share of a segment of layout synchformer that the next one repeats; tokens of one time are averaged."
+    )
     split: str = setting("train", "Split of clips that come without one.")
     video_key: str = setting("video", "Name of the video's array, (steps, features).")
     audio_key: str = setting("audio", "Name of the audio's array, (steps, features).")
@@ -44,8 +58,13 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         for name in ("video_rate_hz", "audio_rate_hz"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"expected {name} to be above 0 steps/s, got {getattr(self, name)}")
+            rate = getattr(self, name)
+            if rate is not None and not 0 < rate < math.inf:
+                raise ValueError(f"expected {name} to be above 0 steps/s, got {rate}")
+        if self.layout not in get_args(LayoutName):
+            raise ValueError(f"expected layout to be one of {', '.join(get_args(LayoutName))}, got {self.layout!r}")
+        if not 0 <= self.segment_overlap < 1:
+            raise ValueError(f"expected segment_overlap to be at least 0 and below 1, got {self.segment_overlap}")
         if self.max_clip_bytes < 1:
             raise ValueError(f"expected max_clip_bytes to be at least 1, got {self.max_clip_bytes}")
         if problem := name_problem("split", self.split):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scav_model.data.folders import passed_over_line
 from scav_model.data.importers.clip import ImportConfig, ImportedClip, Reader
 from scav_model.data.importers.hdf5 import read_hdf5
+from scav_model.data.importers.layouts import arranged, rates_of
 from scav_model.data.importers.npz import read_npz
 from scav_model.data.importers.tars import read_tars
 from scav_model.data.store.header import Entry, Skipped, StoreError, StoreHeader
@@ -34,16 +35,20 @@ def import_features(kind: str, source: Path | str, out: Path | str, config: Impo
 
     Raises:
         StoreError: an unknown format, no usable clip at all, or a store that was begun with other settings.
+        ValueError: the steps per second are not known.
     """
     if kind not in READERS:
         raise StoreError(f"expected a format out of {', '.join(READERS)}, got {kind!r}")
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"nothing at {source} to import features from")
+    rates = rates_of(config)
     dims = _dims(kind, source, config)
-    rates = (config.video_rate_hz, config.audio_rate_hz)
+    layout: dict[str, Any] = {} if config.layout == "steps" else {"layout": config.layout}
+    if config.layout == "synchformer":
+        layout["segment_overlap"] = config.segment_overlap
     video, audio = (
-        {"dim": dim, "rate_hz": rate, "encoder": "imported", "model": kind}
+        {"dim": dim, "rate_hz": rate, "encoder": "imported", "model": kind, **layout}
         for dim, rate in zip(dims, rates, strict=True)
     )
     header = StoreHeader(video, audio, dtype=config.dtype)
@@ -51,13 +56,14 @@ def import_features(kind: str, source: Path | str, out: Path | str, config: Impo
     origins: dict[str, str] = {}
     passed_over: Counter[str] = Counter()
     with StoreWriter(out, header, shard_bytes=config.shard_bytes) as writer:
-        for clip in Progress(READERS[kind](source, config, passed_over), desc="clips", unit="clip"):
+        for read in Progress(READERS[kind](source, config, passed_over), desc="clips", unit="clip"):
+            clip = arranged(read, config)
             if clip.id in origins:
                 reason: str | None = f"the id is already used, in {origins[clip.id]}; rename one of the clips"
             elif clip.id in writer.done or clip.id in writer.skipped:
                 reason = None
             else:
-                reason = _add(writer, clip, config)
+                reason = _add(writer, clip, config, rates)
                 taken += reason is None
             origins.setdefault(clip.id, clip.origin)
             if reason is not None:
@@ -75,7 +81,7 @@ def _dims(kind: str, source: Path, config: ImportConfig) -> tuple[int, int]:
     refused = ""
     found: Counter[tuple[int, int]] = Counter()
     with closing(READERS[kind](source, config, Counter())) as clips:
-        for clip in clips:
+        for clip in (arranged(read, config) for read in clips):
             if isinstance(clip.content, str) or (problem := _problem(clip.content)):
                 problem = clip.content if isinstance(clip.content, str) else problem
                 refused = refused or f"; the first, {clip.id} ({printable(clip.origin)}): {problem}"
@@ -91,7 +97,7 @@ def _dims(kind: str, source: Path, config: ImportConfig) -> tuple[int, int]:
     return found.most_common(1)[0][0]
 
 
-def _add(writer: StoreWriter, clip: ImportedClip, config: ImportConfig) -> str | None:
+def _add(writer: StoreWriter, clip: ImportedClip, config: ImportConfig, rates: tuple[float, float]) -> str | None:
     """Return the reason why a clip was not taken, or None."""
     if isinstance(clip.content, str):
         return clip.content
@@ -100,7 +106,7 @@ def _add(writer: StoreWriter, clip: ImportedClip, config: ImportConfig) -> str |
         return problem
     with np.errstate(over="ignore"):  # The store refuses what is not finite.
         steps = [torch.from_numpy(np.array(array, dtype=np.float32, order="C")) for array in clip.content]
-    seconds = max(len(steps[0]) / config.video_rate_hz, len(steps[1]) / config.audio_rate_hz)
+    seconds = max(len(steps[0]) / rates[0], len(steps[1]) / rates[1])
     return writer.add(Entry(clip.id, clip.split or config.split, seconds, clip.label), *steps)
 
 
