@@ -30,6 +30,7 @@ EXTRAS = {
     "datasets": "model,mteb",
     "mteb": "model,mteb",
     "ray": "ray",
+    "sklearn": "model,probe",
 }
 
 

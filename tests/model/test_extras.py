@@ -38,6 +38,7 @@ from scav_model.config import Config
 from scav_model.training.loggers import WeightsAndBiases
 WeightsAndBiases("project", Path("run"), Config())
 """
+LINEAR = "from scav_model.experiments.downstream.classify import linear; linear(None, None, None, 1.0)"
 PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pretrained('owner/name')"
 
 
@@ -55,6 +56,7 @@ PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pre
         ("h5py", HDF5, "importers"),
         ("mteb", "import scav_model.mteb", "model,mteb"),
         ("wandb", WANDB, "wandb"),
+        ("sklearn", LINEAR, "model,probe"),
     ],
 )
 def test_a_missing_package_is_named_with_what_installs_it(package, statement, extra):

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from scav_model.experiments.demo.scene import Scene, SceneObject
+from scav_model.experiments.media import write_clip
 from scav_model.storage.files import PARTIAL, writing
 
 Floats = NDArray[np.floating]
@@ -32,7 +32,7 @@ def render(scene: Scene, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     with writing(path):
         try:
-            _write(partial, draw(scene), synthesise(scene))
+            write_clip(partial, draw(scene), synthesise(scene), frame_rate=FRAME_RATE, sample_rate=SAMPLE_RATE)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -202,20 +202,3 @@ TIMBRES: dict[str, Callable[[Floats, float, np.random.Generator], Floats]] = {
     "knock": _knock,
     "sweep": _sweep,
 }
-
-
-def _write(path: Path, frames: NDArray[np.uint8], sound: Floats) -> None:
-    with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "ultrafast", "crf": "23"})
-        video.width, video.height, video.pix_fmt = SIZE, SIZE, "yuv420p"
-        # Workers render clips side by side; more threads in each would also make the file depend on their number.
-        video.codec_context.thread_count = 1
-        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options={"aac_coder": "fast"})
-        audio.codec_context.bit_rate = 64_000
-        for picture in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(video.encode(None))
-        block = av.AudioFrame.from_ndarray(sound[None, :], format="fltp", layout="mono")
-        block.sample_rate, block.pts = SAMPLE_RATE, 0
-        container.mux(audio.encode(block))
-        container.mux(audio.encode(None))
