@@ -38,6 +38,7 @@ EXTRAS = {
     "pretty_midi": "model,tunes",
     "resvg_py": "model,tunes",
     "verovio": "model,tunes",
+    "sklearn": "model,probe",
 }
 # Packages that no extra can install, because they name others that cannot be installed or built, and are not needed.
 ALONE = {"basic_pitch": "basic-pitch", "tinysoundfont": "tinysoundfont"}

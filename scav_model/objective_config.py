@@ -26,6 +26,16 @@ class NegativesConfig:
     )
     size: int = assumed(1024, "Clips in the dictionary of queue, random and active, or in the memory bank.")
     pool: int = assumed(4096, "Latest clips that random and active select their dictionary from; at least size.")
+    encode_anew: bool = assumed(
+        False,
+        "Draw the pool of random and active from all training clips and encode it anew for each selection, as CM-ACC "
+        "does; false takes the latest clips as they were encoded, which costs nothing.",
+    )
+    copy_mark: str | None = setting(
+        None,
+        "Text before the number of a copy in an id: clips whose ids agree up to it are one clip, and not negatives "
+        "of each other in queue, random and active. null takes every id for a clip of its own.",
+    )
     every: int = assumed(1, "Steps between two selections of random and active.")
     momentum: float = assumed(0.999, "Share of a momentum encoder's weights kept in a step (MoCo's 0.999).")
     neighbors: int = assumed(
@@ -42,6 +52,11 @@ class NegativesConfig:
         require(0 <= self.momentum < 1, "negatives.momentum", "at least 0 and below 1", self.momentum)
         if self.source in ("random", "active"):
             require(self.pool >= self.size, "negatives.pool", f"at least negatives.size ({self.size})", self.pool)
+        takes_mark = self.copy_mark is None or (self.copy_mark and self.source in ("queue", "random", "active"))
+        require(bool(takes_mark), "negatives.copy_mark", "null, or a text with queue, random or active", self.copy_mark)
+        if self.encode_anew:
+            selected = self.source in ("random", "active")
+            require(selected, "negatives.source", "random or active with negatives.encode_anew", self.source)
         if self.source == "bank":
             require(
                 self.hard <= self.candidates, "negatives.hard", f"at most candidates ({self.candidates})", self.hard

@@ -104,6 +104,25 @@ class Probe(Imported):
         print(f"{values['out']}/results.json, table.md and {self.picture} written")
 
 
+class Downstream(Imported):
+    """The command that calls an experiment's function, whose first parameter is the `Comparison`, and prints its table.
+
+    It takes the parameters of `prepare`, which makes the comparison, in place of the first.
+    """
+
+    def __init__(self, place: str, summary: str, folder: str) -> None:
+        super().__init__(place, summary, comparison=Part("scav_model.experiments.downstream.models:prepare"))
+        self.folder = folder
+
+    def __call__(self, **values: Any) -> None:
+        run, arguments = self.bound(values)
+        prepare = arguments.pop("comparison")
+        run(prepare(), **arguments)
+        out = values["out"] / self.folder
+        print((out / "table.md").read_text(encoding="utf-8"), end="")
+        print(f"{out}/results.json, table.md and {values['out']}/rows.json written")
+
+
 class Manifest(Imported):
     """The command that writes the clips that a function lists to a manifest; it takes `out` besides."""
 

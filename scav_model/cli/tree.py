@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from scav_model.cli import data, models, search
 from scav_model.cli.doctor import doctor
-from scav_model.cli.imported import Imported, Manifest, Probe
+from scav_model.cli.imported import Downstream, Imported, Manifest, Probe
 from scav_model.cli.locate import locate
 
 
@@ -26,6 +26,7 @@ Commands: TypeAlias = Mapping[str, Command | Group]
 
 DATASETS = "scav_model.data.datasets"
 PROBES = "scav_model.experiments.probes"
+DOWNSTREAM = "scav_model.experiments.downstream"
 
 QUICKSTART = Imported(
     "scav_model.quickstart:quickstart",
@@ -103,6 +104,26 @@ COMMANDS: Commands = {
                 "Recall against time and pairs compared: by mean, hybrid over its candidates, exact with bounds and "
                 "without.",
                 "curve.png",
+            ),
+            "classify": Downstream(
+                f"{DOWNSTREAM}.classify:run_classify",
+                "Classifies clips by frozen embeddings, with a linear probe and nearest neighbors; trains models with "
+                "and without the temporal tasks, or takes checkpoints.",
+                "classify",
+            ),
+            "fingerprint": Downstream(
+                f"{DOWNSTREAM}.fingerprint:run_fingerprint",
+                "Finds clips again after a second encoding, a crop, a cut, noise, and changes of speed and pitch.",
+                "fingerprint",
+            ),
+            "sync": Downstream(
+                f"{DOWNSTREAM}.sync:run_sync",
+                "Finds the offset between a clip's sound and picture from distances between sequences.",
+                "sync",
+            ),
+            "active": Imported(
+                f"{DOWNSTREAM}.active:run_active",
+                "Trains with random and actively selected dictionaries on training sets with more and more copies.",
             ),
             "compare": Imported(
                 f"{PROBES}.compare:run_compare",

@@ -26,9 +26,13 @@ class Entries(NamedTuple):
         return Entries(Sequences(self.clips.steps[indices], self.clips.lengths[indices]), self.keys[indices])
 
 
-def clip_keys(ids: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
-    """(B,) int64, a number per clip id that is the same in every run: 64 bits of its BLAKE2 digest."""
-    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids]
+def clip_keys(ids: Sequence[str], device: torch.device | str = "cpu", copy_mark: str | None = None) -> Tensor:
+    """Return a number per clip id, (B,) int64, that is the same in every run: 64 bits of its BLAKE2 digest.
+
+    Ids that agree up to `copy_mark` have the same number.
+    """
+    names = ids if copy_mark is None else [name.partition(copy_mark)[0] for name in ids]
+    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names]
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], device=device)
 
 

@@ -1,7 +1,7 @@
 """One step's losses: the contrast of the batch's clips, and the tasks learned beside it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from scav_model.model import AudioVisualModel
 from scav_model.objective_config import NegativesConfig
 from scav_model.objectives.bank import BankSource
 from scav_model.objectives.encoding import Encode
-from scav_model.objectives.sources import ActiveSource, QueueSource, RandomSource, Source
+from scav_model.objectives.sources import ActiveSource, QueueSource, RandomSource, SelectedSource, Source
 from scav_model.objectives.tasks import TemporalTasks
 
 # `batch` needs nothing beyond the batch.
@@ -30,14 +30,19 @@ class Objective(nn.Module):
 
     A distance (`loss`), a source of negatives and positives (`negatives`) and auxiliary tasks (`tasks`), each chosen by
     its section of the config. Its parameters are trained beside the model's, and its state, dictionaries and momentum
-    encoders included, is part of a checkpoint.
+    encoders included, is part of a checkpoint. `features` are the training clips, which `negatives.encode_anew` draws
+    from.
     """
 
-    def __init__(self, config: Config, model: AudioVisualModel) -> None:
+    def __init__(self, config: Config, model: AudioVisualModel, features: Features | None = None) -> None:
         super().__init__()
         self.contrast = ContrastiveLoss(config.loss)
         source = SOURCES.get(config.negatives.source)
         self.source = None if source is None else source(config.negatives, model)
+        if config.negatives.encode_anew:
+            if features is None:
+                raise ValueError("negatives.encode_anew needs the training clips; pass them as features")
+            cast(SelectedSource, self.source).features = features
         self.tasks = TemporalTasks(config.tasks, config.model.dim) if config.tasks.any else None
 
     def forward(self, encode: Encode, batch: Batch) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scav_model import parallel
-from scav_model.data import Batch
+from scav_model.data import Batch, Features, collate
 from scav_model.distances import Sequences, pooled
 from scav_model.losses import ContrastiveLoss
 from scav_model.model import AudioVisualModel
@@ -18,6 +18,9 @@ from scav_model.objective_config import NegativesConfig
 from scav_model.objectives.active import select
 from scav_model.objectives.dictionary import Batched, Counters, Entries, Queue, Shelf, clip_keys, dictionary_loss
 from scav_model.objectives.momentum import MomentumEncoder
+
+# Candidates that are encoded at a time.
+ENCODED_TOGETHER = 64
 
 
 class Source(nn.Module, abc.ABC):
@@ -36,11 +39,15 @@ class Source(nn.Module, abc.ABC):
     def forward(self, contrast: ContrastiveLoss, video: Sequences, audio: Sequences, batch: Batch) -> Tensor:
         """The loss in nats, a scalar; clip i of the encoded video and audio is clip i of the batch."""
         video_keys, audio_keys = self.momentum(batch)
-        keys = clip_keys(batch.ids, batch.video.device)
+        keys = self.keys(batch)
         batched = Batched(video, audio, video_keys, audio_keys, keys, parallel.gather_rows(keys))
         loss = self.contrast(contrast, batched)
         self.pending.append(batched)
         return loss
+
+    def keys(self, batch: Batch) -> Tensor:
+        """Return the numbers (B,) by which clips are told apart."""
+        return clip_keys(batch.ids, batch.video.device, self.config.copy_mark)
 
     @abc.abstractmethod
     def contrast(self, contrast: ContrastiveLoss, batch: Batched) -> Tensor:
@@ -69,13 +76,16 @@ class QueueSource(Source):
 class SelectedSource(Source, abc.ABC):
     """Dictionaries of `size` clips, one per modality, selected anew every `every` steps from the latest `pool` clips.
 
-    CM-ACC draws its candidates from the data set and encodes them for each selection. The pool of the latest clips is
-    such a draw already, the batches being one, and is encoded: our approximation, whose keys are up to pool / batch
-    steps old. The batch at hand is never selected from.
+    CM-ACC draws its candidates from the data set and encodes them for each selection; `encode_anew` does so, from
+    `features`. The pool of the latest clips is such a draw already, the batches being one, and is encoded: our
+    approximation, whose keys are up to pool / batch steps old. The batch at hand is never selected from.
     """
 
+    features: Features | None = None
+
     def __init__(self, config: NegativesConfig, model: AudioVisualModel) -> None:
-        super().__init__(config, model, config.pool)
+        # Candidates that are encoded anew need no memory of earlier ones.
+        super().__init__(config, model, 1 if config.encode_anew else config.pool)
         self.videos, self.audios = (Shelf(config.size, model.config.dim) for _ in range(2))
         # Entries in either dictionary, and steps since the last selection.
         self.counters = Counters(2)
@@ -94,7 +104,7 @@ class SelectedSource(Source, abc.ABC):
     @torch.no_grad()
     def renew(self, contrast: ContrastiveLoss, own: Tensor) -> None:
         """Selects both dictionaries from what the pool holds of other clips than `own` (B,)."""
-        videos, audios = self.memory.entries()
+        videos, audios = self.candidates(own.device)
         free = torch.isin(videos.keys, own, invert=True).nonzero()[:, 0]
         count = min(self.config.size, len(free))
         if count == 0:
@@ -106,6 +116,19 @@ class SelectedSource(Source, abc.ABC):
         for shelf, entries, indices in zip((self.videos, self.audios), candidates, chosen, strict=True):
             shelf.write(places, entries.chosen(indices))
         self.counters.set(count, 0)
+
+    def candidates(self, device: torch.device) -> tuple[Entries, Entries]:
+        """Return the pool: the latest clips, or clips drawn from the training set and encoded now."""
+        if self.features is None:
+            return self.memory.entries()
+        count = min(self.config.pool, len(self.features))
+        chosen = draw(len(self.features), count, torch.device("cpu")).tolist()
+        pool = Queue(count, self.videos.steps.shape[2]).to(device)
+        for start in range(0, count, ENCODED_TOGETHER):
+            batch = collate(self.features, chosen[start : start + ENCODED_TOGETHER]).to(device)
+            videos, audios = self.momentum(batch)
+            pool.push(videos, audios, self.keys(batch))
+        return pool.entries()
 
     @abc.abstractmethod
     def choose(self, contrast: ContrastiveLoss, videos: Entries, audios: Entries, count: int) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,7 @@ class Run:
         self.metrics = EpochMetrics()
         self.history: list[dict[str, Any]] = []
         self.model = AudioVisualModel(config.model).to(self.device)
-        self.objective = Objective(config, self.model).to(self.device)
+        self.objective = Objective(config, self.model, features).to(self.device)
         parallel.broadcast(self.model)
         parallel.broadcast(self.objective)
         if parallel.rank():

@@ -45,6 +45,7 @@ folder = pathlib.Path(tempfile.mkdtemp())
 from scav_model.encoders.pe_av import load
 load(folder, "video")
 """
+LINEAR = "from scav_model.experiments.downstream.classify import linear; linear(None, None, None, 1.0)"
 PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pretrained('owner/name')"
 
 
@@ -64,6 +65,7 @@ PUSH = "from scav_model.model import AudioVisualModel; AudioVisualModel.from_pre
         ("h5py", HDF5, "importers"),
         ("mteb", "import scav_model.mteb", "model,mteb"),
         ("wandb", WANDB, "wandb"),
+        ("sklearn", LINEAR, "model,probe"),
     ],
 )
 def test_a_missing_package_is_named_with_what_installs_it(package, statement, extra):

@@ -91,6 +91,50 @@ def test_active_takes_what_its_formula_says_in_both_directions(model, contrast, 
     assert (source.videos.keys.tolist(), source.audios.keys.tolist()) == expected
 
 
+@pytest.mark.parametrize("name", ["random", "active"])
+def test_candidates_are_drawn_from_all_clips_and_encoded_anew(name, model, contrast, train_features):
+    source = make(name, model, encode_anew=True, momentum=0.0)
+    source.features = train_features
+    seen = set()
+    for start in range(0, 24, 4):
+        step(source, contrast, model, train_features, range(start, start + 4))
+        own = set(clip_keys(train_features.ids[start : start + 4]).tolist())
+        for shelf, side in ((source.videos, 0), (source.audios, 1)):
+            held = shelf.first(source.held)
+            assert len(set(held.keys.tolist())) == 8
+            assert not set(held.keys.tolist()) & own
+            seen |= set(held.keys.tolist())
+            # As the encoders are now, not as they were when the clip was trained on.
+            place = clip_keys(train_features.ids).tolist().index(held.keys[0].item())
+            clip = source.momentum(collate(train_features, [place]))[side]
+            length = held.clips.lengths[0]
+            torch.testing.assert_close(held.clips.steps[0, :length], clip.steps[0, :length])
+        for parameter in model.parameters():
+            parameter.data += 0.01
+        source.momentum.follow(model)
+    assert len(seen) > 40
+    assert len(source.memory.entries()[0].keys) == 1
+
+
+@pytest.mark.parametrize("name", ["queue", "random", "active"])
+def test_copies_are_no_negatives_where_they_are_marked(name, model, contrast, train_features):
+    copies = train_features.subset(range(8))
+    copies.ids = [f"clip#{number}" for number in range(4)] + [f"other#{number}" for number in range(4)]
+    for mark, expected in ((None, False), ("#", True)):
+        source = make(name, model, copy_mark=mark)
+        assert step(source, contrast, model, copies, range(2)).item() == 0
+        assert (step(source, contrast, model, copies, range(2, 4)).item() == 0) == expected
+        assert step(source, contrast, model, copies, range(4, 6)).item() > 0
+
+
+def test_copies_and_candidates_anew_are_refused_elsewhere():
+    for changes in ({"source": "bank", "copy_mark": "#"}, {"source": "queue", "copy_mark": ""}):
+        with pytest.raises(ValueError, match=r"negatives\.copy_mark"):
+            replace(SMALL, **changes)
+    with pytest.raises(ValueError, match="random or active with"):
+        replace(SMALL, source="queue", encode_anew=True)
+
+
 def test_a_dictionary_is_kept_for_as_many_steps_as_asked(model, contrast, train_features):
     source = make("random", model, every=3)
     kept = []
