@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from scav_model.storage.files import replacing, write_text
 PROGRAM = Path(__file__).with_name("verovio_process.py")
 HEIGHT = 128  # px of a strip, the staff in its middle
 WIDTH = 64  # px of a window of the score: about 1.2 notes to either side
-SECONDS = 60.0  # after which an engraving is given up
+SECONDS = 600.0  # after which an engraving is given up; they take less than one
 FAILED = ".failed"
 
 
@@ -68,9 +69,15 @@ def engrave(abc: str) -> Engraving:
                 text=True,
                 timeout=SECONDS,
                 check=False,
+                # Ctrl-C of this process is no failure of the tune.
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired as error:
             raise EngravingError(f"Verovio took more than {SECONDS:g} s") from error
+        if -ran.returncode in (signal.SIGKILL, signal.SIGTERM):
+            raise RuntimeError(
+                "something killed the process that engraves; is the memory used up? Repeat with --resume"
+            )
         if ran.returncode:
             told = " ".join(ran.stderr.split()[-20:]) or f"Verovio ended with code {ran.returncode}"
             raise EngravingError(told)
