@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from scav_model.experiments.tunes.engraving import Engraving
+from scav_model.experiments.tunes.engraving import Score
 
 Floats = NDArray[np.float64]
 
@@ -72,10 +72,10 @@ class Notes:
     pitches: NDArray[np.int64]  # (K,) MIDI
 
 
-def cut(tune: str, engraving: Engraving) -> Iterator[Excerpt]:
+def cut(tune: str, score: Score) -> Iterator[Excerpt]:
     """Yield a tune's excerpts, one after the other; what is left over at its end is dropped."""
-    median = float(np.median(engraving.ends - engraving.onsets))
-    start, last = float(engraving.onsets[0]), float(engraving.ends.max())
+    median = float(np.median(score.ends - score.onsets))
+    start, last = float(score.onsets[0]), float(score.ends.max())
     number = 0
     while True:
         name = f"{tune}-{number:02d}"
@@ -84,23 +84,23 @@ def cut(tune: str, engraving: Engraving) -> Iterator[Excerpt]:
         if end > last:
             return
         excerpt = Excerpt(name, tune, start, end)
-        if len(notes_of(excerpt, engraving).pitches) >= FEWEST_NOTES:
+        if len(notes_of(excerpt, score).pitches) >= FEWEST_NOTES:
             yield excerpt
         start, number = end, number + 1
 
 
-def notes_of(excerpt: Excerpt, engraving: Engraving) -> Notes:
+def notes_of(excerpt: Excerpt, score: Score) -> Notes:
     """Return the notes that begin in the excerpt."""
-    inside = (engraving.onsets >= excerpt.start - 1e-9) & (engraving.onsets < excerpt.end - 1e-9)
-    ends = np.minimum(engraving.ends[inside], excerpt.end)
-    return Notes(engraving.onsets[inside], ends, engraving.pitches[inside])
+    inside = (score.onsets >= excerpt.start - 1e-9) & (score.onsets < excerpt.end - 1e-9)
+    ends = np.minimum(score.ends[inside], excerpt.end)
+    return Notes(score.onsets[inside], ends, score.pitches[inside])
 
 
-def permute_bars(excerpt: Excerpt, engraving: Engraving) -> Notes | None:
+def permute_bars(excerpt: Excerpt, score: Score) -> Notes | None:
     """Return the excerpt's notes with its bars in another order; None if it has fewer than three."""
-    notes = notes_of(excerpt, engraving)
-    inside = (engraving.onsets >= excerpt.start - 1e-9) & (engraving.onsets < excerpt.end - 1e-9)
-    bars = engraving.bars[inside]
+    notes = notes_of(excerpt, score)
+    inside = (score.onsets >= excerpt.start - 1e-9) & (score.onsets < excerpt.end - 1e-9)
+    bars = score.bars[inside]
     numbers, first = np.unique(bars, return_index=True)
     if len(numbers) < 3:
         return None

@@ -16,4 +16,5 @@ def engraved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
     abcs = {tune.name: tune.abc for tune in read_tunes() if tune.name in ("SwallowTailJig", "WindUpReel")}
     folder = tmp_path_factory.mktemp("engravings")
-    return folder, engrave_all(abcs | {"empty": "X:1\nK:C\n"}, folder, 2, "engraving")
+    scores = engrave_all(abcs | {"empty": "X:1\nK:C\n"}, folder, 2, "engraving")
+    return folder, {name: Engraving.load(folder / f"{name}.npz") for name in scores}

@@ -15,7 +15,7 @@ def score(pitches: Sequence[int], duration: float = 0.5) -> Engraving:
     onsets = duration * np.arange(count, dtype=np.float64)
     places = 100 + 27.0 * np.arange(count)
     strip = np.tile((np.arange(round(places[-1]) + 100) % 251).astype(np.uint8), (HEIGHT, 1))
-    return Engraving(strip, onsets, onsets + duration, np.array(pitches), places, np.arange(count) // BAR)
+    return Engraving(onsets, onsets + duration, np.array(pitches), places, np.arange(count) // BAR, strip)
 
 
 def walk(count: int, seed: int) -> list[int]:

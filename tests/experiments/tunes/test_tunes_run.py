@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from scav_model.data import FeatureStore
 from scav_model.data.manifest import read_manifest
 from scav_model.experiments import folder
-from scav_model.experiments.tunes import dataset, run
+from scav_model.experiments.tunes import dataset, run, tuning
 from scav_model.experiments.tunes.dataset import TunesSize
 from scav_model.experiments.tunes.run import run_tunes
 
@@ -107,6 +108,22 @@ def test_other_settings_are_not_resumed_and_other_folders_left_alone(finished: P
     with pytest.raises(FileExistsError, match=r"holds something else: it has no tunes\.json"):
         run_tiny(tmp_path)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_rates_are_tuned_on_tunes_of_their_own(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "RATES", (2e-3,))
+    store = FeatureStore.open(finished / "async" / "features")
+    # So few tunes leave none to validate with.
+    monkeypatch.setattr(FeatureStore, "select", lambda self, split: self.subset(range(8 if split == "train" else 5)))
+    rows = tuning.tune(tmp_path, store, TINY, ["cav"], seed=0)
+    assert [(row["model"], row["learning_rate"], row["scale"]) for row in rows] == [
+        ("cav", 2e-3, 14.3),
+        ("cav", 2e-3, 30.0),
+    ]
+    assert all(0 <= row[kind] <= 100 for row in rows for kind in ("own", "mean"))
+    assert json.loads((tmp_path / "tuning.json").read_text()) == rows
+    monkeypatch.setattr(folder, "train", None)
+    assert tuning.tune(tmp_path, store, TINY, ["cav"], seed=0) == rows
 
 
 def test_bad_counts_are_refused(tmp_path: Path) -> None:
