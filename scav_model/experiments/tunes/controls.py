@@ -79,7 +79,8 @@ def shuffled_rows(video: Sequences, audio: Sequences, own: Distance) -> list[Row
 def bars_row(video: Sequences, audio: Sequences, permuted: Sequences, own: Distance, seed: int) -> Row:
     """Return R@1 among all sounds and the same sounds with their bars permuted, where a coin says which one is right.
 
-    Of the queries that find either version of their sound first, half must be right.
+    Of the queries that find either version of their sound first, half must be right. `ordered` is the share of all
+    queries that find the version in its own order first: a model that is blind to order has half of them too.
     """
     count = len(video.steps)
     gallery = Sequences(*(torch.cat(sides) for sides in zip(audio, permuted, strict=True)))
@@ -99,4 +100,5 @@ def bars_row(video: Sequences, audio: Sequences, permuted: Sequences, own: Dista
         "R@1": 100 * (found == right).double().mean().item(),
         "expected": 50 * either,
         "deviation": 100 * math.sqrt(either / 4 / count),
+        "ordered": 100 * (found == torch.arange(count)).double().mean().item(),
     }

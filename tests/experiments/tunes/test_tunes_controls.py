@@ -36,10 +36,12 @@ def test_a_coin_decides_half_of_the_queries() -> None:
     video, other = sequences(400, seed=0), sequences(400, seed=1)
     row = bars_row(video, video, other, Distance("dtw"), seed=3)
     assert row["expected"] == 50.0
+    assert row["ordered"] == 100.0
     assert abs(row["R@1"] - 50) < 4 * row["deviation"] < 12
     # A model that finds neither version.
     row = bars_row(video, other, other, Distance("dtw"), seed=3)
     assert row["expected"] < 3
+    assert row["ordered"] <= 2 * row["expected"]
     assert abs(row["R@1"] - row["expected"]) <= 4 * max(row["deviation"], 0.25)
 
 

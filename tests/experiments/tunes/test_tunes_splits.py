@@ -39,14 +39,23 @@ def test_clusters_stay_whole_and_every_tune_has_a_split() -> None:
 
 
 def test_a_clip_that_shares_half_of_its_fragments_is_dropped() -> None:
-    melody = walk(60, seed=0)
+    # Rising pitches: no fragment comes twice. Of 24 notes there are 20 fragments.
+    melody, start, end = [*range(40, 64)], [*range(70, 80)], [*range(80, 90)]
+    half = start + melody[10:]  # 10 fragments are the melody's
     engravings = {
-        "tune": score(melody),
-        # The second half of the excerpt is the tune's: 11 of 20 fragments.
-        "near": score(walk(9, seed=1) + melody[9:24]),
-        "far": score(walk(15, seed=2) + melody[15:24]),
+        "melody": score(melody),
+        "half": score(half),
+        "less": score([100, *start, *melody[11:]]),  # 9 are
+        "other half": score(half[:14] + end),  # 10 are of half, and none of the melody
     }
-    excerpts = [Excerpt(f"{name}-00", name, 0.0, 12.0) for name in engravings]
-    assert [excerpt.tune for excerpt in without_near_duplicates(excerpts, engravings)] == ["tune", "far"]
-    # Of three that are alike in turn, the third is like none that stays.
-    assert len(without_near_duplicates(excerpts[1:], engravings)) == 2
+    excerpts = {name: Excerpt(f"{name}-00", name, 0.0, 12.0) for name in engravings}
+
+    def kept(*names: str) -> list[str]:
+        return [excerpt.tune for excerpt in without_near_duplicates([excerpts[name] for name in names], engravings)]
+
+    assert kept("melody", "half") == ["melody"]
+    assert kept("half", "melody") == ["half"]
+    assert kept("melody", "less") == ["melody", "less"]
+    # What a clip that is dropped is like may stay.
+    assert kept("melody", "half", "other half") == ["melody", "other half"]
+    assert kept("half", "other half") == ["half"]
