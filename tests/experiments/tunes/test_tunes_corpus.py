@@ -71,6 +71,16 @@ def test_chords_ties_and_bars_with_accidentals_stay(reordered: tuple[str, str]) 
     assert after[7] == before[7]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_tied_notes_stay_tied(seed: int) -> None:
+    after = reorder(clean("X:1\nK:C\nAG-GE cdef | gabc' [ce]-cde|\n"), np.random.default_rng(seed))
+    notes = re.findall(NOTE, after.splitlines()[-1])
+    assert re.search(r".G-G.", after)
+    # The end of a chord's tie stays; the notes around a tie are exchanged with one another.
+    assert "[ce]-c" in after
+    assert sorted([notes[0], *notes[3:6]]) == sorted("AEcd")
+
+
 def test_equal_pitches_stay_as_they_are() -> None:
     abc = clean("X:1\nK:C\nGGGG GGGG|\n")
     assert reorder(abc, np.random.default_rng(0)) == abc
