@@ -89,18 +89,25 @@ def cut(tune: str, score: Score) -> Iterator[Excerpt]:
         start, number = end, number + 1
 
 
+def begins_in(excerpt: Excerpt, score: Score) -> NDArray[np.bool_]:
+    """Return which notes of a tune begin in the excerpt; rounding may move its ends."""
+    return (score.onsets >= excerpt.start - 1e-9) & (score.onsets < excerpt.end - 1e-9)
+
+
 def notes_of(excerpt: Excerpt, score: Score) -> Notes:
     """Return the notes that begin in the excerpt."""
-    inside = (score.onsets >= excerpt.start - 1e-9) & (score.onsets < excerpt.end - 1e-9)
+    inside = begins_in(excerpt, score)
     ends = np.minimum(score.ends[inside], excerpt.end)
     return Notes(score.onsets[inside], ends, score.pitches[inside])
 
 
 def permute_bars(excerpt: Excerpt, score: Score) -> Notes | None:
-    """Return the excerpt's notes with its bars in another order; None if it has fewer than three."""
+    """Return the excerpt's notes with its bars in another order.
+
+    None if it has fewer than three bars, or if the order of pitches is the same afterwards.
+    """
     notes = notes_of(excerpt, score)
-    inside = (score.onsets >= excerpt.start - 1e-9) & (score.onsets < excerpt.end - 1e-9)
-    bars = score.bars[inside]
+    bars = score.bars[begins_in(excerpt, score)]
     numbers, first = np.unique(bars, return_index=True)
     if len(numbers) < 3:
         return None
@@ -113,9 +120,9 @@ def permute_bars(excerpt: Excerpt, score: Score) -> Notes | None:
     shifted[order] = starts[0] + np.concatenate(([0.0], np.cumsum(lengths[order])[:-1]))
     shift = (shifted - starts)[np.searchsorted(numbers, bars)]
     ends = np.minimum(notes.ends, (starts + lengths)[np.searchsorted(numbers, bars)]) + shift
-    # In order of onsets.
-    sort = np.argsort(notes.onsets + shift, kind="stable")
-    return Notes((notes.onsets + shift)[sort], ends[sort], notes.pitches[sort])
+    by_onset = np.argsort(notes.onsets + shift, kind="stable")
+    permuted = Notes((notes.onsets + shift)[by_onset], ends[by_onset], notes.pitches[by_onset])
+    return None if np.array_equal(permuted.pitches, notes.pitches) else permuted
 
 
 def grams(values: NDArray[np.int64]) -> set[tuple[int, ...]]:

@@ -38,6 +38,10 @@ def test_a_coin_decides_half_of_the_queries() -> None:
     assert row["expected"] == 50.0
     assert row["ordered"] == 100.0
     assert abs(row["R@1"] - 50) < 4 * row["deviation"] < 12
+    # A model that finds the wrong order, always.
+    row = bars_row(video, other, video, Distance("dtw"), seed=3)
+    assert (row["expected"], row["ordered"]) == (50.0, 0.0)
+    assert abs(row["R@1"] - 50) < 4 * row["deviation"]
     # A model that finds neither version.
     row = bars_row(video, other, other, Distance("dtw"), seed=3)
     assert row["expected"] < 3

@@ -74,7 +74,8 @@ def test_permuted_bars_have_the_same_notes_in_another_order() -> None:
     assert any(after.pitches[place : place + 8].tolist() == bar for place in range(21))
 
 
-def test_two_bars_are_not_permuted() -> None:
+def test_two_bars_and_equal_bars_are_not_permuted() -> None:
+    assert permute_bars(Excerpt("tune-00", "tune", 0.0, 16.0), score(walk(8, seed=1) * 8)) is None
     assert permute_bars(Excerpt("tune-00", "tune", 0.0, 8.0), score(walk(64, seed=1))) is None
 
 
