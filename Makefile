@@ -88,9 +88,10 @@ lint: build
 build: $(VENV)/.built
 
 # The stamp is the pins as they were installed; the extension is rebuilt when its sources change.
-$(VENV)/.installed: constraints.txt pyproject.toml
+$(VENV)/.installed: constraints.txt constraints-no-deps.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r constraints-no-deps.txt
 	touch $@
 
 $(NEWEST)/.installed: constraints-newest.txt
@@ -115,7 +116,8 @@ $(VENV)-aeon/.installed:
 # Rewrites constraints.txt from what is installed now, after an upgrade by hand. pip lists what constraints-bench.txt
 # names first.
 lock:
-	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --all --exclude pip --exclude-editable -r constraints-bench.txt | \
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --all --exclude pip --exclude basic-pitch \
+	--exclude tinysoundfont --exclude-editable -r constraints-bench.txt | \
 	sed '1,/^## The following/d'; } > constraints.new && mv constraints.new constraints.txt
 
 # Rewrites constraints-newest.txt likewise.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scav_model.extras import EXTRAS
+from scav_model.extras import ALONE, EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("csrc", "scav_kernels", "scav_model", "tests", "benchmarks", "examples")
@@ -107,6 +107,7 @@ def test_every_imported_package_is_declared(package: str) -> None:
     extras = PROJECT["optional-dependencies"]
     usable = set(extras) - DEVELOPMENT if package == "scav_model" else {"cuda", "plot"}
     declared = names_of([*PROJECT["dependencies"], *(text for name in usable for text in extras[name])])
+    declared |= names_of([*ALONE.values()])
     distributions = metadata.packages_distributions()
     for name in imported(package) - VENDORED:
         provided_by = {other.lower().replace("_", "-") for other in distributions.get(name, [name])}
@@ -122,6 +123,13 @@ def test_errors_name_the_extra_that_declares_a_package() -> None:
     assert {part for extra in EXTRAS.values() for part in extra.split(",")} == (
         set(PROJECT["optional-dependencies"]) - DEVELOPMENT
     )
+
+
+def test_packages_without_an_extra_are_pinned_and_are_in_none() -> None:
+    pins = (ROOT / "constraints-no-deps.txt").read_text(encoding="utf-8").splitlines()
+    assert names_of([line for line in pins if not line.startswith("#")]) == names_of([*ALONE.values()])
+    declared = [text for extra in PROJECT["optional-dependencies"].values() for text in extra]
+    assert not names_of([*ALONE.values()]) & names_of(declared)
 
 
 def test_version_of_python_is_the_same_everywhere() -> None:

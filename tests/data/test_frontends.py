@@ -1,8 +1,13 @@
+import pickle
+
+import av
 import numpy as np
 import pytest
 import torch
 
-from scav_model.data.frontends import FramePatchConfig, FramePatches, LogMel, LogMelConfig
+from scav_model.data.frontends import FramePatchConfig, FramePatches, GrayConfig, GrayFrames, LogMel, LogMelConfig
+from scav_model.encoders import EncoderError, visual_encoder
+from scav_model.encoders.described import described_encoder
 
 
 def test_a_patch_is_the_mean_and_spread_of_its_colors() -> None:
@@ -56,3 +61,31 @@ def test_bad_settings_and_shapes() -> None:
         FramePatches(FramePatchConfig())(np.zeros((1, 32, 32, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"expected audio of shape \(samples,\)"):
         LogMel(LogMelConfig())(np.zeros((2, 16_000), dtype=np.float32))
+
+
+def test_a_gray_picture_is_its_pixels_and_white_is_zero() -> None:
+    config = GrayConfig(width=3, height=2)
+    frames = np.full((2, 2, 3, 3), 255, dtype=np.uint8)
+    frames[1, 1, 2] = (127, 127, 127)
+    frames[1, 0, 0] = (0, 255, 126)
+    steps = GrayFrames(config)(frames)
+    assert steps.shape == (2, config.dim)
+    assert steps[0].tolist() == [0.0] * 6
+    assert steps[1].tolist() == [2.0, 0, 0, 0, 0, 2.0]
+    with pytest.raises(ValueError, match=r"expected frames of shape \(N, 2, 3, 3\), got \(2, 3, 2, 3\)"):
+        GrayFrames(config)(frames.swapaxes(1, 2))
+    with pytest.raises(ValueError, match="expected height to be at least 1 px, got 0"):
+        GrayConfig(height=0)
+
+
+def test_gray_is_named_with_its_size() -> None:
+    assert visual_encoder("gray").dim == 32 * 32
+    encoder = visual_encoder("gray:16x8")
+    assert encoder.dim == 16 * 8
+    assert described_encoder(encoder.describe(), "video", owner="store") == encoder
+    copy = pickle.loads(pickle.dumps(encoder.picture))
+    frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), dtype=np.uint8), format="rgb24")
+    assert copy(frame).shape == (8, 16, 3)
+    for spec in ("gray:", "gray:16", "gray:0x8", "gray:16x8x3"):
+        with pytest.raises(EncoderError, match="gray:WIDTHxHEIGHT"):
+            visual_encoder(spec)

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 FUNCTIONS = dict(leaves(COMMANDS))
 # Commands that take minutes when nothing is wrong, and the functions that do their work.
 LONG = {
-    ("demo",): "scav_model.experiments.demo.run.run_demo",
+    ("demo", "shapes"): "scav_model.experiments.demo.run.run_demo",
+    ("demo", "tunes"): "scav_model.experiments.tunes.run.run_tunes",
     ("combinations",): "scav_model.experiments.demo.combinations.run_combinations",
     ("train",): "scav_model.train.train",
     ("quickstart",): "scav_model.quickstart.quickstart",

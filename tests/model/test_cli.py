@@ -165,7 +165,7 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(run_module, "run_demo", interrupted)
     code, _, err = run(capsys, "demo")
-    assert (code, err) == (130, "scav demo: interrupted; --resume keeps what is finished\n")
+    assert (code, err) == (130, "scav demo shapes: interrupted; --resume keeps what is finished\n")
 
 
 @pytest.fixture

@@ -98,7 +98,10 @@ def options(train_features, eval_features, tmp_path):
             ["combinations", f"--features={features}", f"--out={out}", "--epochs=1000"],
             out / "cav-batch" / CHECKPOINT,
         ),
-        "demo": (["demo", "--quick", f"--out={out}", "--threads=2"], out / "seed-0" / "clips" / "train" / "*.mp4"),
+        "demo shapes": (
+            ["demo", "shapes", "--quick", f"--out={out}", "--threads=2"],
+            out / "seed-0" / "clips" / "train" / "*.mp4",
+        ),
     }
 
 
@@ -113,8 +116,8 @@ def scav(arguments: list[str]) -> list[str]:
         ("train", True),
         ("reproduce", True),
         ("combinations", False),
-        ("demo", True),
-        ("demo", False),
+        ("demo shapes", True),
+        ("demo shapes", False),
     ],
 )
 def test_one_ctrl_c_ends_a_command_that_can_be_resumed(command, group, options, tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from processes import ENVIRONMENT
 
-from scav_model.extras import EXTRAS, MissingPackageError, needed_by
+from scav_model.extras import ALONE, EXTRAS, MissingPackageError, needed_by
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +83,14 @@ def test_every_package_of_an_extra_is_explained_once(package):
     with pytest.raises(MissingPackageError) as caught, needed_by("the page"), needed_by("search"):
         raise ModuleNotFoundError(f"No module named '{package}'", name=f"{package}.part")
     expected = f"search needs {package} (No module named '{package}'); pip install 'scav-kernels[{EXTRAS[package]}]'"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("package", ALONE)
+def test_a_package_without_an_extra_is_explained(package):
+    with pytest.raises(MissingPackageError) as caught, needed_by("the front end"):
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+    expected = f"the front end needs {package} (No module named '{package}'); pip install --no-deps {ALONE[package]}"
     assert str(caught.value) == expected
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from scav_model.cli import main
 from scav_model.cli.tree import COMMANDS, leaves
-from scav_model.cli.words import arranged, options
+from scav_model.cli.words import arranged, completed, options
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,23 @@ from scav_model.cli.words import arranged, options
 )  # fmt: skip
 def test_a_command_line_is_put_in_order(typed, taken):
     assert arranged(typed.split()) == taken.split()
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        ("demo", "demo shapes"),
+        ("demo --quick --seeds 3", "demo shapes --quick --seeds 3"),
+        ("demo shapes --quick", "demo shapes --quick"),
+        ("demo tunes --quick", "demo tunes --quick"),
+        ("demo --help", "demo --help"),
+        ("demo shape", "demo shape"),
+        ("probe", "probe"),
+        ("train --out demo", "train --out demo"),
+    ],
+)
+def test_options_without_a_command_belong_to_the_default_one(typed, taken):
+    assert completed(typed.split()) == taken.split()
 
 
 @pytest.mark.parametrize("words", [words for words, _ in leaves(COMMANDS)], ids=" ".join)

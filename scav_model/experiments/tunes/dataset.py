@@ -29,7 +29,7 @@ from scav_model.data.workers import parallel_map
 from scav_model.encoders import EncoderOptions, both_encoders
 from scav_model.experiments.tables import write_json
 from scav_model.experiments.tunes.corpus import Tune, read_tunes, reorder
-from scav_model.experiments.tunes.engraving import Engraving, engrave_all
+from scav_model.experiments.tunes.engraving import Score, engrave_all
 from scav_model.experiments.tunes.excerpts import Excerpt, cut, notes_of, permute_bars
 from scav_model.experiments.tunes.render import ClipTask, render_clip
 from scav_model.experiments.tunes.splits import SHARES, cluster, split_tunes, without_near_duplicates
@@ -67,21 +67,21 @@ class Collection:
     tunes: Mapping[str, Tune]
     excerpts: Mapping[str, Sequence[Excerpt]]  # by split
     folder: Path  # of the experiment
-    engravings: Mapping[str, Engraving]
+    scores: Mapping[str, Score]
 
 
 def collect(out: Path, size: TunesSize, workers: int) -> Collection:
     """Engrave the tunes, split them by clusters, and cut them into excerpts."""
     found = {tune.name: tune for tune in read_tunes()[: size.tunes]}
-    engravings = engrave_all({name: tune.abc for name, tune in found.items()}, out / ENGRAVINGS, workers, "engraving")
-    tunes = {name: found[name] for name in engravings}
-    clusters = cluster([*tunes.values()], engravings)
+    scores = engrave_all({name: tune.abc for name, tune in found.items()}, out / ENGRAVINGS, workers, "engraving")
+    tunes = {name: found[name] for name in scores}
+    clusters = cluster([*tunes.values()], scores)
     splits = split_tunes(clusters, SPLIT_SEED)
     cuts = {
-        split: [excerpt for name in names for excerpt in cut(name, engravings[name])] for split, names in splits.items()
+        split: [excerpt for name in names for excerpt in cut(name, scores[name])] for split, names in splits.items()
     }
     excerpts = {
-        split: cuts[split] if split == "train" else without_near_duplicates(cuts[split], engravings) for split in SHARES
+        split: cuts[split] if split == "train" else without_near_duplicates(cuts[split], scores) for split in SHARES
     }
     write_json(
         out / "data.json",
@@ -96,10 +96,10 @@ def collect(out: Path, size: TunesSize, workers: int) -> Collection:
             "rhythms": dict(Counter(tune.rhythm for tune in tunes.values()).most_common(5)),
         },
     )
-    return Collection(tunes, excerpts, out, engravings)
+    return Collection(tunes, excerpts, out, scores)
 
 
-def reordered_engravings(collection: Collection, workers: int) -> dict[str, Engraving]:
+def reordered_scores(collection: Collection, workers: int) -> dict[str, Score]:
     """Return the test tunes with pitches exchanged among every four notes, engraved."""
     names = dict.fromkeys(excerpt.tune for excerpt in collection.excerpts["test"])
     abcs = {
@@ -113,9 +113,9 @@ def set_excerpts(collection: Collection, name: str, workers: int) -> Iterator[tu
     if name in TRAINED:
         yield from ((split, excerpt) for split in SHARES for excerpt in collection.excerpts[split])
         return
-    reordered = reordered_engravings(collection, workers) if name == "reordered" else {}
+    reordered = reordered_scores(collection, workers) if name == "reordered" else {}
     for excerpt in collection.excerpts["test"]:
-        original = collection.engravings[excerpt.tune]
+        original = collection.scores[excerpt.tune]
         if name == "bars":
             differs = permute_bars(excerpt, original) is not None
         else:
@@ -124,11 +124,11 @@ def set_excerpts(collection: Collection, name: str, workers: int) -> Iterator[tu
             yield "test", excerpt
 
 
-def is_reordered(excerpt: Excerpt, original: Engraving, reordered: Engraving) -> bool:
+def is_reordered(excerpt: Excerpt, original: Score, reordered: Score) -> bool:
     """Return True if the reordered tune has the excerpt's notes, at the same times, in another order."""
     if not np.array_equal(reordered.onsets, original.onsets):
         return False
-    before, after = (notes_of(excerpt, engraving).pitches for engraving in (original, reordered))
+    before, after = (notes_of(excerpt, score).pitches for score in (original, reordered))
     return not np.array_equal(before, after)
 
 

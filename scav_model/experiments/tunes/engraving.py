@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,29 +24,36 @@ from scav_model.storage.files import replacing, write_text
 PROGRAM = Path(__file__).with_name("verovio_process.py")
 HEIGHT = 128  # px of a strip, the staff in its middle
 WIDTH = 64  # px of a window of the score: about 1.2 notes to either side
-SECONDS = 60.0  # after which an engraving is given up
+SECONDS = 600.0  # after which an engraving is given up; they take less than one
 FAILED = ".failed"
 
 
 @dataclass(frozen=True)
-class Engraving:
-    """A tune on one long staff, with K notes in order of their onsets."""
+class Score:
+    """The K notes of a tune, in order of their onsets."""
 
-    strip: NDArray[np.uint8]  # (HEIGHT, width), gray
     onsets: NDArray[np.float64]  # (K,) quarter notes
     ends: NDArray[np.float64]  # (K,) quarter notes
     pitches: NDArray[np.int64]  # (K,) MIDI
     places: NDArray[np.float64]  # (K,) px, the middle of the note's head on the strip
     bars: NDArray[np.int64]  # (K,)
 
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return what the class has of a file that `Engraving.save` wrote."""
+        with np.load(path) as found:
+            return cls(**{entry.name: found[entry.name] for entry in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Engraving(Score):
+    """A tune on one long staff."""
+
+    strip: NDArray[np.uint8]  # (HEIGHT, width), gray
+
     def save(self, path: Path) -> None:
         with replacing(path) as file:
             np.savez_compressed(file, **vars(self))
-
-    @classmethod
-    def load(cls, path: Path) -> Engraving:
-        with np.load(path) as found:
-            return cls(**found)
 
 
 class EngravingError(RuntimeError):
@@ -68,9 +76,15 @@ def engrave(abc: str) -> Engraving:
                 text=True,
                 timeout=SECONDS,
                 check=False,
+                # Ctrl-C of this process is no failure of the tune.
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired as error:
             raise EngravingError(f"Verovio took more than {SECONDS:g} s") from error
+        if -ran.returncode in (signal.SIGKILL, signal.SIGTERM):
+            raise RuntimeError(
+                "something killed the process that engraves; is the memory used up? Repeat with --resume"
+            )
         if ran.returncode:
             told = " ".join(ran.stderr.split()[-20:]) or f"Verovio ended with code {ran.returncode}"
             raise EngravingError(told)
@@ -90,7 +104,7 @@ def from_score(score: Mapping[str, Any], picture: NDArray[np.uint8]) -> Engravin
     strip[max(0, -top) : max(0, -top) + len(shown)] = shown
     # Clef, key and meter stand at the start of a tune alone: they would tell its first clip.
     strip[:, : max(0, int(places[0]) - WIDTH // 8)] = 255
-    return Engraving(strip, onsets.astype(np.float64), ends.astype(np.float64), pitches, places, bars)
+    return Engraving(onsets.astype(np.float64), ends.astype(np.float64), pitches, places, bars, strip)
 
 
 def read_gray(path: Path) -> NDArray[np.uint8]:
@@ -101,10 +115,10 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
         return np.asarray(picture.convert("L"), dtype=np.uint8)
 
 
-def engrave_all(abcs: Mapping[str, str], folder: Path, workers: int, description: str) -> dict[str, Engraving]:
-    """Return the engravings by name, in the order of `abcs`, less those of tunes that cannot be engraved.
+def engrave_all(abcs: Mapping[str, str], folder: Path, workers: int, description: str) -> dict[str, Score]:
+    """Return the scores by name, in the order of `abcs`, less those of tunes that cannot be engraved.
 
-    Each is kept in `folder`; those that are there are not made again.
+    The engravings are kept in `folder`; those that are there are not made again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in abcs if not any((folder / f"{name}{end}").exists() for end in (".npz", FAILED))]
@@ -125,9 +139,4 @@ def engrave_all(abcs: Mapping[str, str], folder: Path, workers: int, description
             except BaseException:
                 threads.shutdown(cancel_futures=True)
                 raise
-    return {name: Engraving.load(folder / f"{name}.npz") for name in abcs if (folder / f"{name}.npz").exists()}
-
-
-def count_failed(names: Sequence[str], folder: Path) -> int:
-    """Return how many of the tunes could not be engraved."""
-    return sum((folder / f"{name}{FAILED}").exists() for name in names)
+    return {name: Score.load(folder / f"{name}.npz") for name in abcs if (folder / f"{name}.npz").exists()}

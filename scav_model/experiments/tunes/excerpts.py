@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from scav_model.experiments.tunes.engraving import Engraving
+from scav_model.experiments.tunes.engraving import Score
 
 Floats = NDArray[np.float64]
 
@@ -72,10 +72,10 @@ class Notes:
     pitches: NDArray[np.int64]  # (K,) MIDI
 
 
-def cut(tune: str, engraving: Engraving) -> Iterator[Excerpt]:
+def cut(tune: str, score: Score) -> Iterator[Excerpt]:
     """Yield a tune's excerpts, one after the other; what is left over at its end is dropped."""
-    median = float(np.median(engraving.ends - engraving.onsets))
-    start, last = float(engraving.onsets[0]), float(engraving.ends.max())
+    median = float(np.median(score.ends - score.onsets))
+    start, last = float(score.onsets[0]), float(score.ends.max())
     number = 0
     while True:
         name = f"{tune}-{number:02d}"
@@ -84,23 +84,30 @@ def cut(tune: str, engraving: Engraving) -> Iterator[Excerpt]:
         if end > last:
             return
         excerpt = Excerpt(name, tune, start, end)
-        if len(notes_of(excerpt, engraving).pitches) >= FEWEST_NOTES:
+        if len(notes_of(excerpt, score).pitches) >= FEWEST_NOTES:
             yield excerpt
         start, number = end, number + 1
 
 
-def notes_of(excerpt: Excerpt, engraving: Engraving) -> Notes:
+def begins_in(excerpt: Excerpt, score: Score) -> NDArray[np.bool_]:
+    """Return which notes of a tune begin in the excerpt; rounding may move its ends."""
+    return (score.onsets >= excerpt.start - 1e-9) & (score.onsets < excerpt.end - 1e-9)
+
+
+def notes_of(excerpt: Excerpt, score: Score) -> Notes:
     """Return the notes that begin in the excerpt."""
-    inside = (engraving.onsets >= excerpt.start - 1e-9) & (engraving.onsets < excerpt.end - 1e-9)
-    ends = np.minimum(engraving.ends[inside], excerpt.end)
-    return Notes(engraving.onsets[inside], ends, engraving.pitches[inside])
+    inside = begins_in(excerpt, score)
+    ends = np.minimum(score.ends[inside], excerpt.end)
+    return Notes(score.onsets[inside], ends, score.pitches[inside])
 
 
-def permute_bars(excerpt: Excerpt, engraving: Engraving) -> Notes | None:
-    """Return the excerpt's notes with its bars in another order; None if it has fewer than three."""
-    notes = notes_of(excerpt, engraving)
-    inside = (engraving.onsets >= excerpt.start - 1e-9) & (engraving.onsets < excerpt.end - 1e-9)
-    bars = engraving.bars[inside]
+def permute_bars(excerpt: Excerpt, score: Score) -> Notes | None:
+    """Return the excerpt's notes with its bars in another order.
+
+    None if it has fewer than three bars, or if the order of pitches is the same afterwards.
+    """
+    notes = notes_of(excerpt, score)
+    bars = score.bars[begins_in(excerpt, score)]
     numbers, first = np.unique(bars, return_index=True)
     if len(numbers) < 3:
         return None
@@ -113,9 +120,9 @@ def permute_bars(excerpt: Excerpt, engraving: Engraving) -> Notes | None:
     shifted[order] = starts[0] + np.concatenate(([0.0], np.cumsum(lengths[order])[:-1]))
     shift = (shifted - starts)[np.searchsorted(numbers, bars)]
     ends = np.minimum(notes.ends, (starts + lengths)[np.searchsorted(numbers, bars)]) + shift
-    # In order of onsets.
-    sort = np.argsort(notes.onsets + shift, kind="stable")
-    return Notes((notes.onsets + shift)[sort], ends[sort], notes.pitches[sort])
+    by_onset = np.argsort(notes.onsets + shift, kind="stable")
+    permuted = Notes((notes.onsets + shift)[by_onset], ends[by_onset], notes.pitches[by_onset])
+    return None if np.array_equal(permuted.pitches, notes.pitches) else permuted
 
 
 def grams(values: NDArray[np.int64]) -> set[tuple[int, ...]]:

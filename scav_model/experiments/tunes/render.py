@@ -47,7 +47,7 @@ def render_clip(task: ClipTask) -> None:
     seen = TempoCurve.draw(excerpt.random("picture"))
     heard = seen if task.sync else TempoCurve.draw(excerpt.random("sound"))
     notes = permute_bars(excerpt, engraving) if task.bars else notes_of(excerpt, engraving)
-    assert notes is not None, "clips of too few bars have no such task"
+    assert notes is not None, "excerpts whose bars cannot be permuted have no such task"
     frames, sound = draw(excerpt, engraving, seen), play(excerpt, notes, heard)
     if task.noise:
         random = excerpt.random("noise")

@@ -6,6 +6,7 @@ Below `out`, besides what `dataset` keeps there:
     <set>/seed-<k>/<model>/                    checkpoint.pt, and <condition>.json with the rows of each condition
     shuffled/<model>/                          the control that is trained on shuffled pairs
     results.json, controls.json, table.md, retrieval.png
+    tuning/, tuning.json                       see `tuning`
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from scav_model.experiments.tunes.controls import ShuffledPairs, bars_row, shuff
 from scav_model.experiments.tunes.dataset import TRAINED, FrontEnds, TunesSize, collect, make_features, paired
 from scav_model.experiments.tunes.results import KEYS, MEASURES, controls_table, plot, search_rows, table
 from scav_model.experiments.tunes.systems import SYSTEMS, training_config
+from scav_model.experiments.tunes.tuning import tune, tuning_table
 from scav_model.model import AudioVisualModel
 from scav_model.retrieval import encode
 from scav_model.storage.files import LOCK, working_in, write_text
@@ -50,6 +52,7 @@ def run_tunes(
     seeds: int | None = None,
     quick: bool = False,
     controls: bool = True,
+    tuning: bool = False,
     visual: str = "gray:16x32",
     audio: str = "log_mel",
     seed: int = 0,
@@ -68,6 +71,8 @@ def run_tunes(
         quick: Few tunes and epochs: shows in two minutes that everything runs, not how well.
         controls: Whether to train on shuffled pairs, and to search among sounds with permuted bars, with CAV and
             SCAV-DTW.
+        tuning: Instead, train each model at several learning rates and scales and search among tunes that no result is
+            of; writes tuning.json.
         visual: Front end of the picture, as scav extract takes it.
         audio: Front end of the sound, as scav extract takes it: log_mel, or notes (pip install --no-deps basic-pitch).
         seed: Seed of the first training; the others count up from it.
@@ -88,7 +93,10 @@ def run_tunes(
         workers = 0 if torch.get_num_threads() == 1 else torch.get_num_threads()
         with working_in(out, "runs the tunes"):
             experiment = TunesExperiment(out, QUICK if quick else FULL, FrontEnds(visual, audio), workers, resume)
-            experiment.run(conditions, models, range(seed, seed + seeds), controls)
+            if tuning:
+                print(tuning_table(tune(out, experiment.store("async"), experiment.size, models, seed)))
+            else:
+                experiment.run(conditions, models, range(seed, seed + seeds), controls)
     finally:
         torch.set_num_threads(before)
 
@@ -115,17 +123,15 @@ class TunesExperiment:
         """Fill in what is missing, and write the results of all conditions, models and seeds."""
         started = time.perf_counter()
         labels = {name: system.label for name, system in SYSTEMS.items()}
-        # A seed of all models first, so that a stopped run can be looked at.
-        rows = [
-            row
-            for seed in seeds
-            for condition in conditions
-            for model in models
-            for row in self.rows(condition, model, seed)
-        ]
         order = {name: place for place, name in enumerate((*CONDITIONS, *MODELS))}
-        rows.sort(key=lambda row: (order[row["condition"]], order[row["model"]], row["seed"]))
-        write_json(self.out / "results.json", rows)
+        rows: list[Row] = []
+        # All models of a seed first: a run that is stopped has something to compare.
+        for seed in seeds:
+            for condition in conditions:
+                for model in models:
+                    rows += self.rows(condition, model, seed)
+                    rows.sort(key=lambda row: (order[row["condition"]], order[row["model"]], row["seed"]))
+                    write_json(self.out / "results.json", rows)
         text = table(rows, labels)
         if controls:
             found = [row for model in models if model in CONTROLLED for row in self.control_rows(model, seeds[0])]

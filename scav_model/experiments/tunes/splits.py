@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scav_model.experiments.tunes.corpus import Tune
-from scav_model.experiments.tunes.engraving import Engraving
+from scav_model.experiments.tunes.engraving import Score
 from scav_model.experiments.tunes.excerpts import Excerpt, grams, notes_of
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
@@ -18,13 +18,13 @@ SHARED = 0.5  # of two tunes' or clips' fragments, from which on they are near-d
 FIRST = 8  # intervals that two beginnings share
 
 
-def cluster(tunes: Sequence[Tune], engravings: Mapping[str, Engraving]) -> list[list[str]]:
+def cluster(tunes: Sequence[Tune], scores: Mapping[str, Score]) -> list[list[str]]:
     """Return the tunes' names in clusters: variants of one tune are in one cluster.
 
     Two tunes are variants if they have the same title or the same first intervals, or if half of the five-interval
     fragments of the shorter one are in the longer one. Intervals do not change with the key.
     """
-    intervals = {tune.name: np.diff(engravings[tune.name].pitches) for tune in tunes}
+    intervals = {tune.name: np.diff(scores[tune.name].pitches) for tune in tunes}
     leader = {tune.name: tune.name for tune in tunes}
 
     def find(name: str) -> str:
@@ -69,9 +69,9 @@ def split_tunes(clusters: Sequence[Sequence[str]], seed: int) -> dict[str, list[
     }
 
 
-def without_near_duplicates(excerpts: Sequence[Excerpt], engravings: Mapping[str, Engraving]) -> list[Excerpt]:
+def without_near_duplicates(excerpts: Sequence[Excerpt], scores: Mapping[str, Score]) -> list[Excerpt]:
     """Return the excerpts less those that share half of their five-note fragments with an earlier one that stays."""
-    fragments = {excerpt.id: grams(notes_of(excerpt, engravings[excerpt.tune]).pitches) for excerpt in excerpts}
+    fragments = {excerpt.id: grams(notes_of(excerpt, scores[excerpt.tune]).pitches) for excerpt in excerpts}
     earlier: dict[str, list[str]] = defaultdict(list)
     for one, other in near_duplicates(fragments):
         earlier[other].append(one)
