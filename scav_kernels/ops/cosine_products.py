@@ -94,16 +94,15 @@ def backward(
         else:
             add_gradients(each, given if from_x else given.T, *gradients)
     marks = (nonfinite, nonfinite) if paired else (nonfinite.any(1), nonfinite.any(0))
-    return tuple(
-        like.new_empty(0) if of is None else of.masked_fill_(beyond(mark, own), torch.nan).to(like.dtype)
-        for of, mark, own, like in ((dx, marks[0], of_x, x), (dy, marks[1], of_y, y))
-    )
+    return finish_gradient(dx, x, of_x, marks[0]), finish_gradient(dy, y, of_y, marks[1])
 
 
-def beyond(mark: Tensor, of: Side) -> Tensor:
-    """(B,) -> (B, N, 1): the valid steps of the marked sequences."""
-    valid = torch.arange(of.steps.shape[1], device=mark.device) < of.lengths[:, None]
-    return (valid & mark[:, None])[..., None]
+def finish_gradient(gradient: Tensor | None, like: Tensor, of: Side, marks: Tensor) -> Tensor:
+    """Return a gradient in the dtype of `like`, NaN at the valid steps of sequences with `marks` (B,); None: empty."""
+    if gradient is None:
+        return like.new_empty(0)
+    valid = torch.arange(gradient.shape[1], device=marks.device) < of.lengths[:, None]
+    return gradient.masked_fill_((valid & marks[:, None])[..., None], torch.nan).to(like.dtype)
 
 
 def side(given: Tensor, lengths: Tensor | None) -> Side:

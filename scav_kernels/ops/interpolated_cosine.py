@@ -91,15 +91,13 @@ def _on_cuda(x: Tensor, y: Tensor, *rest: Any) -> Tensor:
 @torch.library.impl("scav::interpolated_cosine_backward", "CUDA")
 def _backward_on_cuda(grad: Tensor, x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     op = "interpolated_cosine_backward"
-    *given, need_x, need_y = rest
-    _check(op, x, y, *given)
-    paired = given[-1]
-    shape = x.shape[:1] if paired else (len(x), len(y))
+    _check(op, x, y, *rest[:5])
+    shape = x.shape[:1] if rest[4] else (len(x), len(y))
     if grad.shape != shape:
         raise ValueError(f"{op}: expected grad of the result's shape {tuple(shape)}, got {tuple(grad.shape)}")
     if not grad.is_floating_point():
         raise TypeError(f"{op}: expected grad of dtype {accumulation_dtype(x)}, got {grad.dtype}")
-    return cosine_products.backward(grad, x, y, *given, need_x, need_y)
+    return cosine_products.backward(grad, x, y, *rest)
 
 
 METRICS["interpolated_cosine"] = Metric(interpolated_cosine, partial(_distance, paired=True), is_symmetric=is_symmetric)
