@@ -65,19 +65,13 @@ def refuse_missing_cuda(*names: str) -> None:
 
     The error says why there are none and how to get them.
     """
-    if build_info()["cuda_version"] is None:
-        _refuse_cuda(names, RuntimeError, f"there are no CUDA kernels of scav_kernels: {why_no_cuda}; or move")
-
-
-def refuse_cuda(*names: str) -> None:
-    """Make ops that have no CUDA kernels, and their gradients, raise an error for CUDA tensors."""
-    _refuse_cuda(names, NotImplementedError, "it has no CUDA kernel yet; move")
-
-
-def _refuse_cuda(names: tuple[str, ...], error: type[Exception], why: str) -> None:
+    if build_info()["cuda_version"] is not None:
+        return
     for op in (f"scav::{name}{suffix}" for name in names for suffix in ("", "_backward")):
 
         def refuse(*args: object, op: str = op, **kwargs: object) -> NoReturn:
-            raise error(f"{op}: {why} the inputs to the CPU")
+            raise RuntimeError(
+                f"{op}: there are no CUDA kernels of scav_kernels: {why_no_cuda}; or move the inputs to the CPU"
+            )
 
         torch.library.impl(op, "CUDA", refuse)

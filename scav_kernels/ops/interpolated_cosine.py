@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scav_kernels.dtypes import accumulation_dtype
+from scav_kernels.ops import cosine_products
 from scav_kernels.ops.checks import check_options, check_tensors, declare_options
-from scav_kernels.ops.define import GRADIENTS, NEEDS, SEQUENCES, define_op, refuse_cuda
+from scav_kernels.ops.define import GRADIENTS, NEEDS, SEQUENCES, define_op
 from scav_kernels.ops.interpolated_euclidean import is_symmetric
 from scav_kernels.ops.registry import METRICS, Metric
 
@@ -16,7 +18,6 @@ define_op(
     f"({SEQUENCES}, str resample, str mode, bool paired) -> Tensor",
     f"(Tensor grad, {SEQUENCES}, str resample, str mode, bool paired, {NEEDS}) -> {GRADIENTS}",
 )
-refuse_cuda("interpolated_cosine")
 
 
 @declare_options
@@ -51,8 +52,7 @@ def interpolated_cosine(
         (B1, B2) distances, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range; on a GPU, always,
-            because it has no kernel there yet.
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
     """
     return _distance(x, y, x_lengths, y_lengths, paired=False, resample=resample, mode=mode)
 
@@ -63,6 +63,41 @@ def _distance(
     check_tensors("interpolated_cosine", x=x, y=y, x_lengths=x_lengths, y_lengths=y_lengths)
     resample, mode = check_options("interpolated_cosine", **options)
     return torch.ops.scav.interpolated_cosine(x, y, x_lengths, y_lengths, resample, mode, paired)
+
+
+def _check(
+    op: str,
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None,
+    y_lengths: Tensor | None,
+    resample: str,
+    mode: str,
+    paired: bool,
+) -> None:
+    torch.ops.scav.check_pairs(op, x, y, x_lengths, y_lengths, paired)
+    if resample not in ("x", "y", "shorter"):
+        raise ValueError(f"{op}: expected resample 'x', 'y' or 'shorter', got {resample!r}")
+    if mode not in ("linear", "nearest"):
+        raise ValueError(f"{op}: expected mode 'linear' or 'nearest', got {mode!r}")
+
+
+@torch.library.impl("scav::interpolated_cosine", "CUDA")
+def _on_cuda(x: Tensor, y: Tensor, *rest: Any) -> Tensor:
+    _check("interpolated_cosine", x, y, *rest)
+    return cosine_products.forward(x, y, *rest)
+
+
+@torch.library.impl("scav::interpolated_cosine_backward", "CUDA")
+def _backward_on_cuda(grad: Tensor, x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    op = "interpolated_cosine_backward"
+    _check(op, x, y, *rest[:5])
+    shape = x.shape[:1] if rest[4] else (len(x), len(y))
+    if grad.shape != shape:
+        raise ValueError(f"{op}: expected grad of the result's shape {tuple(shape)}, got {tuple(grad.shape)}")
+    if not grad.is_floating_point():
+        raise TypeError(f"{op}: expected grad of dtype {accumulation_dtype(x)}, got {grad.dtype}")
+    return cosine_products.backward(grad, x, y, *rest)
 
 
 METRICS["interpolated_cosine"] = Metric(interpolated_cosine, partial(_distance, paired=True), is_symmetric=is_symmetric)

@@ -10,7 +10,7 @@ from torch._subclasses import FakeTensorMode
 import scav_kernels
 from scav_kernels.ops.registry import METRICS
 
-from .cases import CORE, CPU_ONLY, OPS, Case
+from .cases import CORE, OPS, Case
 from .inputs import Sequences, Shape, sequences, weights
 from .tolerances import assert_close
 
@@ -144,16 +144,3 @@ def test_build_info() -> None:
     assert info["bfloat16_matmul"] in ("onednn", None)
     assert "cuda_version" in info
     assert "cuda_architectures" in info
-
-
-@pytest.mark.parametrize("case", [case for case in CORE if case.metric in CPU_ONLY], ids=str)
-@pytest.mark.parametrize("suffix", ["", "_backward"])
-def test_a_missing_cuda_kernel_is_an_error_that_names_the_op(case: Case, suffix: str) -> None:
-    op = getattr(torch.ops.scav, f"{case.metric}{suffix}").default
-    # As the dispatcher calls it for a CUDA tensor.
-    arguments = [None] * len(op._schema.arguments)
-    for number, argument in enumerate(op._schema.arguments):
-        kind = str(argument.type)
-        arguments[number] = {"Tensor": torch.ones(1, 1, 1), "str": "x", "bool": False}.get(kind)
-    with pytest.raises(NotImplementedError, match=rf"^scav::{case.metric}{suffix}: it has no CUDA kernel yet; move"):
-        op.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *arguments)
