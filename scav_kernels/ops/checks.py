@@ -120,6 +120,8 @@ def check_options(op: str, **options: object) -> tuple[Any, ...]:
     Return the values of all its options, in the order of its signature.
     """
     declared = _OPTIONS.get(op, {})
+    if torch.compiler.is_compiling():
+        options = {name: _as_number(value, declared.get(name)) for name, value in options.items()}
     for name, value in options.items():
         if name not in declared:
             raise TypeError(
@@ -138,6 +140,12 @@ def check_options(op: str, **options: object) -> tuple[Any, ...]:
                 f"see help(scav_kernels.{op})"
             )
     return tuple([options.get(name, option.default) for name, option in declared.items()])
+
+
+def _as_number(value: object, option: _Option | None) -> object:
+    """Return the number that torch.compile with ``dynamic=True`` takes for a tensor, where it looks it up once more."""
+    is_float = option is not None and float in option.types
+    return value.item() if is_float and isinstance(value, Tensor) else value
 
 
 def check_pair(op: str, x: Tensor, y: Tensor) -> None:

@@ -18,7 +18,8 @@ def format_of(output: Path | None, named: str | None, formats: Mapping[str, str]
     suffix = output.suffix.lower()
     found = formats.get(suffix, named)
     if found is None:
-        *others, last = [name for name in formats if name]
+        # Of two suffixes of one format the first.
+        *others, last = {kind: name for name, kind in reversed(formats.items()) if name}.values()
         raise ValueError(
             f"expected the name of --output to end in {', '.join(others)} or {last}, got {output}; end it so, or give "
             "--format"

@@ -105,6 +105,38 @@ def test_compile_with_the_default_backend(case: Case) -> None:
     compiled_answers(case, paired=False, dynamic=True)
 
 
+@pytest.mark.parametrize(
+    ("metric", "options"),
+    [
+        pytest.param("interpolated_euclidean", {"squared": True}, marks=pytest.mark.slow),
+        pytest.param("interpolated_cosine", {"resample": "y"}, marks=pytest.mark.slow),
+        pytest.param("chamfer", {"direction": "both"}, marks=pytest.mark.slow),
+        ("dtw", {"step_penalty": 0.5, "diagonal_weight": 2.0, "band": 7}),
+        pytest.param("soft_dtw", {"gamma": 0.5}, marks=pytest.mark.slow),
+        pytest.param("soft_dtw_divergence", {"gamma": 0.5, "band": 7}, marks=pytest.mark.slow),
+        ("sinkhorn", {"epsilon": 0.5}),
+        pytest.param(
+            "sinkhorn",
+            {"epsilon": 0.5, "tolerance": 0.25, "scaling": 0.75, "max_iterations": 20},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("sinkhorn_divergence", {"epsilon": 0.5}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_compile_takes_options_from_the_caller(metric: str, options: dict[str, Any]) -> None:
+    """With dynamic=True, numbers that the caller passes are no constants of the graph."""
+    torch._dynamo.reset()
+    given = sequences(Shape())
+    compiled = torch.compile(scav_kernels.cdist, fullgraph=True, backend="aot_eager", dynamic=True)
+    halved = {name: value / 2 if isinstance(value, float) else value for name, value in options.items()}
+    for values in (options, halved):
+        x = given.x.requires_grad_()
+        found, expected = (cdist(x, given.y, metric=metric, **values) for cdist in (compiled, scav_kernels.cdist))
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(value.sum(), x) for value in (found, expected)))
+
+
 @pytest.mark.parametrize("distance", FROM_COST, ids=lambda distance: distance.__name__)
 def test_compile_from_cost(distance: Callable[..., Tensor]) -> None:
     torch._dynamo.reset()
