@@ -77,7 +77,7 @@ def engrave(abc: str) -> Engraving:
                 timeout=SECONDS,
                 check=False,
                 # Ctrl-C of this process is no failure of the tune.
-                start_new_session=True,
+                process_group=0,
             )
         except subprocess.TimeoutExpired as error:
             raise EngravingError(f"Verovio took more than {SECONDS:g} s") from error

@@ -37,7 +37,7 @@ from scav_model.storage.files import LOCK, working_in, write_text
 from scav_model.training import CHECKPOINT, TrainResult
 
 STAMP = "tunes.json"
-FULL, QUICK = TunesSize(), TunesSize(tunes=48, epochs=3)
+FULL, QUICK = TunesSize(), TunesSize(tunes=48, epochs=6, batch_size=16)
 Condition = Literal["async", "noise", "reordered", "sync"]
 Model = Literal["cav", "scav_euclidean", "scav_dtw", "scav_sinkhorn"]
 CONDITIONS: tuple[Condition, ...] = ("async", "noise", "reordered", "sync")
