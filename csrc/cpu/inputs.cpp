@@ -195,7 +195,7 @@ std::vector<int64_t> Inputs::result_shape(std::vector<int64_t> tail) const {
 }
 
 Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
-                    const std::optional<Tensor>& y_lengths, const std::string& cost, bool paired, bool resampled) {
+                    const std::optional<Tensor>& y_lengths, const std::string& cost, bool paired, RowUse use) {
   leave_threads_behind_after_fork();
   check_pairs(op, x, y, x_lengths, y_lengths, paired);
   check_cpu(op, "x", x);
@@ -213,7 +213,7 @@ Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std:
   const bool exact = x.scalar_type() == kBFloat16 && inputs.cost != Cost::cosine;
   const bool may_round = !exact && x.scalar_type() != kHalf && dtype == kFloat;
   inputs.in_bfloat16 =
-      !resampled && (exact || may_round) && has_bfloat16_gemm() && (exact || float32_may_be_bfloat16());
+      use == RowUse::multiplied && (exact || may_round) && has_bfloat16_gemm() && (exact || float32_may_be_bfloat16());
   SCAV_DISPATCH(dtype, [&] {
     if (inputs.cost == Cost::cosine) {
       inputs.x = unit_rows<scalar_t>(inputs.x, inputs.x_lengths);
@@ -223,9 +223,15 @@ Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std:
       inputs.x = to_dtype(to_dtype(inputs.x, kBFloat16), dtype);
       inputs.y = to_dtype(to_dtype(inputs.y, kBFloat16), dtype);
     }
+    if (use == RowUse::measured_by_kernel) {
+      inputs.x_nonfinite = new_scratch({x.size(0)}, dtype);
+      inputs.y_nonfinite = new_scratch({y.size(0)}, dtype);
+      return;
+    }
     // Pairs of resampled rows, costs from differences and cosines have no use for norms.
-    const bool need_norms =
-        resampled ? !paired : inputs.cost != Cost::cosine && !has_difference_cells(inputs.cost, x.size(2));
+    const bool need_norms = use == RowUse::resampled
+                                ? !paired
+                                : inputs.cost != Cost::cosine && !has_difference_cells(inputs.cost, x.size(2));
     measure_batch<scalar_t>(inputs.x, inputs.x_lengths, need_norms, inputs.x_norms, inputs.x_nonfinite);
     measure_batch<scalar_t>(inputs.y, inputs.y_lengths, need_norms, inputs.y_norms, inputs.y_nonfinite);
   });

@@ -70,12 +70,19 @@ struct Inputs {
   }
 };
 
+// What an op does with the rows.
+enum class RowUse {
+  multiplied,          // computes costs of all steps
+  resampled,           // multiplies them once they are resampled
+  measured_by_kernel,  // compares the rows of pairs of their own, and writes `nonfinite` itself, as measure() does
+};
+
 // Where the CPU multiplies bfloat16 and the user lets float32 products use it (float32_matmul_precision "medium"), rows
-// are rounded to bfloat16 here, and all that follows is that of the rounded rows. Not where the rows are `resampled`
+// are rounded to bfloat16 here, and all that follows is that of the rounded rows. Not where the rows are resampled
 // before they are multiplied.
 Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
                     const std::optional<Tensor>& y_lengths, const std::string& cost, bool paired,
-                    bool resampled = false);
+                    RowUse use = RowUse::multiplied);
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
 void spread_nonfinite(const Inputs& inputs, Tensor& result);

@@ -19,7 +19,7 @@ Tensor interpolated_cosine(const Tensor& x, const Tensor& y, const std::optional
                            const std::optional<Tensor>& y_lengths, std::string resample, std::string mode,
                            bool paired) {
   constexpr const char* op = "interpolated_cosine";
-  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "cosine", paired, true);
+  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "cosine", paired, RowUse::resampled);
   check_options(op, resample, mode);
   Tensor out = inputs.new_result();
   if (inputs.empty()) {
@@ -38,7 +38,7 @@ std::tuple<Tensor, Tensor> interpolated_cosine_backward(const Tensor& grad, cons
                                                         const std::optional<Tensor>& y_lengths, std::string resample,
                                                         std::string mode, bool paired, bool need_x, bool need_y) {
   constexpr const char* op = "interpolated_cosine_backward";
-  Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "cosine", paired, true);
+  Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "cosine", paired, RowUse::resampled);
   check_options(op, resample, mode);
   const NonfiniteGradients nonfinite_gradients =
       separate_nonfinite(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));

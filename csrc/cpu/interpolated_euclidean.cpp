@@ -1,5 +1,6 @@
 // scav::interpolated_euclidean and its backward on the CPU; schemas in scav_kernels/ops/interpolated_euclidean.py.
 
+#include "cpu/norms.h"
 #include "cpu/op.h"
 
 #define SCAV_KERNELS "cpu/interpolated_euclidean.inl"
@@ -16,7 +17,9 @@ void check_resample(const char* op, const std::string& resample) {
 Tensor interpolated_euclidean(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
                               const std::optional<Tensor>& y_lengths, bool squared, std::string resample, bool paired) {
   constexpr const char* op = "interpolated_euclidean";
-  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, true);
+  // A pair of its own is measured when it is computed, so that its rows are read from memory once.
+  const RowUse use = paired ? RowUse::measured_by_kernel : RowUse::resampled;
+  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, use);
   check_resample(op, resample);
   Tensor out = inputs.new_result();
   if (inputs.empty()) {
@@ -36,7 +39,7 @@ std::tuple<Tensor, Tensor> interpolated_euclidean_backward(const Tensor& grad, c
                                                            std::string resample, bool paired, bool need_x,
                                                            bool need_y) {
   constexpr const char* op = "interpolated_euclidean_backward";
-  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, true);
+  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, RowUse::resampled);
   check_resample(op, resample);
   const NonfiniteGradients nonfinite_gradients =
       separate_nonfinite(inputs, check_grad(op, inputs.result_shape(), inputs.x.scalar_type(), cpu(), grad));

@@ -759,6 +759,7 @@ namespace scav::SCAV_LEVEL {
 template <class T>
 void interpolated_euclidean(const Inputs& inputs, bool squared, const std::string& resample, T* out, const T* grad,
                             T* dx, T* dy) {
+  T *x_nonfinite = inputs.x_nonfinite.mutable_data_ptr<T>(), *y_nonfinite = inputs.y_nonfinite.mutable_data_ptr<T>();
   auto pass = [&](bool of_x, PairFilter takes) {
     // Strides in the results: (B1, B2), or (B,) when paired.
     const int64_t stride_x = inputs.paired ? 0 : inputs.batch_y(), stride_y = 1;
@@ -767,7 +768,8 @@ void interpolated_euclidean(const Inputs& inputs, bool squared, const std::strin
              : Resampling<T>{inputs.sequences_y<T>(), inputs.sequences_x<T>(), takes, squared, stride_y, stride_x};
     const ResamplingGrads<T> grads{grad, of_x ? dx : dy, of_x ? dy : dx};
     if (inputs.paired) {
-      resampling_pairs(direction, out, grad ? &grads : nullptr);
+      const ResamplingNonfinite<T> nonfinite{of_x ? x_nonfinite : y_nonfinite, of_x ? y_nonfinite : x_nonfinite};
+      resampling_pairs(direction, nonfinite, out, grad ? &grads : nullptr);
     } else {
       ResamplingPass<T>(direction, out, grad ? &grads : nullptr).run();
     }

@@ -33,11 +33,21 @@ T squared_distance(const T* left, const T* right, T weight, const T* y, int64_t 
   return horizontal_sum<T, w>((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest[0];
 }
 
-// Mean over the steps of target `b` of its distances from source `b`.
+// Which sequences are nonfinite, for the forward to write.
 template <class T>
-T resampled_distance(const Resampling<T>& direction, int64_t b) {
+struct ResamplingNonfinite {
+  T *source, *target;
+};
+
+// Mean over the steps of target `b` of its distances from source `b`. Writes whether they are nonfinite, which brings
+// their rows into cache.
+template <class T>
+__attribute__((noinline)) T resampled_distance(const Resampling<T>& direction, int64_t b,
+                                               const ResamplingNonfinite<T>& nonfinite) {
   const Sequences<T>&source = direction.source, &target = direction.target;
-  if (source.nonfinite[b] + target.nonfinite[b] != 0) {
+  measure<T>(source.row(b, 0), source.lengths + b, 1, source.steps, source.dim, nullptr, nonfinite.source + b);
+  measure<T>(target.row(b, 0), target.lengths + b, 1, target.steps, target.dim, nullptr, nonfinite.target + b);
+  if (nonfinite.source[b] + nonfinite.target[b] != 0) {
     return 0;  // spread_nonfinite() sets it
   }
   const int64_t n = source.lengths[b], m = target.lengths[b];
@@ -53,10 +63,11 @@ T resampled_distance(const Resampling<T>& direction, int64_t b) {
   return sum / static_cast<T>(m);
 }
 
-// All pairs of their own that the direction takes. Forward where `grads` is null: writes `out`. Else backward: adds to
-// the gradients.
+// All pairs of their own that the direction takes. Forward where `grads` is null: writes `out` and `nonfinite`. Else
+// backward: adds to the gradients.
 template <class T>
-void resampling_pairs(const Resampling<T>& direction, T* out, const ResamplingGrads<T>* grads) {
+void resampling_pairs(const Resampling<T>& direction, const ResamplingNonfinite<T>& nonfinite, T* out,
+                      const ResamplingGrads<T>* grads) {
   const int64_t batch = direction.source.batch, parts = std::min(thread_count(), batch);
   run_parts(parts, [&](int64_t part) {
     DirectCells<T> cells(direction, grads != nullptr);
@@ -71,7 +82,7 @@ void resampling_pairs(const Resampling<T>& direction, T* out, const ResamplingGr
           return grads->source + (i * direction.source.steps + row) * direction.source.dim;
         });
       } else {
-        out[i] = resampled_distance(direction, i);
+        out[i] = resampled_distance(direction, i, nonfinite);
       }
     }
   });

@@ -22,6 +22,7 @@ class Mutant:
 
 INTERPOLATED = "cpu/interpolated_euclidean.inl"
 INTERPOLATION = "cpu/interpolation.inl"
+INTERPOLATED_PAIRS = "cpu/interpolated_pairs.inl"
 COSINE = "cpu/interpolated_cosine.inl"
 CHAMFER = "cpu/chamfer.inl"
 NEAREST = "cpu/nearest_steps.inl"
@@ -117,6 +118,22 @@ MUTANTS = [
         "of the targets in no panel, only the last four count in the gradients of the sources",
         "pull<S, C>(i0, targets + j0, j0 > 0, t, cells, grads.target);",
         "pull<S, C>(i0, targets + j0, false, t, cells, grads.target);",
+    ),
+    Mutant(
+        "measured-length",
+        "interpolated_euclidean",
+        INTERPOLATED_PAIRS,
+        "of each pair, as many steps of the source are measured as the first source has",
+        "source.lengths + b, 1,",
+        "source.lengths, 1,",
+    ),
+    Mutant(
+        "measured-target",
+        "interpolated_euclidean",
+        INTERPOLATED_PAIRS,
+        "what is nonfinite in a pair's target is noted for the first pair",
+        "nullptr, nonfinite.target + b);",
+        "nullptr, nonfinite.target);",
     ),
     Mutant(
         "band-low",

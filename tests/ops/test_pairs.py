@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import scav_kernels
+
 from .cases import CORE, OPS, Case
 from .inputs import Shape, answer, sequences
 from .test_padding import padding, poisoned
@@ -69,3 +71,15 @@ def test_a_pair_whose_squares_are_not_finite_is_alone(case: Case, d: int, bad: f
     assert torch.equal(found.value[others], expected.value[others])
     for part in ("x_grad", "y_grad"):
         assert torch.equal(getattr(found, part)[others], getattr(expected, part)[others])
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_nonfinite_step_between_interpolated_ones_counts(count: int, bad: float) -> None:
+    # Resampling 65 steps to 2 reads rows 15, 16, 48 and 49.
+    given = sequences(Shape(b1=count, b2=count, n=65, m=2, d=7, ragged=False))
+    expected = scav_kernels.pairwise_distance(given.x, given.y, metric="interpolated_euclidean")
+    given.x[count - 1, 3, 5] = bad
+    found = scav_kernels.pairwise_distance(given.x, given.y, metric="interpolated_euclidean")
+    assert torch.isnan(found[-1]) if bad != bad else found[-1] == torch.inf
+    assert torch.equal(found[:-1], expected[:-1])
