@@ -8,6 +8,7 @@
 #include "cpu/group_costs.inl"
 #include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
+#include "cpu/values.inl"
 #include "cpu/sweep.inl"
 #include "cpu/squares.inl"
 #include "cpu/nearest_steps.inl"
@@ -136,7 +137,7 @@ void chamfer_forward(const Inputs& given, const ChamferSides& sides, T* out, int
   const bool root = given.cost == Cost::euclidean;
   Inputs inputs = given;
   inputs.cost = root ? Cost::sqeuclidean : given.cost;
-  const LaneCount lanes = inputs.paired ? LaneCount{1, 1} : choose_lanes<T>(grid_sizes(inputs), false, 0);
+  const LaneCount lanes = inputs.paired ? LaneCount{1, 1} : choose_lanes<T>(grid_sizes(inputs), false, {0, sizeof(T)});
   const PairBatch<T> batch(inputs, lanes, false);
   const ChamferResults<T> results{sides, out, nearest, inputs.steps_x(), inputs.steps_y()};
   if (inputs.paired) {

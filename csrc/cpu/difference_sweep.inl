@@ -136,9 +136,9 @@ void difference_pass(const Tile& tile, const Lanes<T>& lanes, const BandWalls<T,
   for (int v = 0; v < V; ++v) {
     // Paths enter the grid diagonally, from a cell of cost 0. Where all of the row above is 0, s - 1 is no better.
     carry.diagonal[v] =
-        row0 > 0 ? load<T, W>(state + ((row0 - 1) * V + v) * W) : splat<T, W>(t == 0 ? T(0) : lanes.above);
+        row0 > 0 ? load<T, W>(state + ((row0 - 1) * V + v) * W) : splat<T, W>(t == 0 ? T(0) : lanes.above());
     for (int j = 0; j < K; ++j) {
-      carry.up[v][j] = splat<T, W>(row0 > 0 ? kUnreachable<T> : lanes.above);
+      carry.up[v][j] = splat<T, W>(row0 > 0 ? kUnreachable<T> : lanes.above());
     }
   }
   int64_t s = row0;
@@ -335,7 +335,7 @@ int64_t difference_vectors(const Inputs& inputs, int64_t bytes_per_cell) {
       with_difference_cost(inputs.cost, dim, [](auto kind) { return static_cast<int64_t>(kind.kVectors); });
   for (int64_t vectors : {sizes.xs > 1 ? most : 1, int64_t(1)}) {
     const CheckpointPlan plan =
-        plan_checkpoints(sizes.rows, sizes.steps, kWidth<T> * vectors, kPassSteps, bytes_per_cell, sizeof(T));
+        plan_checkpoints(sizes.rows, sizes.steps, kWidth<T> * vectors, kPassSteps, {bytes_per_cell, sizeof(T)});
     if (dim <= kFewFeatures && plan.bytes <= kScratch) {
       return vectors;
     }

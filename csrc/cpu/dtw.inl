@@ -9,6 +9,7 @@
 #include "cpu/group_costs.inl"
 #include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
+#include "cpu/values.inl"
 #include "cpu/sweep.inl"
 #include "cpu/dtw_path.inl"
 #include "cpu/difference_sweep.inl"
@@ -40,7 +41,7 @@ void dtw_recursion(const Steps& kind, int64_t steps, int64_t panel_steps, const 
     return;
   }
 
-  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, panel_steps, out.bytes_per_cell(), sizeof(T));
+  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, panel_steps, {out.bytes_per_cell(), sizeof(T)});
   Buffer<T> states(plan.checkpoints * rows * width);
   Buffer<uint8_t> codes(plan.steps * rows * width);
   auto record = [&](int64_t step0) {
@@ -87,8 +88,8 @@ void dtw_lanes(const Steps& kind, const Pairs& pairs, const Lanes<T>& lanes, con
     for (int64_t t = step0; t < step1; t += panel_steps) {
       const int64_t end = std::min(t + panel_steps, step1);
       pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
-      sweep<T, W, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell,
-                             [&](int64_t step) { ends.take(step, state.data(), W * V); });
+      sweep<PlainValues<T, W>, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(),
+                                          cell, [&](int64_t step) { ends.take(step, state.data(), W * V); });
     }
   };
   dtw_recursion<T, W, V>(kind, pairs.steps(), panel_steps, lanes, results, ends, state.data(), advance, out);
@@ -141,7 +142,7 @@ void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, const DtwOutput
 template <class T>
 LaneCount lanes_of(GridSizes sizes, const DtwOutput<T>& out) {
   sizes.xs = out.options.weighted() ? 1 : sizes.xs;
-  LaneCount lanes = choose_lanes<T>(sizes, false, out.bytes_per_cell());
+  LaneCount lanes = choose_lanes<T>(sizes, false, {out.bytes_per_cell(), sizeof(T)});
   lanes.vectors = out.options.weighted() ? 1 : lanes.vectors;
   return lanes;
 }

@@ -88,18 +88,19 @@ Layout alone(int64_t index, int64_t length) {
   return layout;
 }
 
-CheckpointPlan plan_checkpoints(int64_t rows, int64_t steps, int64_t lanes, int64_t panel_steps, int64_t bytes_per_cell,
-                                int64_t bytes_per_state) {
-  // Below this, running the recursion a second time costs more than reading its cells back from the last-level cache.
-  constexpr int64_t kMaxWhole = int64_t(8) << 20;
-  const int64_t whole = round_up(steps, panel_steps) * rows * lanes * bytes_per_cell;
-  if (whole <= kMaxWhole || steps <= panel_steps) {
-    return {round_up(steps, panel_steps), 1, whole + rows * lanes * bytes_per_state};
+CheckpointPlan plan_checkpoints(int64_t rows, int64_t steps, int64_t lanes, int64_t panel_steps,
+                                const KeptBytes& kept) {
+  // Below this, running the recursion a second time costs more than reading its cells back from the last-level cache,
+  // or of few features from the second-level cache.
+  const int64_t max_whole = int64_t(kept.few_features ? 1 : 8) << 20;
+  const int64_t whole = round_up(steps, panel_steps) * rows * lanes * kept.cell;
+  if (whole <= max_whole || steps <= panel_steps) {
+    return {round_up(steps, panel_steps), 1, whole + rows * lanes * kept.state};
   }
-  const double balanced = std::sqrt(static_cast<double>(steps * bytes_per_state) / static_cast<double>(bytes_per_cell));
+  const double balanced = std::sqrt(static_cast<double>(steps * kept.state) / static_cast<double>(kept.cell));
   const int64_t length = round_up(static_cast<int64_t>(balanced), panel_steps);
   const int64_t checkpoints = (steps + length - 1) / length;
-  return {length, checkpoints, rows * lanes * (length * bytes_per_cell + (checkpoints + 1) * bytes_per_state)};
+  return {length, checkpoints, rows * lanes * (length * kept.cell + (checkpoints + 1) * kept.state)};
 }
 
 }  // namespace scav

@@ -55,7 +55,12 @@ struct CheckpointPlan {
   int64_t checkpoints;  // the first is the start
   int64_t bytes;
 };
-CheckpointPlan plan_checkpoints(int64_t rows, int64_t steps, int64_t lanes, int64_t panel_steps, int64_t bytes_per_cell,
-                                int64_t bytes_per_state);
+// What such a recursion keeps of a cell, and of a row at a checkpoint, in one lane.
+struct KeptBytes {
+  int64_t cell, state;
+  // Costs of few features are computed again in less time than kept cells take from the last-level cache.
+  bool few_features = false;
+};
+CheckpointPlan plan_checkpoints(int64_t rows, int64_t steps, int64_t lanes, int64_t panel_steps, const KeptBytes& kept);
 
 }  // namespace scav

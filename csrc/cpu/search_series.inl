@@ -8,6 +8,7 @@
 #include "cpu/group_costs.inl"
 #include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
+#include "cpu/values.inl"
 #include "cpu/sweep.inl"
 #include "cpu/dtw_path.inl"
 #include "cpu/difference_sweep.inl"

@@ -18,6 +18,7 @@
 #include "cpu/group_costs.inl"
 #include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
+#include "cpu/values.inl"
 #include "cpu/sweep.inl"
 #include "cpu/matrix_costs.inl"
 

@@ -1,5 +1,8 @@
 // scav::soft_dtw and scav::soft_dtw_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 #include <numbers>
 
 #include "cpu/op.h"

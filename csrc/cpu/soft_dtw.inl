@@ -9,16 +9,32 @@
 #include "cpu/group_costs.inl"
 #include "cpu/pair_costs.inl"
 #include "cpu/pairs.inl"
+#include "cpu/values.inl"
 #include "cpu/sweep.inl"
 #include "cpu/matrix_costs.inl"
 #include "cpu/wavefront.inl"
 #include "cpu/wavefront_costs.inl"
 #include "cpu/wavefront_pairs.inl"
 #include "cpu/wavefront_gradient.inl"
+#include "cpu/powers.inl"
 #include "cpu/soft_dtw_cell.inl"
 #include "cpu/wavefront_soft_dtw.inl"
 
 namespace scav::SCAV_LEVEL {
+
+// A cost and two weights for each cell, and a value for each row.
+template <class T>
+KeptBytes soft_dtw_bytes(bool few_features) {
+  return {3 * sizeof(T), 2 * sizeof(T), few_features};
+}
+
+// r in row s of a lane, from the state of a recursion of vectors of W.
+template <int W, class T>
+T distance_of(const SoftDtw<T>& recurrence, const T* state, int64_t lanes, int64_t s, int64_t lane) {
+  constexpr int64_t parts = ScaledValues<T, W>::kParts;
+  const T* const at = state + (s * lanes + lane / W * W) * parts + lane % W;
+  return recurrence.distance(Scaled<T, 1>{{at[0]}, {at[W]}})[0];
+}
 
 // r in the last row of each lane, (steps, lanes): where paths with an open end can end.
 template <class T>
@@ -31,41 +47,56 @@ struct LaneEnds {
   }
 
   // Takes column t from the state after it.
-  void take(const Lanes<T>& of, int64_t t, const T* state) const {
+  template <int W>
+  void take(const SoftDtw<T>& recurrence, const Lanes<T>& of, int64_t t, const T* state) const {
     for (int64_t lane = 0; lane < lanes; ++lane) {
       const auto at = static_cast<size_t>(lane);
       if (t <= of.last_step[at]) {
-        values[t * lanes + lane] = state[of.last_row[at] * lanes + lane];
+        values[t * lanes + lane] = distance_of<W>(recurrence, state, lanes, of.last_row[at], lane);
       }
     }
   }
 };
 
+// Results of the lanes that end at step t, read from the state after column t.
+template <class T, int W>
+void take_results(const SoftDtw<T>& recurrence, const Lanes<T>& lanes, int64_t t, const T* state,
+                  const std::vector<int64_t>& results, T* out) {
+  const auto count = static_cast<int64_t>(results.size());
+  for (int64_t lane = 0; lane < count; ++lane) {
+    const auto at = static_cast<size_t>(lane);
+    if (lanes.last_step[at] == t) {
+      const T r = distance_of<W>(recurrence, state, count, lanes.last_row[at], lane);
+      out[results[at]] = r < kReached<T> ? r : std::numeric_limits<T>::infinity();
+    }
+  }
+}
+
 template <class T, int W, int V, bool banded, class Pairs>
 void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes,
                     const std::vector<int64_t>& results, T* out) {
+  using Values = ScaledValues<T, W>;
+  using Value = typename Values::Value;
   constexpr int64_t width = W * V;
   const int64_t rows = pairs.rows(), steps = pairs.steps(), panel_steps = pairs.panel_steps();
   const int64_t stride = panel_steps * W, vector_stride = rows * stride;
-  Buffer<T> state(rows * width), costs(V * vector_stride);
-  std::fill_n(state.data(), rows * width, kUnreachable<T>);
-  auto cell = [&](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
-                  __attribute__((always_inline)) {
-                    return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, diagonal, up, left));
-                  };
+  Buffer<T> state(rows * width * Values::kParts), costs(V * vector_stride);
+  fill_unreachable<Values>(state.data(), rows * V);
+  auto cell = [&](int64_t, int64_t, int, Vec<T, W> cost, Value diagonal, Value up, Value left)
+                  __attribute__((always_inline)) { return recurrence.template cell<W>(cost, diagonal, up, left); };
   const LaneEnds<T> ends(lanes, recurrence.open.end ? steps : 0);
   // Costs are computed a panel of steps at a time, and read while they are in L1.
   for (int64_t t = 0; t < steps; t += panel_steps) {
     const int64_t end = std::min(t + panel_steps, steps);
     pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
-    sweep<T, W, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell,
-                           [&](int64_t step) {
-                             if (recurrence.open.end) {
-                               ends.take(lanes, step, state.data());
-                             } else {
-                               take_results(lanes, step, state.data(), results, out);
-                             }
-                           });
+    sweep<ScaledValues<T, W>, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(),
+                                         cell, [&](int64_t step) {
+                                           if (recurrence.open.end) {
+                                             ends.template take<W>(recurrence, lanes, step, state.data());
+                                           } else {
+                                             take_results<T, W>(recurrence, lanes, step, state.data(), results, out);
+                                           }
+                                         });
   }
   for (int v = 0; v < V && recurrence.open.end; ++v) {
     const Vec<T, W> values = EndSoftmin<T, W>(recurrence, ends.values.data() + v * W, steps, width).value(recurrence);
@@ -137,16 +168,18 @@ void soft_dtw_adjoint(const StepRange& range, const Lanes<T>& lanes, const T* gr
 }
 
 template <class T, int W, int V, bool banded, class Pairs, class To>
-void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes, const T* grads,
-                             const std::vector<To>& to) {
+void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes,
+                             const KeptBytes& kept, const T* grads, const std::vector<To>& to) {
+  using Values = ScaledValues<T, W>;
+  using Value = typename Values::Value;
   constexpr int64_t width = W * V;
-  const int64_t rows = pairs.rows(), steps = pairs.steps();
-  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, pairs.panel_steps(), 3 * sizeof(T), sizeof(T));
+  const int64_t rows = pairs.rows(), steps = pairs.steps(), state_size = rows * width * Values::kParts;
+  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, pairs.panel_steps(), kept);
   // Rows start a cache line apart from a power of two, which would map all of them to a few sets of L1.
   const int64_t stride = plan.steps * W + 16, vector_stride = rows * stride;
-  Buffer<T> state(rows * width), states(plan.checkpoints * rows * width), ahead(rows * width);
+  Buffer<T> state(state_size), states(plan.checkpoints * state_size), ahead(rows * width);
   Buffer<T> costs(V * vector_stride), diagonal(V * vector_stride), up(V * vector_stride);
-  std::fill_n(state.data(), rows * width, kUnreachable<T>);
+  fill_unreachable<Values>(state.data(), rows * V);
   std::fill_n(ahead.data(), rows * width, T(0));
 
   const bool open_end = recurrence.open.end;
@@ -155,37 +188,36 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
   auto advance = [&](const StepRange& range, bool last) {
     pairs.costs(range.step0, range.step1, lanes.first_row(range.step0), lanes.end_row(range.step1 - 1), costs.data(),
                 stride, vector_stride);
-    auto plain = [&](int64_t, int64_t, int, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u, Vec<T, W> l)
-                     __attribute__((always_inline)) {
-                       return within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l));
-                     };
-    auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> d, Vec<T, W> u,
-                      Vec<T, W> l) __attribute__((always_inline)) {
+    auto plain = [&](int64_t, int64_t, int, Vec<T, W> cost, Value d, Value u, Value l)
+                     __attribute__((always_inline)) { return recurrence.template cell<W>(cost, d, u, l); };
+    auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Value d, Value u,
+                      Value l) __attribute__((always_inline)) {
       const int64_t at = v * vector_stride + s * stride + (t - range.step0) * W;
-      const Vec<T, W> r =
-          within_reach<Pairs, T, W>(recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at));
+      const Value r = recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at);
       if constexpr (Pairs::kForbids) {
         const Vec<T, W> weight = load<T, W>(diagonal.data() + at);
-        store<T, W>(diagonal.data() + at, r < kReached<T> ? weight : splat<T, W>(T(-1)));
+        store<T, W>(diagonal.data() + at, recurrence.is_reached(r) ? weight : splat<T, W>(T(-1)));
       }
       return r;
     };
     auto on_step = [&](int64_t t) {
       if (take_ends) {
-        ends.take(lanes, t, state.data());
+        ends.template take<W>(recurrence, lanes, t, state.data());
       }
     };
     if (last) {
-      sweep<T, W, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), record, on_step);
+      sweep<ScaledValues<T, W>, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), record,
+                                           on_step);
     } else {
-      sweep<T, W, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), plain, on_step);
+      sweep<ScaledValues<T, W>, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), plain,
+                                           on_step);
     }
   };
   auto range_at = [&](int64_t index) {
     return StepRange{index * plan.steps, std::min((index + 1) * plan.steps, steps)};
   };
   for (int64_t index = 0; index < plan.checkpoints; ++index) {
-    std::copy_n(state.data(), rows * width, states.data() + index * rows * width);
+    std::copy_n(state.data(), state_size, states.data() + index * state_size);
     advance(range_at(index), index + 1 == plan.checkpoints);
   }
   take_ends = false;
@@ -197,7 +229,7 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
   for (int64_t index = plan.checkpoints - 1; index >= 0; --index) {
     const StepRange range = range_at(index);
     if (index + 1 < plan.checkpoints) {
-      std::copy_n(states.data() + index * rows * width, rows * width, state.data());
+      std::copy_n(states.data() + index * state_size, state_size, state.data());
       advance(range, true);
     }
     const int64_t row0 = lanes.first_row(range.step0), row1 = lanes.end_row(range.step1 - 1);
@@ -235,7 +267,8 @@ void soft_dtw_batch(const SoftDtw<T>& recurrence, const Batch& batch, std::optio
 // The gradient of one set of pairs, where any of their results has one.
 template <class T, class Pairs, class To>
 void soft_dtw_pairs_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, std::optional<int64_t> band,
-                             const std::vector<int64_t>& results, const T* grad, const std::vector<To>& to) {
+                             const KeptBytes& kept, const std::vector<int64_t>& results, const T* grad,
+                             const std::vector<To>& to) {
   std::vector<T> grads(results.size());
   for (size_t lane = 0; lane < results.size(); ++lane) {
     grads[lane] = results[lane] < 0 ? T(0) : grad[results[lane]];
@@ -246,9 +279,9 @@ void soft_dtw_pairs_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, s
   const Lanes<T> lanes(pairs, band, recurrence.open.begin);
   with_lanes<T>(pairs, [&](auto w, auto v) {
     if (band.has_value()) {
-      soft_dtw_lanes_backward<T, w, v, true>(recurrence, pairs, lanes, grads.data(), to);
+      soft_dtw_lanes_backward<T, w, v, true>(recurrence, pairs, lanes, kept, grads.data(), to);
     } else {
-      soft_dtw_lanes_backward<T, w, v, false>(recurrence, pairs, lanes, grads.data(), to);
+      soft_dtw_lanes_backward<T, w, v, false>(recurrence, pairs, lanes, kept, grads.data(), to);
     }
   });
 }
@@ -259,7 +292,7 @@ void soft_dtw_forward(const Inputs& inputs, const SoftDtwOptions& options, T* ou
     wavefront_soft_dtw(SoftDtw<T>(options), inputs, options.band, out);
     return;
   }
-  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, 0), false);
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), false, {0, 2 * sizeof(T)}), false);
   soft_dtw_batch(SoftDtw<T>(options), batch, options.band, out);
 }
 
@@ -269,7 +302,7 @@ void soft_dtw_from_cost_forward(const CostInputs& costs, const SoftDtwOptions& o
     wavefront_soft_dtw(SoftDtw<T>(options), costs, options.band, out);
     return;
   }
-  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 0));
+  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, {0, 2 * sizeof(T)}));
   soft_dtw_batch(SoftDtw<T>(options), batch, options.band, out);
 }
 
@@ -281,9 +314,10 @@ void soft_dtw_backward(const Inputs& inputs, const SoftDtwOptions& options, cons
     wavefront_soft_dtw_backward(recurrence, inputs, options.band, grad, dx, dy);
     return;
   }
-  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), true, 3 * sizeof(T)), true);
+  const KeptBytes kept = soft_dtw_bytes<T>(has_difference_cells(inputs.cost, inputs.x.size(2)));
+  const PairBatch<T> batch(inputs, choose_lanes<T>(grid_sizes(inputs), true, kept), true);
   backward_pairs(batch, dx, dy, [&](const auto& pairs, const std::vector<int64_t>& results, const auto& to) {
-    soft_dtw_pairs_backward(recurrence, pairs, options.band, results, grad, to);
+    soft_dtw_pairs_backward(recurrence, pairs, options.band, kept, results, grad, to);
   });
 }
 
@@ -295,9 +329,10 @@ void soft_dtw_from_cost_backward(const CostInputs& costs, const SoftDtwOptions& 
     wavefront_soft_dtw_from_cost_backward(recurrence, costs, options.band, grad, d_cost);
     return;
   }
-  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, 3 * sizeof(T)));
+  const KeptBytes kept = soft_dtw_bytes<T>(false);
+  const MatrixBatch<T> batch(costs, choose_lanes<T>(grid_sizes(costs), false, kept));
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
-    soft_dtw_pairs_backward(recurrence, pairs, options.band, results, grad, batch.adjoints(results, d_cost));
+    soft_dtw_pairs_backward(recurrence, pairs, options.band, kept, results, grad, batch.adjoints(results, d_cost));
   });
 }
 

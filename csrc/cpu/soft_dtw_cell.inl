@@ -1,4 +1,4 @@
-// One cell of soft-DTW.
+// One cell of soft-DTW, on values exp(-r / gamma) (values.inl).
 // Included once per SIMD level (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
@@ -6,45 +6,72 @@ namespace scav::SCAV_LEVEL {
 template <class T>
 struct SoftDtw {
   T gamma, inverse_gamma;
+  T scale;  // from costs to exponents of two: log2 e / gamma
+  T unit;   // from exponents to costs
   OpenEnds open;
 
   explicit SoftDtw(const SoftDtwOptions& options)
-      : gamma(static_cast<T>(options.gamma)), inverse_gamma(static_cast<T>(1 / options.gamma)), open(options.open) {}
+      : gamma(static_cast<T>(options.gamma)),
+        inverse_gamma(static_cast<T>(1 / options.gamma)),
+        scale(static_cast<T>(std::numbers::log2e / options.gamma)),
+        // Of the rounded scale, so that costs come back as they went in.
+        unit(static_cast<T>(1 / static_cast<double>(scale))),
+        open(options.open) {}
 
-  // Only the larger two of the three cost an exponential.
   template <int W>
-  SCAV_INLINE Vec<T, W> cell(Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left) const {
-    const Vec<T, W> low = vmin(diagonal, up), high = vmax(diagonal, up);
-    const Vec<T, W> smallest = vmin(low, left), largest = vmax(high, left), middle = vmax(low, vmin(high, left));
-    const Vec<T, W> sum =
-        vexp<T, W>((smallest - middle) * inverse_gamma) + vexp<T, W>((smallest - largest) * inverse_gamma);
-    return cost + (smallest - gamma * vlog<T, W>(T(1) + sum));
+  SCAV_INLINE Scaled<T, W> cell(Vec<T, W> cost, Scaled<T, W> diagonal, Scaled<T, W> up, Scaled<T, W> left) const {
+    const Terms<W> terms(diagonal, up, left);
+    return after<W>(cost, terms.sum(), terms.exponent);
   }
 
   // The same, which also stores the weights of the diagonal and of s - 1 in the softmin. The weight of t - 1 is what
   // they leave of 1, so that the adjoint neither loses nor gains: rebuilt from differences of r it would drift.
   template <int W>
-  SCAV_INLINE Vec<T, W> cell(Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left, T* diagonal_weight,
-                             T* up_weight) const {
-    const Vec<T, W> smallest = vmin(vmin(diagonal, up), left);
-    const Vec<T, W> d = vexp<T, W>((smallest - diagonal) * inverse_gamma);
-    const Vec<T, W> u = vexp<T, W>((smallest - up) * inverse_gamma);
-    const Vec<T, W> sum = d + u + vexp<T, W>((smallest - left) * inverse_gamma);
-    const Vec<T, W> scale = T(1) / sum;
-    store<T, W>(diagonal_weight, d * scale);
-    store<T, W>(up_weight, u * scale);
-    return cost + (smallest - gamma * vlog<T, W>(sum));
+  SCAV_INLINE Scaled<T, W> cell(Vec<T, W> cost, Scaled<T, W> diagonal, Scaled<T, W> up, Scaled<T, W> left,
+                                T* diagonal_weight, T* up_weight) const {
+    const Terms<W> terms(diagonal, up, left);
+    const Vec<T, W> sum = terms.sum(), inverse = T(1) / sum;
+    store<T, W>(diagonal_weight, terms.diagonal * inverse);
+    store<T, W>(up_weight, terms.up * inverse);
+    return after<W>(cost, sum, terms.exponent);
+  }
+
+  // r, unreachable where no path comes to.
+  template <int W>
+  SCAV_INLINE Vec<T, W> distance(Scaled<T, W> value) const {
+    const Vec<T, W> exponent = value.exponent + vlog<T, W>(value.mantissa) * std::numbers::log2e_v<T>;
+    return is_reached(value) ? -exponent * unit : splat<T, W>(kUnreachable<T>);
+  }
+
+  template <int W>
+  static SCAV_INLINE auto is_reached(Scaled<T, W> value) {
+    return value.exponent > -kReached<T>;
+  }
+
+ private:
+  // What a cell adds, over 2^exponent: the largest is at least 1.
+  template <int W>
+  struct Terms {
+    Vec<T, W> exponent, diagonal, up, left;
+
+    SCAV_INLINE Terms(Scaled<T, W> d, Scaled<T, W> u, Scaled<T, W> l)
+        : exponent(vmax(vmax(d.exponent, u.exponent), l.exponent)),
+          diagonal(Powers<T, W>::scale(d.mantissa, d.exponent - exponent)),
+          up(Powers<T, W>::scale(u.mantissa, u.exponent - exponent)),
+          left(Powers<T, W>::scale(l.mantissa, l.exponent - exponent)) {}
+    SCAV_INLINE Vec<T, W> sum() const { return diagonal + up + left; }
+  };
+
+  // sum * 2^exponent * exp(-cost / gamma). Limits keep infinite costs, and cells behind them, from becoming NaN.
+  template <int W>
+  SCAV_INLINE Scaled<T, W> after(Vec<T, W> cost, Vec<T, W> sum, Vec<T, W> exponent) const {
+    const Vec<T, W> halvings = vmin(cost * scale, splat<T, W>(kUnreachable<T>));
+    const Vec<T, W> whole = Powers<T, W>::round(halvings);
+    const Vec<T, W> product = sum * small_power<T, W>(whole - halvings);
+    const Vec<T, W> total = (exponent - whole) + Powers<T, W>::exponent(product);
+    return {Powers<T, W>::mantissa(product), vmax(total, splat<T, W>(-kUnreachable<T>))};
   }
 };
-
-// Limits sums where cells may be forbidden: infinities would become NaN in a softmin's differences.
-template <class Pairs, class T, int W>
-SCAV_INLINE Vec<T, W> within_reach(Vec<T, W> r) {
-  if constexpr (Pairs::kForbids) {
-    r = vmin(r, splat<T, W>(kUnreachable<T>));
-  }
-  return r;
-}
 
 // The softmin over `count` vectors of ends, `stride` apart, lane by lane. Ends that no path comes to are unreachable.
 template <class T, int W>

@@ -15,15 +15,11 @@ struct Lanes {
   // Bounds of the offsets that are in the bands of all lanes.
   int64_t inner_low = std::numeric_limits<int64_t>::min() / 2, inner_high = std::numeric_limits<int64_t>::max() / 2;
   int64_t rows;
-  T above;  // r above the first row after its first step: 0 where paths may start anywhere in the first row
+  bool open_begin;  // paths may start anywhere in the first row
 
   template <class Pairs>
-  Lanes(const Pairs& pairs, std::optional<int64_t> band, bool open_begin)
-      : banded(band.has_value()),
-        low(pairs.lanes()),
-        high(pairs.lanes()),
-        rows(pairs.rows()),
-        above(open_begin ? T(0) : kUnreachable<T>) {
+  Lanes(const Pairs& pairs, std::optional<int64_t> band, bool open)
+      : banded(band.has_value()), low(pairs.lanes()), high(pairs.lanes()), rows(pairs.rows()), open_begin(open) {
     const int64_t reach = rows + pairs.steps();
     const int64_t radius = banded ? std::min(*band, reach) : reach;
     for (int64_t lane = 0; lane < pairs.lanes(); ++lane) {
@@ -45,6 +41,8 @@ struct Lanes {
   }
   int64_t first_row(int64_t t) const { return std::clamp<int64_t>(t - highest, 0, rows); }
   int64_t end_row(int64_t t) const { return std::clamp<int64_t>(t - lowest + 1, 0, rows); }
+  // r above the first row, after its first step.
+  T above() const { return open_begin ? T(0) : kUnreachable<T>; }
 };
 
 // True in the lanes of vector v whose band has the cells `offset` = t - s off the diagonal.
@@ -59,47 +57,38 @@ struct StepRange {
   int64_t step0, step1;
 };
 
-// Advances `state` (rows, lanes) from column step0 - 1 to column step1 - 1; `cell` is called as
+// Advances `state` (rows, V) of Values from column step0 - 1 to column step1 - 1; `cell` is called as
 // cell(s, t, vector, cost, diagonal, up, left) for the vectors of every cell, and `on_step(t)` after each column.
-template <class T, int W, int V, bool banded, class Cell, class OnStep>
+template <class Values, int V, bool banded, class T, class Cell, class OnStep>
 void sweep(const StepRange& range, const Lanes<T>& lanes, const T* costs, int64_t stride, int64_t vector_stride,
            T* state, const Cell& cell, const OnStep& on_step) {
-  constexpr int64_t width = W * V;
+  using Value = typename Values::Value;
+  constexpr int W = Values::kLanes, size = W * Values::kParts;
   for (int64_t t = range.step0; t < range.step1; ++t) {
     const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t);
-    Vec<T, W> diagonal[V], up[V];
+    Value diagonal[V], up[V];
     for (int v = 0; v < V; ++v) {
-      up[v] = splat<T, W>(kUnreachable<T>);
+      up[v] = Values::unreachable();
       // Paths enter the grid diagonally, from a cell of cost 0.
-      diagonal[v] =
-          row0 > 0 ? load<T, W>(state + (row0 - 1) * width + v * W) : splat<T, W>(t == 0 ? T(0) : lanes.above);
+      diagonal[v] = row0 > 0                     ? load_value<Values>(state + ((row0 - 1) * V + v) * size)
+                    : t == 0 || lanes.open_begin ? Values::zero()
+                                                 : Values::unreachable();
     }
     for (int64_t s = row0; s < row1; ++s) {
-      T* at = state + s * width;
+      T* at = state + s * V * size;
       const T* cost = costs + s * stride + (t - range.step0) * W;
       for (int v = 0; v < V; ++v) {
-        const Vec<T, W> left = load<T, W>(at + v * W);
-        Vec<T, W> r = cell(s, t, v, load<T, W>(cost + v * vector_stride), diagonal[v], up[v], left);
+        const Value left = load_value<Values>(at + v * size);
+        Value r = cell(s, t, v, load<T, W>(cost + v * vector_stride), diagonal[v], up[v], left);
         if constexpr (banded) {
-          r = in_band<T, W>(lanes, v, t - s) ? r : splat<T, W>(kUnreachable<T>);
+          r = Values::reachable_where(in_band<T, W>(lanes, v, t - s), r);
         }
-        store<T, W>(at + v * W, r);
+        store_value<Values>(at + v * size, r);
         diagonal[v] = left;
         up[v] = r;
       }
     }
     on_step(t);
-  }
-}
-
-// Results of the lanes that end at step t, read from the state after column t.
-template <class T>
-void take_results(const Lanes<T>& lanes, int64_t t, const T* state, const std::vector<int64_t>& results, T* out) {
-  for (size_t lane = 0; lane < results.size(); ++lane) {
-    if (lanes.last_step[lane] == t) {
-      const T r = state[lanes.last_row[lane] * static_cast<int64_t>(results.size()) + static_cast<int64_t>(lane)];
-      out[results[lane]] = r < kReached<T> ? r : std::numeric_limits<T>::infinity();
-    }
   }
 }
 
@@ -129,10 +118,10 @@ inline constexpr int64_t kScratch = int64_t(24) << 20;
 
 // Chooses the lanes of a recursion. A vector's lanes are y's of one x; narrow vectors leave fewer lanes empty, and
 // keep the scratch of long sequences small. The choice takes the least time over the threads. They divide the
-// recursions or, where `by_group`, whole groups of y's; a recursion keeps `bytes_per_cell` until it is walked
+// recursions or, where `by_group`, whole groups of y's; a recursion keeps cells until it is walked
 // backwards. Pairs that share no x are compiled for one vector of several lanes, and several whole vectors.
 template <class T>
-LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_cell) {
+LaneCount choose_lanes(const GridSizes& sizes, bool by_group, const KeptBytes& kept) {
   constexpr int64_t kSecondLevelCache = int64_t(1) << 20;
   LaneCount best{kMinLanes<T>, 1};
   double best_time = std::numeric_limits<double>::infinity();
@@ -145,12 +134,14 @@ LaneCount choose_lanes(const GridSizes& sizes, bool by_group, int64_t bytes_per_
       const int64_t recursions = sizes.shared ? (sizes.xs + vectors - 1) / vectors : 1;  // of one group
       const int64_t tasks = by_group ? groups : groups * recursions,
                     lanes = width * vectors * (by_group ? recursions : 1);
-      const CheckpointPlan plan =
-          plan_checkpoints(sizes.rows, sizes.steps, width * vectors, kNarrowPanel, bytes_per_cell, sizeof(T));
-      // Factors of the time of a lane: a narrow vector, few vectors, cells that leave the cache.
-      const double narrow = 1 + 0.12 * static_cast<double>(kWidth<T> / width - 1);
+      const CheckpointPlan plan = plan_checkpoints(sizes.rows, sizes.steps, width * vectors, kNarrowPanel, kept);
+      // Factors of the time of a lane: a narrow vector, few vectors, cells that leave the cache. A vector of the
+      // recursion takes the same time at every width, and products hide that; of few features there are none.
+      const auto halvings = static_cast<double>(kWidth<T> / width - 1);
+      const double narrow = 1 + (kept.few_features ? 1 : 0.12) * halvings;
       const double few = 1 + 0.12 * static_cast<double>(kMaxVectors / vectors - 1);
-      const double spilled = plan.bytes > kSecondLevelCache ? 1.35 : 1;
+      const int64_t read_back = kept.few_features ? plan.steps * sizes.rows * width * vectors * kept.cell : plan.bytes;
+      const double spilled = read_back > kSecondLevelCache ? 1.35 : 1;
       const double time = static_cast<double>((tasks + parts - 1) / parts * lanes) * narrow * few * spilled;
       if (time < best_time && plan.bytes <= kScratch) {
         best_time = time;

@@ -41,14 +41,13 @@ struct WavefrontGrid {
     const int64_t last = rows_of(strip) - 1;
     return std::min(m - 1, strip * kRows + last + high) + last + 1;
   }
-  // Strips whose cells fit in the last-level cache, and at least so many that the rows between them, of which every
-  // such number is kept, take no more memory than their cells do.
-  int64_t strips_of_bytes(int64_t bytes_per_cell) const {
-    constexpr int64_t kBytes = int64_t(8) << 20;
+  // Strips whose cells take `bytes`, and at least so many that the rows between them, of which every such number is
+  // kept, take no more memory than their cells do.
+  int64_t strips_of_bytes(int64_t bytes, int64_t bytes_per_cell, int64_t bytes_per_value) const {
     const int64_t strip_bytes = (std::min(m, high - low + kRows) + kRows + kChunkTicks) * kRows * bytes_per_cell;
-    const double balanced = std::sqrt(static_cast<double>(strips()) * static_cast<double>(m * sizeof(T)) /
+    const double balanced = std::sqrt(static_cast<double>(strips()) * static_cast<double>(m * bytes_per_value) /
                                       static_cast<double>(strip_bytes));
-    return std::max({kBytes / strip_bytes, static_cast<int64_t>(balanced), 2 * thread_count()});
+    return std::max({bytes / strip_bytes, static_cast<int64_t>(balanced), 2 * thread_count()});
   }
   // A chunk has cells outside the grid's steps or the band, which the recursion may not enter. What it computes past
   // the last step or row is never read.
@@ -66,6 +65,50 @@ struct BoundaryRow {
   static BoundaryRow in(T* memory, int64_t m) { return {memory + m + kBefore}; }
   T& operator[](int64_t t) const { return origin[-t]; }
   void fill(int64_t m, T value) const { std::fill(origin - m - kBefore, origin + kBefore, value); }
+};
+
+// A row of values, each of its parts a row of numbers.
+template <class Values>
+struct ValueRow {
+  using T = typename Values::Scalar;
+  using Value = typename Values::Value;
+  static constexpr int kParts = Values::kParts;
+  BoundaryRow<T> parts[kParts];
+
+  static int64_t size(int64_t m) { return kParts * BoundaryRow<T>::size(m); }
+  static ValueRow in(T* memory, int64_t m) {
+    ValueRow row;
+    for (int p = 0; p < kParts; ++p) {
+      row.parts[p] = BoundaryRow<T>::in(memory + p * BoundaryRow<T>::size(m), m);
+    }
+    return row;
+  }
+  // In all lanes.
+  SCAV_INLINE Value at(int64_t t) const {
+    Value value;
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts; ++p) {
+      Values::part(value, p) = splat<T, Values::kLanes>(parts[p][t]);
+    }
+    return value;
+  }
+  // Writes the last lane, and the others in front of it.
+  SCAV_INLINE void put(int64_t t, Value value) const {
+#pragma GCC unroll 2
+    for (int p = 0; p < kParts; ++p) {
+      store<T, Values::kLanes>(&parts[p][t] - (Values::kLanes - 1), Values::part(value, p));
+    }
+  }
+  void put_one(int64_t t, Value value) const {
+    for (int p = 0; p < kParts; ++p) {
+      parts[p][t] = Values::part(value, p)[0];
+    }
+  }
+  void fill(int64_t m, Value value) const {
+    for (int p = 0; p < kParts; ++p) {
+      parts[p].fill(m, Values::part(value, p)[0]);
+    }
+  }
 };
 
 // Lane l of the result is lane l - 1 of `row`, lane 0 the last of `before`.
@@ -100,48 +143,61 @@ struct WavefrontBounds {
 };
 
 // The recursion in one strip, tick by tick.
-template <class T>
+template <class Values>
 struct Wavefront {
-  static constexpr int W = kWidth<T>;
+  using T = typename Values::Scalar;
+  static constexpr int W = Values::kLanes;
   static constexpr int64_t kRows = kStripRows<T>;
-  using V = Vec<T, W>;
+  using Value = typename Values::Value;
 
   const WavefrontBounds<T> bounds;
-  V row[kStripVectors], diagonal[kStripVectors];
+  Value row[kStripVectors], diagonal[kStripVectors];
 
-  Wavefront(const WavefrontGrid<T>& grid, int64_t strip, const BoundaryRow<T>& above) : bounds(grid, strip) {
-    std::fill_n(row, kStripVectors, splat<T, W>(kUnreachable<T>));
-    std::fill_n(diagonal, kStripVectors, splat<T, W>(kUnreachable<T>));
-    diagonal[0][0] = above[grid.first_tick(strip) - 1];
+  Wavefront(const WavefrontGrid<T>& grid, int64_t strip, const ValueRow<Values>& above) : bounds(grid, strip) {
+    std::fill_n(row, kStripVectors, Values::unreachable());
+    std::fill_n(diagonal, kStripVectors, Values::unreachable());
+    for (int p = 0; p < Values::kParts; ++p) {
+      Values::part(diagonal[0], p)[0] = above.parts[p][grid.first_tick(strip) - 1];
+    }
   }
 
   // `costs` (ticks, kRows), as a source of costs leaves them. Calls cell(tick, vector, cost, diagonal, up, left).
   template <bool edges, class Cell>
-  void advance(int64_t tick0, int64_t tick1, const T* costs, const BoundaryRow<T>& above, const BoundaryRow<T>& below,
-               const Cell& cell_of_strip) {
-    constexpr auto lanes = std::make_integer_sequence<int, W>{};
+  void advance(int64_t tick0, int64_t tick1, const T* costs, const ValueRow<Values>& above,
+               const ValueRow<Values>& below, const Cell& cell_of_strip) {
     const Cell cell = cell_of_strip;  // stays in registers
-    V r[kStripVectors], d[kStripVectors];
+    Value r[kStripVectors], d[kStripVectors];
     std::copy_n(row, kStripVectors, r);
     std::copy_n(diagonal, kStripVectors, d);
     for (int64_t tick = tick0; tick < tick1; ++tick, costs += kRows) {
 #pragma GCC unroll 4
       for (int v = kStripVectors - 1; v >= 0; --v) {
-        const V up = shift_in(v > 0 ? r[v > 0 ? v - 1 : 0] : splat<T, W>(above[tick]), r[v], lanes);
-        V value = cell(tick, v, load<T, W>(costs + v * W), d[v], up, r[v]);
+        const Value up = shift_in_value(v > 0 ? r[v > 0 ? v - 1 : 0] : above.at(tick), r[v]);
+        Value value = cell(tick, v, load<T, W>(costs + v * W), d[v], up, r[v]);
         if constexpr (edges) {
-          value = bounds.inside(v, tick) ? value : splat<T, W>(kUnreachable<T>);
+          value = Values::reachable_where(bounds.inside(v, tick), value);
         }
         d[v] = up;
         r[v] = value;
       }
-      store<T, W>(&below[tick - kRows + 1] - (W - 1), r[kStripVectors - 1]);
+      below.put(tick - kRows + 1, r[kStripVectors - 1]);
     }
     std::copy_n(r, kStripVectors, row);
     std::copy_n(d, kStripVectors, diagonal);
   }
 
-  T value_of(int64_t i) const { return row[i / W][i % W]; }
+  typename Values::Lane value_of(int64_t i) const { return Values::lane(row[i / W], i % W); }
+
+ private:
+  static SCAV_INLINE Value shift_in_value(Value before, Value values) {
+    constexpr auto lanes = std::make_integer_sequence<int, W>{};
+    Value shifted;
+#pragma GCC unroll 2
+    for (int p = 0; p < Values::kParts; ++p) {
+      Values::part(shifted, p) = shift_in(Values::part(before, p), Values::part(values, p), lanes);
+    }
+    return shifted;
+  }
 };
 
 struct StripRange {
@@ -168,13 +224,11 @@ struct StripCells {
 
 // A row between each two strips in work. Those before a strip in work are in work or finished, so that no more are in
 // work than there are threads.
-template <class T>
+template <class T, class Row>
 class PassingRows {
  public:
-  explicit PassingRows(int64_t m) : m_(m), count_(thread_count() + 1), rows_(count_ * BoundaryRow<T>::size(m)) {}
-  BoundaryRow<T> of(int64_t index) const {
-    return BoundaryRow<T>::in(rows_.data() + index % count_ * BoundaryRow<T>::size(m_), m_);
-  }
+  explicit PassingRows(int64_t m) : m_(m), count_(thread_count() + 1), rows_(count_ * Row::size(m)) {}
+  Row of(int64_t index) const { return Row::in(rows_.data() + index % count_ * Row::size(m_), m_); }
 
  private:
   int64_t m_, count_;
@@ -182,43 +236,46 @@ class PassingRows {
 };
 
 // r above the first row: before its first step, and from there on. Paths enter the grid from it, diagonally.
-template <class T>
+template <class Values>
 struct TopRow {
-  T before = 0, after = kUnreachable<T>;
+  typename Values::Value before = Values::zero(), after = Values::unreachable();
 };
 
 // r in the grid's last row, where paths with an open end can end.
-template <class T>
+template <class Values>
 class LastRow {
  public:
-  static constexpr int W = kWidth<T>;
+  using T = typename Values::Scalar;
+  using Value = typename Values::Value;
+  static constexpr int W = Values::kLanes;
+  static constexpr int kParts = Values::kParts;
 
   // Keeps nothing unless `open`.
   LastRow(const WavefrontGrid<T>& grid, bool open)
-      : grid_(grid), lane_((grid.n - 1) % kStripRows<T>), open_(open), ticks_(open ? kChunkTicks * W : 0) {
+      : grid_(grid), lane_((grid.n - 1) % kStripRows<T>), open_(open), ticks_(open ? kChunkTicks * kParts * W : 0) {
     if (open) {
       // Whole vectors.
-      values_ = Buffer<T>(vectors() * W);
-      std::fill_n(values_.data(), vectors() * W, kUnreachable<T>);
+      values_ = Buffer<T>(vectors() * kParts * W);
+      fill_unreachable<Values>(values_.data(), vectors());
     }
   }
 
   int64_t vectors() const { return (grid_.m + W - 1) / W; }
-  T* data() const { return values_.data(); }  // by step
+  T* data() const { return values_.data(); }  // (vectors, parts, W)
   bool open() const { return open_; }
 
   // A cell of `strip` that keeps the vector with the last row.
   template <class Cell>
   auto keep(int64_t strip, const Cell& cell) const {
     const int vector = keeps(strip) ? static_cast<int>(lane_ / W) : -1;
-    return [cell, vector, to = ticks_.data()](int64_t tick, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
-                                              Vec<T, W> left) __attribute__((always_inline)) {
-      const Vec<T, W> r = cell(tick, v, cost, diagonal, up, left);
-      if (v == vector) {
-        store<T, W>(to + tick % kChunkTicks * W, r);
-      }
-      return r;
-    };
+    return [cell, vector, to = ticks_.data()](int64_t tick, int v, Vec<T, W> cost, Value diagonal, Value up, Value left)
+               __attribute__((always_inline)) {
+                 const Value r = cell(tick, v, cost, diagonal, up, left);
+                 if (v == vector) {
+                   store_value<Values>(to + tick % kChunkTicks * kParts * W, r);
+                 }
+                 return r;
+               };
   }
 
   // Takes what was kept of the ticks of a chunk.
@@ -229,7 +286,9 @@ class LastRow {
     const int64_t row = grid_.n - 1, step0 = std::max<int64_t>(0, row + grid_.low),
                   end = std::min(grid_.m, row + grid_.high + 1);
     for (int64_t t = std::max(step0, tick0 - lane_); t < std::min(end, tick1 - lane_); ++t) {
-      values_[t] = ticks_[(t + lane_) % kChunkTicks * W + lane_ % W];
+      for (int64_t p = 0; p < kParts; ++p) {
+        values_[(t / W * kParts + p) * W + t % W] = ticks_[((t + lane_) % kChunkTicks * kParts + p) * W + lane_ % W];
+      }
     }
   }
 
@@ -239,24 +298,27 @@ class LastRow {
   const WavefrontGrid<T>& grid_;
   int64_t lane_;
   bool open_;
-  Buffer<T> ticks_;   // (kChunkTicks, W)
-  Buffer<T> values_;  // (steps,)
+  Buffer<T> ticks_;  // (kChunkTicks, parts, W)
+  Buffer<T> values_;
 };
 
 // The last rows of strips. Those above the first strip of a range are kept: a recursion starts from them a second time.
-template <class T>
+template <class Values>
 class StripRows {
  public:
+  using T = typename Values::Scalar;
+  using Row = ValueRow<Values>;
+
   // Ranges of `range_strips` strips.
-  StripRows(const WavefrontGrid<T>& grid, int64_t range_strips, const TopRow<T>& above)
+  StripRows(const WavefrontGrid<T>& grid, int64_t range_strips, const TopRow<Values>& above)
       : m_(grid.m),
         strips_(grid.strips()),
         range_strips_(std::min(range_strips, strips_)),
-        kept_(ranges() * BoundaryRow<T>::size(m_)),
+        kept_(ranges() * Row::size(m_)),
         passing_(m_) {
-    const BoundaryRow<T> top = below(-1);
+    const Row top = below(-1);
     top.fill(m_, above.after);
-    top[-1] = above.before;
+    top.put_one(-1, above.before);
   }
 
   int64_t ranges() const { return (strips_ + range_strips_ - 1) / range_strips_; }
@@ -272,29 +334,30 @@ class StripRows {
     return size;
   }
   // The last row of `strip`; the row above the grid for -1.
-  BoundaryRow<T> below(int64_t strip) const {
+  Row below(int64_t strip) const {
     const int64_t next = strip + 1;
     if (next % range_strips_ == 0 && next < strips_) {
-      return BoundaryRow<T>::in(kept_.data() + next / range_strips_ * BoundaryRow<T>::size(m_), m_);
+      return Row::in(kept_.data() + next / range_strips_ * Row::size(m_), m_);
     }
     return passing_.of(next);
   }
-  void clear(int64_t strip) const { below(strip).fill(m_, kUnreachable<T>); }
+  void clear(int64_t strip) const { below(strip).fill(m_, Values::unreachable()); }
 
  private:
   int64_t m_, strips_, range_strips_;
   Buffer<T> kept_;
-  PassingRows<T> passing_;
+  PassingRows<T, Row> passing_;
 };
 
 // Runs a range of strips; cell_of(strip) gives the cell of a strip's recursion. Returns r in the last row of the range,
 // at the grid's last step; `last_row` takes the grid's last row.
-template <class T, class Source, class CellOf>
-T run_strips(const Source& source, const WavefrontGrid<T>& grid, const StripRange& range, const StripRows<T>& rows,
-             const LastRow<T>& last_row, const CellOf& cell_of) {
+template <class Values, class T, class Source, class CellOf>
+typename Values::Lane run_strips(const Source& source, const WavefrontGrid<T>& grid, const StripRange& range,
+                                 const StripRows<Values>& rows, const LastRow<Values>& last_row,
+                                 const CellOf& cell_of) {
   const int64_t count = range.end - range.first, parts = std::min(thread_count(), count);
   Pipeline pipeline(count);
-  T result = 0;
+  typename Values::Lane result{};
   run_parts(parts, [&](int64_t) {
     typename Source::Scratch scratch(source);
     const Buffer<T> costs(kChunkTicks * kStripRows<T>);
@@ -302,11 +365,11 @@ T run_strips(const Source& source, const WavefrontGrid<T>& grid, const StripRang
       const int64_t strip = range.first + task, end = grid.end_tick(strip);
       const auto cell_of_strip = cell_of(strip);
       const auto cell = last_row.keep(strip, cell_of_strip);
-      const BoundaryRow<T> above = rows.below(strip - 1), below = rows.below(strip);
+      const ValueRow<Values> above = rows.below(strip - 1), below = rows.below(strip);
       rows.clear(strip);
       int64_t tick = grid.first_tick(strip);
       pipeline.wait(task, std::max<int64_t>(tick, 1));  // for the row above before its first step
-      Wavefront<T> wavefront(grid, strip, above);
+      Wavefront<Values> wavefront(grid, strip, above);
       for (; tick < end; tick += kChunkTicks) {
         const int64_t chunk_end = std::min(tick + kChunkTicks, end);
         source.costs(scratch, strip, tick, chunk_end, costs.data());

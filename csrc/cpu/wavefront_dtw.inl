@@ -60,12 +60,15 @@ struct WavefrontCodes {
 template <class T, class Steps, class Source>
 void wavefront_dtw_pair(const Steps& kind, const Source& source, int64_t result, const DtwOutput<T>& out) {
   const WavefrontGrid<T>& grid = source.grid;
-  using V = Vec<T, kWidth<T>>;
+  using Values = PlainValues<T, kWidth<T>>;
+  using V = typename Values::Value;
   const bool walks = out.bytes_per_cell() > 0;
+  // Codes of a range fit in the last-level cache.
+  constexpr int64_t kCodeBytes = int64_t(8) << 20;
   const int64_t strips = grid.strips();
-  const StripRows<T> rows(grid, walks ? grid.strips_of_bytes(1) : strips,
-                          {0, out.options.open.begin ? T(0) : kUnreachable<T>});
-  const LastRow<T> last_row(grid, out.options.open.end);
+  const StripRows<Values> rows(grid, walks ? grid.strips_of_bytes(kCodeBytes, 1, sizeof(T)) : strips,
+                               {Values::zero(), out.options.open.begin ? Values::zero() : Values::unreachable()});
+  const LastRow<Values> last_row(grid, out.options.open.end);
   const auto plain = [&](int64_t strip) {
     return [kind, weights = StripWeights<T>(kind, strip)](int64_t, int v, V cost, V diagonal, V up, V left)
                __attribute__((always_inline)) {
@@ -104,7 +107,7 @@ void wavefront_dtw_pair(const Steps& kind, const Source& source, int64_t result,
     WavefrontGrid<T> rest = grid;
     rest.m = walk.t + 1;
     const WavefrontCodes<T> codes(rest, rows.range(index), memory);
-    run_strips(source, rest, rows.range(index), rows, LastRow<T>(rest, false),
+    run_strips(source, rest, rows.range(index), rows, LastRow<Values>(rest, false),
                [&](int64_t strip) { return codes.recorder(kind, strip); });
     codes.walk(walk);
   }

@@ -3,39 +3,54 @@
 
 namespace scav::SCAV_LEVEL {
 
+template <class T>
+using StripValues = ScaledValues<T, kWidth<T>>;
+
 // The cell of a recursion that keeps nothing.
-template <class Source, class T>
+template <class T>
 auto soft_dtw_plain(const SoftDtw<T>& recurrence) {
-  using V = Vec<T, kWidth<T>>;
-  return [&recurrence](int64_t, int, V cost, V diagonal, V up, V left) __attribute__((always_inline)) {
-    return within_reach<Source, T, kWidth<T>>(recurrence.template cell<kWidth<T>>(cost, diagonal, up, left));
-  };
+  using Value = typename StripValues<T>::Value;
+  return [&recurrence](int64_t, int, Vec<T, kWidth<T>> cost, Value diagonal, Value up, Value left)
+             __attribute__((always_inline)) { return recurrence.cell(cost, diagonal, up, left); };
 }
 
 // r above the first row. A cell of an open row enters the grid twice, diagonally and from s - 1: each counts half.
 template <class T>
-TopRow<T> soft_dtw_top(const SoftDtw<T>& recurrence) {
-  const T half = recurrence.gamma * std::numbers::ln2_v<T>;
-  return recurrence.open.begin ? TopRow<T>{half, half} : TopRow<T>{};
+TopRow<StripValues<T>> soft_dtw_top(const SoftDtw<T>& recurrence) {
+  const auto half = StripValues<T>::power(-1);
+  return recurrence.open.begin ? TopRow<StripValues<T>>{half, half} : TopRow<StripValues<T>>{};
+}
+
+// r of the ends, a vector of steps after the other.
+template <class T>
+Buffer<T> end_distances(const SoftDtw<T>& recurrence, const LastRow<StripValues<T>>& ends) {
+  constexpr int W = kWidth<T>;
+  Buffer<T> distances(ends.vectors() * W);
+  for (int64_t i = 0; i < ends.vectors(); ++i) {
+    const auto value = load_value<StripValues<T>>(ends.data() + i * StripValues<T>::kParts * W);
+    store<T, W>(distances.data() + i * W, recurrence.distance(value));
+  }
+  return distances;
 }
 
 // The softmin over the ends.
 template <class T>
-EndSoftmin<T, 1> end_softmin(const SoftDtw<T>& recurrence, const LastRow<T>& ends) {
+EndSoftmin<T, 1> end_softmin(const SoftDtw<T>& recurrence, const Buffer<T>& distances, int64_t vectors) {
   constexpr int W = kWidth<T>;
-  return EndSoftmin<T, W>(recurrence, ends.data(), ends.vectors(), W).over_lanes(recurrence);
+  return EndSoftmin<T, W>(recurrence, distances.data(), vectors, W).over_lanes(recurrence);
 }
 
 template <class T, class Source>
 T wavefront_soft_dtw_pair(const SoftDtw<T>& recurrence, const Source& source) {
   const WavefrontGrid<T>& grid = source.grid;
-  const StripRows<T> rows(grid, grid.strips(), soft_dtw_top(recurrence));
-  const LastRow<T> last_row(grid, recurrence.open.end);
-  const T distance = run_strips(source, grid, rows.range(0), rows, last_row,
-                                [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
+  const StripRows<StripValues<T>> rows(grid, grid.strips(), soft_dtw_top(recurrence));
+  const LastRow<StripValues<T>> last_row(grid, recurrence.open.end);
+  const Scaled<T, 1> value =
+      run_strips(source, grid, rows.range(0), rows, last_row, [&](int64_t) { return soft_dtw_plain(recurrence); });
   if (last_row.open()) {
-    return end_softmin(recurrence, last_row).value(recurrence)[0];
+    return end_softmin(recurrence, end_distances(recurrence, last_row), last_row.vectors()).value(recurrence)[0];
   }
+  const T distance = recurrence.distance(value)[0];
   return distance < kReached<T> ? distance : std::numeric_limits<T>::infinity();
 }
 
@@ -47,17 +62,17 @@ class EndGradients {
 
   explicit EndGradients(T outer) : grad(outer) {}
 
-  // Of a softmin over the first `m` cells of `last_row`, which it overwrites.
-  void take(const SoftDtw<T>& recurrence, const LastRow<T>& last_row, int64_t m) {
-    end_softmin(recurrence, last_row).to_weights(recurrence, Vec<T, 1>{grad}, last_row.data(), m, 1);
-    shares_ = last_row.data();
+  // Of a softmin over the first `m` cells of `last_row`.
+  void take(const SoftDtw<T>& recurrence, const LastRow<StripValues<T>>& last_row, int64_t m) {
+    shares_ = end_distances(recurrence, last_row);
+    end_softmin(recurrence, shares_, last_row.vectors()).to_weights(recurrence, Vec<T, 1>{grad}, shares_.data(), m, 1);
     steps_ = m;
   }
-  bool open() const { return shares_ != nullptr; }
+  bool open() const { return shares_.data() != nullptr; }
   T at(int64_t t) const { return t >= 0 && t < steps_ ? shares_[t] : T(0); }
 
  private:
-  const T* shares_ = nullptr;
+  Buffer<T> shares_;
   int64_t steps_ = 0;
 };
 
@@ -68,6 +83,7 @@ struct WavefrontAdjoint {
   static constexpr int W = kWidth<T>;
   static constexpr int64_t kRows = kStripRows<T>;
   using V = Vec<T, W>;
+  using Value = typename StripValues<T>::Value;
 
   const WavefrontGrid<T>& grid;
   const StripCells<T> cells;
@@ -80,13 +96,13 @@ struct WavefrontAdjoint {
 
   auto recorder(const SoftDtw<T>& recurrence, int64_t strip) const {
     return [&recurrence, to_diagonal = diagonal + cells.offset(strip), to_up = up + cells.offset(strip)](
-               int64_t tick, int v, V cost, V d, V u, V l) __attribute__((always_inline)) {
+               int64_t tick, int v, V cost, Value d, Value u, Value l) __attribute__((always_inline)) {
       const int64_t at = tick * kRows + v * W;
-      const V r = within_reach<Source, T, W>(recurrence.template cell<W>(cost, d, u, l, to_diagonal + at, to_up + at));
+      const Value r = recurrence.cell(cost, d, u, l, to_diagonal + at, to_up + at);
       if constexpr (Source::kForbids) {
         // Marks cells that no path enters.
         const V weight = load<T, W>(to_diagonal + at);
-        store<T, W>(to_diagonal + at, r < kReached<T> ? weight : splat<T, W>(T(-1)));
+        store<T, W>(to_diagonal + at, recurrence.is_reached(r) ? weight : splat<T, W>(T(-1)));
       }
       return r;
     };
@@ -186,15 +202,17 @@ struct WavefrontAdjoint {
 template <class T, class Source, class To>
 void wavefront_soft_dtw_pair_backward(const SoftDtw<T>& recurrence, const Source& source, T grad, const To& to) {
   const WavefrontGrid<T>& grid = source.grid;
-  const StripRows<T> rows(grid, grid.strips_of_bytes(2 * sizeof(T)), soft_dtw_top(recurrence));
-  const LastRow<T> last_row(grid, recurrence.open.end), no_row(grid, false);
-  const PassingRows<T> sent(grid.m);
+  // Of a range. Weights that fill the last-level cache take longer to read back than to compute again.
+  constexpr int64_t kWeightBytes = int64_t(2) << 20;
+  const StripRows<StripValues<T>> rows(grid, grid.strips_of_bytes(kWeightBytes, 2 * sizeof(T), 2 * sizeof(T)),
+                                       soft_dtw_top(recurrence));
+  const LastRow<StripValues<T>> last_row(grid, recurrence.open.end), no_row(grid, false);
+  const PassingRows<T, BoundaryRow<T>> sent(grid.m);
   const int64_t largest = rows.largest(grid);
   const Buffer<T> diagonal(largest), up(largest);
   sent.of(grid.strips()).fill(grid.m, T(0));
   for (int64_t index = 0; index + 1 < rows.ranges(); ++index) {
-    run_strips(source, grid, rows.range(index), rows, no_row,
-               [&](int64_t) { return soft_dtw_plain<Source>(recurrence); });
+    run_strips(source, grid, rows.range(index), rows, no_row, [&](int64_t) { return soft_dtw_plain(recurrence); });
   }
   EndGradients<T> ends(grad);
   for (int64_t index = rows.ranges() - 1; index >= 0; --index) {

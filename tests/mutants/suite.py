@@ -33,6 +33,9 @@ FILES = [
     "test_sinkhorn_convergence.py",
     "test_sinkhorn_weights.py",
     "test_chamfer_properties.py",
+    "test_few_features.py",
+    "test_dtw_options.py",
+    "test_wavefront.py",
 ]
 # pytest's -k, which looks for parts of names.
 CHOSEN = {
