@@ -18,8 +18,10 @@ def format_of(output: Path | None, named: str | None, formats: Mapping[str, str]
     suffix = output.suffix.lower()
     found = formats.get(suffix, named)
     if found is None:
-        # Of two suffixes of one format the first.
-        *others, last = {kind: name for name, kind in reversed(formats.items()) if name}.values()
+        first: dict[str, str] = {}
+        for name, kind in formats.items():
+            first.setdefault(kind, name)
+        *others, last = first.values()
         raise ValueError(
             f"expected the name of --output to end in {', '.join(others)} or {last}, got {output}; end it so, or give "
             "--format"
