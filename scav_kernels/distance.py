@@ -32,7 +32,7 @@ def cdist(
     x_lengths: Tensor | None = None,
     y_lengths: Tensor | None = None,
     *,
-    metric: Literal["sinkhorn"],
+    metric: Literal["sinkhorn", "sinkhorn_divergence"],
     return_convergence: Literal[True],
     **options: Unpack[MetricOptions],
 ) -> tuple[Tensor, Convergence]: ...
@@ -116,7 +116,7 @@ def pairwise_distance(
     x_lengths: Tensor | None = None,
     y_lengths: Tensor | None = None,
     *,
-    metric: Literal["sinkhorn"],
+    metric: Literal["sinkhorn", "sinkhorn_divergence"],
     return_convergence: Literal[True],
     **options: Unpack[MetricOptions],
 ) -> tuple[Tensor, Convergence]: ...

@@ -97,15 +97,20 @@ Tensor copy_of(const Tensor& tensor) {
 Tensor new_scratch(const Shape& shape, ScalarType dtype) {
   Shape strides(shape.size());
   int64_t count = 1;
-  for (size_t axis = shape.size(); axis-- > 0; count *= shape[axis]) {
+  bool overflows = false;
+  for (size_t axis = shape.size(); axis-- > 0;) {
     strides[axis] = count;
+    overflows |= __builtin_mul_overflow(count, shape[axis], &count);
   }
   // From malloc, aligned here: glibc rarely gives a freed aligned block to the next request of its size, so that with
   // torch's allocator, which asks it for alignment, memory grew with the number of calls.
   constexpr uintptr_t kAlignment = 64;
-  const size_t bytes = static_cast<size_t>(count) * aoti_torch_dtype_element_size(shim_dtype(dtype));
+  int64_t bytes = 0;
+  overflows |= __builtin_mul_overflow(count, int64_t(aoti_torch_dtype_element_size(shim_dtype(dtype))), &bytes);
+  // torch_from_blob ends the process where the bytes of a tensor are no int64.
+  overflows |= __builtin_add_overflow(bytes, int64_t(sizeof(void*) + kAlignment), &bytes);
   return allocate(shape, dtype, cpu(), [&] {
-    void* const memory = std::malloc(bytes + sizeof(void*) + kAlignment);
+    void* const memory = overflows ? nullptr : std::malloc(static_cast<size_t>(bytes));
     if (memory == nullptr) {
       throw std::bad_alloc();
     }

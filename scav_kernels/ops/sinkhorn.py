@@ -12,7 +12,7 @@ from scav_kernels.ops.checks import WEIGHTS, check_options, check_pair, check_te
 from scav_kernels.ops.convergence import Convergence, OneWarning, can_look, warn_of_unconverged
 from scav_kernels.ops.costs import as_batch, over_pairs
 from scav_kernels.ops.define import COSTS, NEEDS, SEQUENCES, define_op, refuse_missing_cuda
-from scav_kernels.ops.divergence import divergence
+from scav_kernels.ops.divergence import debias, divergence
 from scav_kernels.ops.fakes import Arguments, steps_of_x
 from scav_kernels.ops.registry import METRICS, AlignmentMethod, Metric
 
@@ -253,6 +253,42 @@ METRICS["sinkhorn"] = Metric(
 )
 
 
+@overload
+def sinkhorn_divergence(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    epsilon: float = ...,
+    max_iterations: int = ...,
+    tolerance: float = ...,
+    cost: str = ...,
+    x_weights: Tensor | None = ...,
+    y_weights: Tensor | None = ...,
+    scaling: float | None = ...,
+    return_convergence: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def sinkhorn_divergence(
+    x: Tensor,
+    y: Tensor,
+    x_lengths: Tensor | None = None,
+    y_lengths: Tensor | None = None,
+    *,
+    epsilon: float = ...,
+    max_iterations: int = ...,
+    tolerance: float = ...,
+    cost: str = ...,
+    x_weights: Tensor | None = ...,
+    y_weights: Tensor | None = ...,
+    scaling: float | None = ...,
+    return_convergence: Literal[True],
+) -> tuple[Tensor, Convergence]: ...
+
+
 @declare_options
 def sinkhorn_divergence(
     x: Tensor,
@@ -267,7 +303,8 @@ def sinkhorn_divergence(
     x_weights: Tensor | None = None,
     y_weights: Tensor | None = None,
     scaling: float | None = None,
-) -> Tensor:
+    return_convergence: bool = False,
+) -> Tensor | tuple[Tensor, Convergence]:
     """Sinkhorn divergence, all pairs: x (B1, N, D), y (B2, M, D) -> (B1, B2).
 
         S(x, y) = sinkhorn(x, y) − (sinkhorn(x, x) + sinkhorn(y, y)) / 2,
@@ -288,9 +325,12 @@ def sinkhorn_divergence(
         x_weights: (B1, N) weights ≥ 0 of x's steps, as of ``sinkhorn``; None: all weigh the same.
         y_weights: (B2, M) weights of y's steps.
         scaling: None, or a factor by which the iterations approach ``epsilon``, as of ``sinkhorn``.
+        return_convergence: also return how the iterations of each pair's three terms ended: the most iterations, and
+            the largest marginal error.
 
     Returns:
-        (B1, B2) divergences in the cost's unit, float64 for float64 inputs and float32 for all others.
+        (B1, B2) divergences in the cost's unit, float64 for float64 inputs and float32 for all others; with
+        ``return_convergence`` a tuple of them and ``Convergence``, as of ``sinkhorn``.
 
     Warns:
         UserWarning: where pairs of the three terms are not below ``tolerance``, as ``sinkhorn`` does, once for all.
@@ -313,14 +353,34 @@ def sinkhorn_divergence(
         x_weights=x_weights,
         y_weights=y_weights,
         scaling=scaling,
+        return_convergence=return_convergence,
     )
 
 
 def _divergence(
     x: Tensor, y: Tensor, x_lengths: Tensor | None, y_lengths: Tensor | None, *, paired: bool, **options: Any
-) -> Tensor:
+) -> Any:
+    combine = _debias_with_convergence if options.get("return_convergence") else debias
     with nullcontext() if torch.compiler.is_compiling() else OneWarning("sinkhorn_divergence").counting():
-        return divergence("sinkhorn", x, y, x_lengths, y_lengths, paired=paired, **options)
+        return divergence("sinkhorn", x, y, x_lengths, y_lengths, paired=paired, combine=combine, **options)
+
+
+_WithConvergence = tuple[Tensor, Convergence]
+
+
+def _debias_with_convergence(
+    cross: _WithConvergence, of_x: _WithConvergence, of_y: _WithConvergence, paired: bool
+) -> _WithConvergence:
+    """Return the divergences, and of each pair's three terms the most iterations and the largest marginal error."""
+
+    def largest(pairs: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return pairs.maximum(x if paired else x[:, None]).maximum(y)
+
+    (between, ended), (within_x, ended_x), (within_y, ended_y) = cross, of_x, of_y
+    return debias(between, within_x, within_y, paired), Convergence(
+        largest(ended.iterations, ended_x.iterations, ended_y.iterations),
+        largest(ended.marginal_error, ended_x.marginal_error, ended_y.marginal_error),
+    )
 
 
 METRICS["sinkhorn_divergence"] = Metric(sinkhorn_divergence, partial(_divergence, paired=True))

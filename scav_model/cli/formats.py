@@ -18,10 +18,9 @@ def format_of(output: Path | None, named: str | None, formats: Mapping[str, str]
     suffix = output.suffix.lower()
     found = formats.get(suffix, named)
     if found is None:
-        first = {}  # of two suffixes of one format
+        first: dict[str, str] = {}
         for name, kind in formats.items():
-            if name:
-                first.setdefault(kind, name)
+            first.setdefault(kind, name)
         *others, last = first.values()
         raise ValueError(
             f"expected the name of --output to end in {', '.join(others)} or {last}, got {output}; end it so, or give "

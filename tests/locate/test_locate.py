@@ -193,7 +193,7 @@ def test_command_with_a_checkpoint(media: Path, tmp_path: Path, run: Any) -> Non
 def test_wrong_commands(media: Path, tmp_path: Path, run: Any) -> None:
     files = media / "query.wav", media / "long.mp4"
     assert "expected --output NAME.png to write a plot to" in run(*files, "--format", "png")[2]
-    assert "to end in .json, .html, .htm, .png or .txt" in run(*files, "--output", tmp_path / "a.csv")[2]
+    assert "to end in .json, .html, .png or .txt" in run(*files, "--output", tmp_path / "a.csv")[2]
     assert "cannot be used: no such file" in run(tmp_path / "none.wav", files[1])[2]
     assert "which is a folder" in run(tmp_path, files[1])[2]
 

@@ -236,7 +236,7 @@ def test_an_option_is_written_once():
     assert shared == {
         ("index build", "checkpoint"), ("index build", "device"), ("index build", "features"),
         ("index build", "manifest"), ("index build", "sides"), ("index add", "device"), ("index add", "features"),
-        ("index add", "manifest"), ("search", "index"),
+        ("index add", "manifest"), ("search", "index"), ("locate", "query"), ("locate", "recording"),
     }  # fmt: skip
     # What the command makes of an option of its own is no option.
     assert not {"shard_bytes", "config", "options"} & set(parameters(tree.data.extract))

@@ -1,5 +1,7 @@
 """A wrong argument gets the right exception, and a message with what was expected, what came and how to fix it."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -315,6 +317,28 @@ def test_empty_batches_are_no_error(case: Case, b1: int, b2: int) -> None:
     assert torch.equal(found.y_grad, torch.zeros_like(given.y))
     if b1 == b2:
         assert answer(case.kernel, given, paired=True).value.shape == (0,)
+
+
+def test_more_bytes_than_a_number_holds_are_an_error_of_their_own() -> None:
+    """In a process of its own, which an abort would end."""
+    code = """
+import torch, scav_kernels
+y = torch.zeros(1, 1, 1)
+x, grad = y.expand(1 << 62, 1, 1), y[0].expand(1 << 62, 1)
+for call in (
+    lambda: scav_kernels.soft_dtw(x, y),
+    lambda: torch.ops.scav.soft_dtw_backward(
+        grad, x, y, None, None, 1.0, "sqeuclidean", None, False, False, False, True, True
+    ),
+):
+    try:
+        call()
+    except torch.OutOfMemoryError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"out of memory: a tensor of shape ({1 << 62},)") == 2
 
 
 def test_too_little_memory_is_an_error_of_its_own() -> None:

@@ -106,6 +106,26 @@ def test_asking_changes_no_digit(options: dict[str, Any]) -> None:
     assert ((ended.marginal_error < tolerance) | (ended.iterations == limit)).all()
 
 
+@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+def test_the_divergence_reports_the_worst_of_its_terms(paired: bool) -> None:
+    given = sequences(RAGGED, torch.float64).leaves()
+    options = {"epsilon": 0.5, "max_iterations": 20, "tolerance": 1e-2}
+    distance = scav_kernels.pairwise_distance if paired else scav_kernels.cdist
+    value, ended = distance(*given, metric="sinkhorn_divergence", return_convergence=True, **options)
+    plain = distance(*given, metric="sinkhorn_divergence", **options)
+    assert torch.equal(value, plain)
+    grads = [torch.autograd.grad(of.sum(), (given.x, given.y)) for of in (plain, value)]
+    assert all(map(torch.equal, *grads))
+    x, y, x_lengths, y_lengths = given
+    _, cross = reference.sinkhorn(*given, paired=paired, return_convergence=True, **options)
+    _, of_x = reference.sinkhorn(x, x, x_lengths, x_lengths, paired=True, return_convergence=True, **options)
+    _, of_y = reference.sinkhorn(y, y, y_lengths, y_lengths, paired=True, return_convergence=True, **options)
+    for found, whole, one, other in zip(ended, cross, of_x, of_y, strict=True):
+        rows = one if paired else one[:, None]
+        torch.testing.assert_close(found, torch.maximum(torch.maximum(whole, rows), other))
+    assert len(ended.iterations.unique()) > 1
+
+
 def test_padding_does_not_matter() -> None:
     given = sequences(RAGGED)
     poisoned = given._replace(x=given.x.clone(), y=given.y.clone())
