@@ -114,6 +114,21 @@ SCAV_DEVICE T block_sum(T value, T* shared) {
   return sum;
 }
 
+// The same of maxima.
+template <class T>
+SCAV_DEVICE T block_max(T value, T* shared) {
+  value = warp_max(value);
+  if (threadIdx.x % kWarp == 0) {
+    shared[threadIdx.x / kWarp] = value;
+  }
+  __syncthreads();
+  for (int warp = 0; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) {
+    value = max(value, shared[warp]);
+  }
+  __syncthreads();
+  return value;
+}
+
 #if defined(SCAV_SIMT)
 
 template <class T>

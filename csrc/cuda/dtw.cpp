@@ -6,18 +6,6 @@
 namespace scav::device {
 namespace {
 
-constexpr const char* kOptions = "step_penalty, diagonal_weight, open_begin, open_end and normalize";
-
-void check_options(const char* op, const PathOptions& options) {
-  check_defaults(op, kOptions, options.diagonal_weight == 1 && options.normalize == Normalize::none);
-}
-
-void check_options(const char* op, const DtwOptions& options) {
-  check_defaults(
-      op, kOptions,
-      !options.weighted() && !options.open.begin && !options.open.end && options.normalize == Normalize::none);
-}
-
 void fused_dtw(const DeviceInputs& inputs, const OnDevice& on, int64_t band, uint8_t* paths, Tensor& out) {
   const FusedShape shape(inputs.steps_x(), inputs.steps_y(), inputs.dim(), on.shared_bytes);
   const auto code_bytes = [&](int64_t blocks) { return paths ? shape.columns(blocks) * kDtwColumnBytes : 0; };
@@ -37,10 +25,10 @@ std::tuple<Tensor, Tensor> dtw(const Tensor& x, const Tensor& y, const std::opti
   const OnDevice on(x);
   // Check the shapes first; the choice of kernel depends on them.
   check_pairs("dtw", x, y, x_lengths, y_lengths, paired);
-  const Sweep sweep = choose_forward(on, x, y, paired, save_path ? kDtwColumnBytes : 0);
+  const DtwOptions options = check_dtw_options("dtw", band, step_penalty, diagonal_weight, open_begin, open_end,
+                                               normalize, accumulation_dtype(x));
+  const Sweep sweep = choose_forward(on, x, y, paired, save_path ? kDtwColumnBytes : 0, has_plain_paths(options));
   const DeviceInputs inputs = check_device_inputs("dtw", on, x, y, x_lengths, y_lengths, cost, paired, rows_for(sweep));
-  check_options("dtw", check_dtw_options("dtw", band, step_penalty, diagonal_weight, open_begin, open_end, normalize,
-                                         inputs.dtype));
   const int64_t n = inputs.steps_x(), m = inputs.steps_y();
   Tensor out = inputs.new_empty(inputs.result_shape());
   Tensor path = new_full(save_path ? inputs.result_shape({n + m}) : Shape{0}, kPathEnd, kByte, on.device);
@@ -54,9 +42,9 @@ std::tuple<Tensor, Tensor> dtw(const Tensor& x, const Tensor& y, const std::opti
     return {out, path};
   }
   SCAV_DISPATCH(inputs.dtype, [&] {
-    DtwScratch<scalar_t> scratch(sweep, n, m, on.device, paths);
+    DtwScratch<scalar_t> scratch(sweep, n, m, options, on.device, paths);
     for_each_tile<scalar_t>(inputs, on, order_of(sweep), scratch.needs(), [&](const Parts<scalar_t>& parts) {
-      scratch.forward(parts, band, out.mutable_data_ptr<scalar_t>(), on.stream);
+      scratch.forward(parts, out.mutable_data_ptr<scalar_t>(), on.stream);
     });
   });
   spread_nonfinite(inputs, out);
@@ -75,7 +63,7 @@ std::tuple<Tensor, Tensor> dtw_backward(const Tensor& grad, const Tensor& x, con
   const char* op = "dtw_backward";
   const OnDevice on(x);
   const DeviceInputs inputs = check_device_inputs(op, on, x, y, x_lengths, y_lengths, cost, paired, RowsFor::adjoint);
-  check_options(op, check_path_options(op, diagonal_weight, normalize, inputs.dtype));
+  const PathOptions options = check_path_options(op, diagonal_weight, normalize, inputs.dtype);
   check_saved(op, "path", path, inputs.result_shape({inputs.steps_x() + inputs.steps_y()}), kByte, x.device());
   check_saved(op, "out", out, inputs.result_shape(), inputs.dtype, x.device());
   const Tensor outer = check_grad(op, inputs.result_shape(), inputs.dtype, x.device(), grad);
@@ -85,7 +73,7 @@ std::tuple<Tensor, Tensor> dtw_backward(const Tensor& grad, const Tensor& x, con
   SCAV_DISPATCH(inputs.dtype, [&] {
     const Sweep sweep = choose_backward(inputs, on, sizeof(scalar_t) + inputs.x.element_size());
     result = gradients<scalar_t>(inputs, on, order_of(sweep), inner, need_x, need_y, no_needs(),
-                                 dtw_adjoint<scalar_t>(paths.const_data_ptr<uint8_t>(), on.stream));
+                                 dtw_adjoint<scalar_t>(options, paths.const_data_ptr<uint8_t>(), on.stream));
   });
   return result;
 }
@@ -97,16 +85,16 @@ std::tuple<Tensor, Tensor> dtw_from_cost(const Tensor& cost, const std::optional
   const char* op = "dtw_from_cost";
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, false);
-  check_options(op, check_dtw_options(op, band, step_penalty, diagonal_weight, open_begin, open_end, normalize,
-                                      costs.cost.scalar_type()));
+  const DtwOptions options = check_dtw_options(op, band, step_penalty, diagonal_weight, open_begin, open_end, normalize,
+                                               costs.cost.scalar_type());
   const int64_t n = costs.steps_x(), m = costs.steps_y();
   Tensor out = costs.new_result();
   Tensor path = new_full(save_path ? costs.result_shape({n + m}) : Shape{0}, kPathEnd, kByte, on.device);
   uint8_t* const paths = save_path ? path.mutable_data_ptr<uint8_t>() : nullptr;
   SCAV_DISPATCH(out.scalar_type(), [&] {
-    DtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, on.device, paths);
+    DtwScratch<scalar_t> scratch(Sweep::wavefront, n, m, options, on.device, paths);
     for_each_tile<scalar_t>(costs, on, scratch.needs(), [&](const Parts<scalar_t>& parts) {
-      scratch.forward(parts, band, out.mutable_data_ptr<scalar_t>(), on.stream);
+      scratch.forward(parts, out.mutable_data_ptr<scalar_t>(), on.stream);
     });
   });
   spread_nonfinite(costs, out);
@@ -119,7 +107,7 @@ Tensor dtw_from_cost_backward(const Tensor& grad, const Tensor& cost, const std:
   const char* op = "dtw_from_cost_backward";
   const OnDevice on(cost);
   const DeviceCosts costs = check_device_costs(op, on, cost, x_lengths, y_lengths, false);
-  check_options(op, check_path_options(op, diagonal_weight, normalize, costs.cost.scalar_type()));
+  const PathOptions options = check_path_options(op, diagonal_weight, normalize, costs.cost.scalar_type());
   check_saved(op, "path", path, costs.result_shape({costs.steps_x() + costs.steps_y()}), kByte, cost.device());
   check_saved(op, "out", out, costs.result_shape(), costs.cost.scalar_type(), cost.device());
   const Tensor outer = check_grad(op, costs.result_shape(), costs.cost.scalar_type(), cost.device(), grad);
@@ -128,7 +116,7 @@ Tensor dtw_from_cost_backward(const Tensor& grad, const Tensor& cost, const std:
   Tensor result;
   SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
     result = gradient<scalar_t>(costs, on, inner, no_needs(),
-                                dtw_adjoint<scalar_t>(paths.const_data_ptr<uint8_t>(), on.stream));
+                                dtw_adjoint<scalar_t>(options, paths.const_data_ptr<uint8_t>(), on.stream));
   });
   return result;
 }

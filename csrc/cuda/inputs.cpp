@@ -184,7 +184,8 @@ DeviceCosts check_device_costs(const char* op, const OnDevice& on, const Tensor&
   // As given, for a length out of range to be found.
   costs.x_lengths = x_given, costs.y_lengths = y_given;
   SCAV_DISPATCH(dtype, [&] {
-    find_nonfinite<scalar_t>(whole<scalar_t>(costs), blocked, costs.nonfinite.mutable_data_ptr<scalar_t>(), on.stream);
+    find_nonfinite<scalar_t>(whole<scalar_t>(costs), blocked, nullptr, nullptr,
+                             costs.nonfinite.mutable_data_ptr<scalar_t>(), on.stream);
   });
   costs.x_lengths = x_given.defined() ? clamp(x_given, 1, costs.steps_x()) : Tensor();
   costs.y_lengths = y_given.defined() ? clamp(y_given, 1, costs.steps_y()) : Tensor();

@@ -45,12 +45,6 @@ class Scratch {
   int64_t elements_ = 0;
 };
 
-// Refuses options that only the CPU's kernels have.
-inline void check_defaults(const char* op, const char* options, bool are_defaults) {
-  SCAV_CHECK(are_defaults, op, ": expected the defaults of ", options,
-             " on CUDA, which has no kernels for others, got others; move the inputs to the CPU, e.g. x.cpu()");
-}
-
 // Needs of a reducer that takes its cells one by one.
 inline Needs no_needs() {
   return {[](int64_t, int64_t) { return 0; }, kWarp};
@@ -62,10 +56,12 @@ inline Workload workload(const OnDevice& on, const Tensor& x, const Tensor& y, b
           false,     0,         on.multiprocessors, on.scratch_bytes, on.shared_bytes, on.block_pairs};
 }
 
-// Chooses the sweep of a forward pass, which keeps `column_bytes` of a column of kLaneRows cells.
-inline Sweep choose_forward(const OnDevice& on, const Tensor& x, const Tensor& y, bool paired, int64_t column_bytes) {
+// Chooses the sweep of a forward pass, which keeps `column_bytes` of a column of kLaneRows cells. `fusible`: a fused
+// sweep has the options.
+inline Sweep choose_forward(const OnDevice& on, const Tensor& x, const Tensor& y, bool paired, int64_t column_bytes,
+                            bool fusible) {
   Workload of = workload(on, x, y, paired, accumulation_dtype(x) == kDouble ? sizeof(double) : sizeof(float));
-  of.may_fuse = x.element_size() == 2;
+  of.may_fuse = fusible && x.element_size() == 2;
   of.column_bytes = column_bytes;
   return choose_sweep(of);
 }

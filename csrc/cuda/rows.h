@@ -46,9 +46,11 @@ template <class T>
 void add_share(const Share<T>& share, int64_t all_steps, T* dx, T* along, Stream stream);
 
 // nonfinite (results): NaN or -inf where a valid cell holds it, NaN before -inf; where `blocked`, inf where a step has
-// no finite cost; NaN for a length out of range; else 0.
+// no finite cost, of steps that have weight by x_weights (B1, N) and y_weights (B2, M), or null: of all; NaN for a
+// length out of range; else 0.
 template <class T>
-void find_nonfinite(const Costs<T>& costs, bool blocked, T* nonfinite, Stream stream);
+void find_nonfinite(const Costs<T>& costs, bool blocked, const T* x_weights, const T* y_weights, T* nonfinite,
+                    Stream stream);
 
 // Writes NaN to the valid cells of pairs that hold NaN or -inf and whose grad is not zero.
 template <class T>

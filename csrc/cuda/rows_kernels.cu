@@ -214,11 +214,17 @@ __global__ void __launch_bounds__(kThreads, 1) collect(Share<T> share, int64_t a
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
-    nonfinite_of_costs(const __grid_constant__ Costs<T> costs, bool blocked, T* nonfinite) {
+    nonfinite_of_costs(const __grid_constant__ Costs<T> costs, bool blocked, const T* x_weights, const T* y_weights,
+                       T* nonfinite) {
   constexpr T lowest = std::numeric_limits<T>::lowest(), highest = std::numeric_limits<T>::max();
   const int64_t q = costs.first + blockIdx.x;
-  const int64_t n = costs.x_lengths ? costs.x_lengths[q / costs.columns] : costs.steps_x;
-  const int64_t m = costs.y_lengths ? costs.y_lengths[costs.paired ? q : q % costs.columns] : costs.steps_y;
+  const int64_t x = q / costs.columns, y = costs.paired ? q : q % costs.columns;
+  const int64_t n = costs.x_lengths ? costs.x_lengths[x] : costs.steps_x;
+  const int64_t m = costs.y_lengths ? costs.y_lengths[y] : costs.steps_y;
+  const auto counts = [&](bool of_x, int64_t step) {
+    const T* weights = of_x ? x_weights : y_weights;
+    return weights == nullptr || weights[of_x ? x * costs.steps_x + step : y * costs.steps_y + step] > T(0);
+  };
   const T* cells = costs.cells + q / costs.columns * costs.stride.i + q % costs.columns * costs.stride.j;
   int* const found = shared_memory<int>();  // NaN, -inf, a blocked step
   if (threadIdx.x < 3) {
@@ -233,12 +239,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int64_t other = 0; other < (row ? m : n); ++other) {
       const int64_t s = row ? index : other, t = row ? other : index - n;
       const T value = cells[s * costs.stride.s + t * costs.stride.t];
-      any |= value >= lowest && value <= highest;
+      any |= value >= lowest && value <= highest && (!blocked || counts(!row, other));
       if (!(value >= lowest)) {
         found[value != value ? 0 : 1] = 1;
       }
     }
-    if (!any && blocked) {
+    if (!any && blocked && counts(row, row ? index : index - n)) {
       found[2] = 1;
     }
   }
@@ -297,9 +303,10 @@ void add_share(const Share<T>& share, int64_t all_steps, T* dx, T* along, Stream
 }
 
 template <class T>
-void find_nonfinite(const Costs<T>& costs, bool blocked, T* nonfinite, Stream stream) {
+void find_nonfinite(const Costs<T>& costs, bool blocked, const T* x_weights, const T* y_weights, T* nonfinite,
+                    Stream stream) {
   launch("nonfinite costs", nonfinite_of_costs<T>, costs.count, kThreads, 3 * sizeof(int), stream, costs, blocked,
-         nonfinite);
+         x_weights, y_weights, nonfinite);
 }
 
 template <class T>
@@ -312,7 +319,7 @@ void mark_nonfinite_costs(const Costs<T>& costs, const T* grads, T* gradient, St
   template void finish_rows(const Side&, bool, const T*, const T*, const bool*, void*, Stream); \
   template void add_near(const Costs<T>&, const Weights<T>&, T*, T*, Stream);                   \
   template void add_share(const Share<T>&, int64_t, T*, T*, Stream);                            \
-  template void find_nonfinite(const Costs<T>&, bool, T*, Stream);                              \
+  template void find_nonfinite(const Costs<T>&, bool, const T*, const T*, T*, Stream);          \
   template void mark_nonfinite_costs(const Costs<T>&, const T*, T*, Stream)
 SCAV_INSTANTIATE(float);
 SCAV_INSTANTIATE(double);

@@ -5,6 +5,10 @@
 // Once the potentials are roughly right, K[i, j] = exp(F[i] + G[j] - S[i, j]) is held fixed, in registers where a pair
 // fits there, and iterations are multiplications: u = 1 / (K b v), v = 1 / (K' a u). When u or v grows, it is absorbed
 // into F and G by an iteration in logarithms. A block stops when its pair has converged; the host does not ask.
+//
+// `weighted` kernels take weights, which they hold over their means, n a and m b: 1 for uniform ones. Their G and K
+// include m b, so that K is 0 in the columns of steps without weight. Rows without weight are computed as all others,
+// and count nowhere.
 
 #include "cuda/sinkhorn.h"
 
@@ -149,16 +153,25 @@ struct InMemory {
 template <class T>
 struct Vectors {
   T *f, *f_next, *u, *u_next, *g, *v, *v_next;
+  T* rows;  // of weighted kernels: u, or in logarithms F, with the weights
 
   SCAV_DEVICE Vectors(T* memory, int64_t n, int64_t m)
-      : f(memory), f_next(f + n), u(f_next + n), u_next(u + n), g(u_next + n), v(g + m), v_next(v + m) {}
-  static constexpr int64_t size(int64_t n, int64_t m) { return 4 * n + 3 * m; }
+      : f(memory),
+        f_next(f + n),
+        u(f_next + n),
+        u_next(u + n),
+        g(u_next + n),
+        v(g + m),
+        v_next(v + m),
+        rows(v_next + m) {}
+  static constexpr int64_t size(int64_t n, int64_t m, bool weighted) { return (weighted ? 5 : 4) * n + 3 * m; }
 };
 
-template <class T, class Kernel>
+template <class T, class Kernel, bool weighted>
 class Sinkhorn {
  public:
-  SCAV_DEVICE Sinkhorn(const Pair<T>& pair, T scale, Kernel& kernel, const Vectors<T>& vectors, T* sums)
+  SCAV_DEVICE Sinkhorn(const Pair<T>& pair, T scale, Kernel& kernel, const Vectors<T>& vectors, T* sums,
+                       const StepWeights<T>& weights)
       : pair_(pair),
         stride_(pair.costs.stride),
         n_(pair.n),
@@ -166,7 +179,9 @@ class Sinkhorn {
         scale_(scale),
         kernel_(kernel),
         at_(vectors),
-        sums_(sums) {}
+        sums_(sums),
+        a_(weighted ? weights.x + pair.x * pair.costs.steps_x : nullptr),
+        b_(weighted ? weights.y + pair.y * pair.costs.steps_y : nullptr) {}
 
   // Products become costs where they lie; all that follows reads costs.
   SCAV_DEVICE void settle(T* products) {
@@ -181,16 +196,33 @@ class Sinkhorn {
     }
   }
 
+  SCAV_DEVICE void start() {
+    each(m_, [&](int j) { at_.g[j] = log_b(j); });
+  }
+
+  // Leaves the G of iterations in logarithms at epsilons that fall by `scaling` from the largest cost, at most `count`,
+  // for iterate() to start from.
+  SCAV_DEVICE void anneal(double scaling, int64_t count, double epsilon) {
+    double before = epsilon;
+    for (double next = largest_cost(); next > epsilon && iterations_ < count; next *= scaling) {
+      set_epsilon(before, next);
+      log_iteration(T(0));
+      before = next;
+    }
+    set_epsilon(before, epsilon);
+    iterations_ = 0;
+  }
+
   // Stops once sum_i |sum_j P[i, j] - a[i]| of the iteration before is below `tolerance`. Where it does not stop so,
   // that error takes half an iteration more, to `measure`.
   SCAV_DEVICE void iterate(int64_t max_iterations, T tolerance, bool measure) {
-    each(m_, [&](int j) { at_.g[j] = 0; });
     bool in_logarithms = true, converged = false;
     while (iterations_ < max_iterations && !converged) {
       if (in_logarithms) {
         if (log_iteration(iterations_ > 0 ? tolerance : T(0))) {
           return;
         }
+        fill_kernel();
         in_logarithms = false;
         continue;
       }
@@ -214,8 +246,8 @@ class Sinkhorn {
   // <a, f> + <b, g> in units of epsilon: the dual objective, as the columns' sums are exact.
   SCAV_DEVICE T value() {
     T rows = 0, columns = 0;
-    each(n_, [&](int i) { rows += at_.f[i]; });
-    each(m_, [&](int j) { columns += at_.g[j]; });
+    each(n_, [&](int i) { rows += a(i) > T(0) ? a(i) * at_.f[i] : T(0); });
+    each(m_, [&](int j) { columns += b(j) > T(0) ? b(j) * (at_.g[j] - log_b(j)) : T(0); });
     return block_sum(rows, sums_) / T(n_) + block_sum(columns, sums_) / T(m_);
   }
 
@@ -224,6 +256,47 @@ class Sinkhorn {
 
  private:
   enum class Outcome { converged, done, out_of_range };
+  // K of a row without weight may be larger before the iterations converge; beyond this, it is out of range in any sum.
+  static constexpr T kHighest = sizeof(T) == 4 ? T(60) : T(500);
+
+  // Weights over their means, and the logarithm of those of y.
+  SCAV_DEVICE T a(int i) const {
+    if constexpr (weighted) {
+      return a_[i];
+    }
+    return 1;
+  }
+  SCAV_DEVICE T b(int j) const {
+    if constexpr (weighted) {
+      return b_[j];
+    }
+    return 1;
+  }
+  SCAV_DEVICE T log_b(int j) const {
+    if constexpr (weighted) {
+      return b_[j] > T(0) ? logarithm(b_[j]) : kMasked<T>;
+    }
+    return 0;
+  }
+
+  // The largest of the finite costs between steps that have weight.
+  SCAV_DEVICE double largest_cost() {
+    T largest = 0;
+    for (int i = threadIdx.x / kWarp; i < n_; i += Kernel::kThreads / kWarp) {
+      for (int j = threadIdx.x % kWarp; a(i) > T(0) && j < m_; j += kWarp) {
+        const T cost = pair_.cells[i * stride_.s + j * stride_.t];
+        largest = b(j) > T(0) && cost < kReached<T> ? max(largest, cost) : largest;
+      }
+    }
+    return static_cast<double>(block_max(largest, sums_));
+  }
+
+  // G stays as it is in the unit of the cost.
+  SCAV_DEVICE void set_epsilon(double before, double epsilon) {
+    const T ratio = static_cast<T>(before / epsilon);
+    each(m_, [&](int j) { at_.g[j] = b(j) > T(0) ? (at_.g[j] - log_b(j)) * ratio + log_b(j) : kMasked<T>; });
+    scale_ = static_cast<T>(1 / epsilon);
+  }
 
   template <class F>
   SCAV_DEVICE void each(int count, const F& f) {
@@ -256,9 +329,9 @@ class Sinkhorn {
       const T next = log_m - peak - logarithm(warp_sum(sum));
       if (lane == 0) {
         at_.f_next[i] = next;
-        infinite += next - next == T(0) ? T(0) : T(1);
-        const T ratio = tolerance > T(0) ? exponential(at_.f[i] - next) - T(1) : T(0);
-        error += ratio < T(0) ? -ratio : ratio;
+        infinite += next - next == T(0) || a(i) == T(0) ? T(0) : T(1);
+        const T ratio = tolerance > T(0) && a(i) > T(0) ? exponential(at_.f[i] - next) - T(1) : T(0);
+        error += a(i) * (ratio < T(0) ? -ratio : ratio);
       }
     }
     error = block_sum(error, sums_) / T(n_);
@@ -271,20 +344,32 @@ class Sinkhorn {
     if (block_sum(infinite, sums_) > T(0)) {
       return true;
     }
+    const T* f = at_.f;
+    if constexpr (weighted) {
+      each(n_, [&](int i) { at_.rows[i] = a(i) > T(0) ? at_.f[i] + logarithm(a(i)) : kMasked<T>; });
+      f = at_.rows;
+    }
     each(m_, [&](int j) {
       T peak = kMasked<T>, sum = 0;
       for (int i = 0; i < n_; ++i) {
-        peak = max(peak, at_.f[i] - scaled_cost(i, j));
+        peak = max(peak, f[i] - scaled_cost(i, j));
       }
       for (int i = 0; i < n_; ++i) {
-        sum += exponential(at_.f[i] - scaled_cost(i, j) - peak);
+        sum += exponential(f[i] - scaled_cost(i, j) - peak);
       }
-      at_.g[j] = log_n - peak - logarithm(sum);
-      at_.v[j] = T(1) / T(m_);
+      at_.g[j] = b(j) > T(0) ? log_n + log_b(j) - peak - logarithm(sum) : kMasked<T>;
     });
-    each(n_, [&](int i) { at_.u[i] = 1; });
-    kernel_.fill(n_, m_, [&](int i, int j) { return exponential(at_.f[i] + at_.g[j] - scaled_cost(i, j)); });
     return false;
+  }
+
+  // K = exp(F + G - S), u = 1, v / m = 1 / m.
+  SCAV_DEVICE void fill_kernel() {
+    each(m_, [&](int j) { at_.v[j] = T(1) / T(m_); });
+    each(n_, [&](int i) { at_.u[i] = 1; });
+    kernel_.fill(n_, m_, [&](int i, int j) {
+      const T exponent = at_.f[i] + at_.g[j] - scaled_cost(i, j);
+      return exponential(weighted ? min(exponent, kHighest) : exponent);
+    });
   }
 
   // One iteration by multiplications.
@@ -292,9 +377,12 @@ class Sinkhorn {
     T error = 0, outside = 0;
     kernel_.rows(n_, m_, at_.v, [&](int i, T sum) {
       const T deviation = at_.u[i] * sum - T(1);
-      error += deviation < T(0) ? -deviation : deviation;
-      outside += within_range(sum) ? T(0) : T(1);
+      error += weigh(i, deviation < T(0) ? -deviation : deviation);
+      outside += within_range(sum, T(1)) ? T(0) : T(1);
       at_.u_next[i] = T(1) / sum;
+      if constexpr (weighted) {
+        at_.rows[i] = a(i) / sum;
+      }
     });
     error = block_sum(error, sums_) / T(n_);
     if (error < tolerance) {
@@ -302,9 +390,10 @@ class Sinkhorn {
       return Outcome::converged;
     }
     const T share = T(n_) / T(m_);
-    kernel_.columns(n_, m_, at_.u_next, [&](int j, T sum) {
-      outside += within_range(sum) ? T(0) : T(1);
-      at_.v_next[j] = share / sum;
+    kernel_.columns(n_, m_, weighted ? at_.rows : at_.u_next, [&](int j, T sum) {
+      // K is 0 in the columns without weight.
+      outside += within_range(sum, b(j)) || b(j) == T(0) ? T(0) : T(1);
+      at_.v_next[j] = b(j) > T(0) ? share * b(j) / sum : T(0);
     });
     if (block_sum(outside, sums_) > T(0)) {
       return Outcome::out_of_range;
@@ -320,12 +409,17 @@ class Sinkhorn {
     T error = 0;
     kernel_.rows(n_, m_, at_.v, [&](int i, T sum) {
       const T deviation = at_.u[i] * sum - T(1);
-      error += deviation < T(0) ? -deviation : deviation;
+      error += weigh(i, deviation < T(0) ? -deviation : deviation);
     });
     error_ = block_sum(error, sums_) / T(n_);
   }
 
-  SCAV_DEVICE static bool within_range(T value) { return value < kLargestScaling<T> && value > 1 / kLargestScaling<T>; }
+  // A row without weight counts nowhere, whatever it holds.
+  SCAV_DEVICE T weigh(int i, T deviation) const { return a(i) > T(0) ? a(i) * deviation : T(0); }
+
+  SCAV_DEVICE static bool within_range(T value, T unit) {
+    return value < kLargestScaling<T> * unit && value > unit / kLargestScaling<T>;
+  }
 
   // F + log u, G + log v
   SCAV_DEVICE void absorb() {
@@ -334,7 +428,7 @@ class Sinkhorn {
       at_.u[i] = 1;
     });
     each(m_, [&](int j) {
-      at_.g[j] += logarithm(at_.v[j] * T(m_));
+      at_.g[j] = b(j) > T(0) ? at_.g[j] + logarithm(at_.v[j] * T(m_)) : kMasked<T>;
       at_.v[j] = T(1) / T(m_);
     });
   }
@@ -352,14 +446,16 @@ class Sinkhorn {
   Kernel& kernel_;
   Vectors<T> at_;
   T* sums_;
+  const T *a_, *b_;  // of weighted kernels: (n,) and (m,)
   int64_t iterations_ = 0;
   T error_ = std::numeric_limits<T>::quiet_NaN();
 };
 
-template <class T, class Kernel>
+template <class T, class Kernel, bool weighted>
 __global__ void __launch_bounds__(Kernel::kThreads, 1)
     sinkhorn_pairs(const __grid_constant__ Costs<T> costs, T epsilon, T scale, int64_t max_iterations, T tolerance,
-                   T* products, T* scratch, T* out, T* f, SinkhornReport<T> report) {
+                   T* products, T* scratch, T* out, T* f, SinkhornReport<T> report, StepWeights<T> weights,
+                   double last_epsilon, double scaling) {
   const Pair<T> pair(costs, blockIdx.x);
   // A pair that holds inf or NaN gets its value elsewhere, and would only run through every iteration here.
   if (pair.is_nonfinite()) {
@@ -373,14 +469,20 @@ __global__ void __launch_bounds__(Kernel::kThreads, 1)
   T* vectors = shared + Kernel::kShared + kMaxBlockWarps;
   T* cells = nullptr;
   if constexpr (Kernel::kShared == 0) {
-    const int64_t size = Vectors<T>::size(costs.steps_x, costs.steps_y) + costs.steps_x * costs.steps_y;
-    vectors = scratch + int64_t(blockIdx.x) * size;
-    cells = vectors + Vectors<T>::size(costs.steps_x, costs.steps_y);
+    const int64_t size = Vectors<T>::size(costs.steps_x, costs.steps_y, true);
+    vectors = scratch + int64_t(blockIdx.x) * (size + costs.steps_x * costs.steps_y);
+    cells = vectors + size;
   }
   Kernel kernel(shared, cells, costs.steps_y);
-  Sinkhorn<T, Kernel> sinkhorn(pair, scale, kernel, Vectors<T>(vectors, costs.steps_x, costs.steps_y),
-                               shared + Kernel::kShared);
+  Sinkhorn<T, Kernel, weighted> sinkhorn(pair, scale, kernel, Vectors<T>(vectors, costs.steps_x, costs.steps_y),
+                                         shared + Kernel::kShared, weights);
   sinkhorn.settle(products);
+  sinkhorn.start();
+  if constexpr (weighted) {
+    if (scaling > 0) {
+      sinkhorn.anneal(scaling, max_iterations, last_epsilon);
+    }
+  }
   sinkhorn.iterate(max_iterations, tolerance, report.iterations != nullptr);
   const T value = sinkhorn.value();
   if (threadIdx.x == 0) {
@@ -396,15 +498,17 @@ __global__ void __launch_bounds__(Kernel::kThreads, 1)
 
 // d out / d cost is the plan, by the envelope theorem. An iteration leaves the columns' sums exact, so
 // P[:, j] = b softmax_i(F[i] - S[i, j]): from F alone, without the rounding of G, and never more than there is to move.
-template <class T>
+// Weighted F includes log n a.
+template <class T, bool weighted>
 __global__ void __launch_bounds__(kMemoryThreads, 1)
-    sinkhorn_plans(const __grid_constant__ Costs<T> costs, T scale, const T* grads, const T* f, Weights<T> to) {
+    sinkhorn_plans(const __grid_constant__ Costs<T> costs, T scale, const T* grads, SinkhornPotentials<T> from,
+                   Weights<T> to) {
   const Pair<T> pair(costs, blockIdx.x);
   const T grad = grads[pair.result];
   if (grad == T(0)) {
     return;
   }
-  const T* potentials = f + pair.result * costs.steps_x;
+  const T* potentials = weighted ? from.weighted_f + blockIdx.x * costs.steps_x : from.f + pair.result * costs.steps_x;
   for (int j = threadIdx.x; j < pair.m; j += blockDim.x) {
     T peak = kMasked<T>, sum = 0;
     for (int i = 0; i < pair.n; ++i) {
@@ -413,11 +517,31 @@ __global__ void __launch_bounds__(kMemoryThreads, 1)
     for (int i = 0; i < pair.n; ++i) {
       sum += exponential(potentials[i] - scale * pair.cost(i, j) - peak);
     }
-    const T share = grad / (T(pair.m) * sum);
+    T share = grad / (T(pair.m) * sum);
+    if constexpr (weighted) {
+      share *= from.weights.y[pair.y * costs.steps_y + j];
+      if (from.g != nullptr) {
+        from.g[pair.result * costs.steps_y + j] = logarithm(T(pair.n)) - peak - logarithm(sum);
+      }
+    }
     for (int i = 0; i < pair.n; ++i) {
       pair.template put<1>(to, i, j, {share * exponential(potentials[i] - scale * pair.cost(i, j) - peak)});
     }
   }
+}
+
+// A thread has a step of x of a pair.
+template <class T>
+__global__ void __launch_bounds__(kMemoryThreads, 1)
+    sinkhorn_weigh_rows(const __grid_constant__ Costs<T> costs, SinkhornPotentials<T> from) {
+  const int64_t thread = int64_t(blockIdx.x) * kMemoryThreads + threadIdx.x;
+  if (thread >= costs.count * costs.steps_x) {
+    return;
+  }
+  const Pair<T> pair(costs, thread / costs.steps_x);
+  const int64_t i = thread % costs.steps_x;
+  const T a = from.weights.x[pair.x * costs.steps_x + i];
+  from.weighted_f[thread] = a > T(0) ? from.f[pair.result * costs.steps_x + i] + logarithm(a) : kMasked<T>;
 }
 
 template <class T>
@@ -443,7 +567,7 @@ KernelPlace choose_kernel_place(int64_t n, int64_t m, int64_t element, int64_t c
 }
 
 int64_t sinkhorn_scratch(KernelPlace place, int64_t pairs, int64_t n, int64_t m) {
-  return place == KernelPlace::memory ? pairs * (Vectors<float>::size(n, m) + n * m) : 0;
+  return place == KernelPlace::memory ? pairs * (Vectors<float>::size(n, m, true) + n * m) : 0;
 }
 
 Needs sinkhorn_needs(KernelPlace place, int64_t n, int64_t m, int64_t element) {
@@ -453,21 +577,25 @@ Needs sinkhorn_needs(KernelPlace place, int64_t n, int64_t m, int64_t element) {
   return {[=](int64_t pairs, int64_t) { return sinkhorn_scratch(place, pairs, n, m) * element; }, n};
 }
 
-Needs sinkhorn_plan_needs(int64_t n, int64_t m, int64_t element) {
-  return {[=](int64_t, int64_t rows) { return rows < n ? 2 * m * element : 0; }, kWarp};
+Needs sinkhorn_plan_needs(int64_t n, int64_t m, int64_t element, bool weighted) {
+  return {[=](int64_t pairs, int64_t rows) { return ((rows < n ? 2 * m : 0) + (weighted ? pairs * n : 0)) * element; },
+          kWarp};
 }
 
 template <class T>
-void launch_sinkhorn_forward(const Costs<T>& costs, KernelPlace place, const SinkhornOptions& options, T* scratch,
-                             T* out, T* f, const SinkhornReport<T>& report, Stream stream) {
+void launch_sinkhorn_forward(const Costs<T>& costs, KernelPlace place, const SinkhornOptions& options,
+                             const StepWeights<T>& weights, T* scratch, T* out, T* f, const SinkhornReport<T>& report,
+                             Stream stream) {
+  const bool weighted = weights.x != nullptr;
   const auto run = [&](auto kernel, int threads, int64_t shared) {
     launch("sinkhorn", kernel, costs.count, threads, static_cast<size_t>(shared) * sizeof(T), stream, costs,
            static_cast<T>(options.epsilon), static_cast<T>(1 / options.epsilon), options.max_iterations,
-           static_cast<T>(options.tolerance), const_cast<T*>(costs.cells), scratch, out, f, report);
+           static_cast<T>(options.tolerance), const_cast<T*>(costs.cells), scratch, out, f, report, weights,
+           options.epsilon, options.scaling.value_or(0));
   };
   const auto in_registers = [&]<class Kernel>() {
-    run(sinkhorn_pairs<T, Kernel>, Kernel::kThreads,
-        Kernel::kShared + kMaxBlockWarps + Vectors<T>::size(costs.steps_x, costs.steps_y));
+    run(weighted ? sinkhorn_pairs<T, Kernel, true> : sinkhorn_pairs<T, Kernel, false>, Kernel::kThreads,
+        Kernel::kShared + kMaxBlockWarps + Vectors<T>::size(costs.steps_x, costs.steps_y, weighted));
   };
   if (place == KernelPlace::registers_32) {
     return in_registers.template operator()<Registers32<T>>();
@@ -480,25 +608,32 @@ void launch_sinkhorn_forward(const Costs<T>& costs, KernelPlace place, const Sin
       return in_registers.template operator()<Registers128<T>>();
     }
   }
-  run(sinkhorn_pairs<T, InMemory<T>>, kMemoryThreads, kMaxBlockWarps);
+  run(weighted ? sinkhorn_pairs<T, InMemory<T>, true> : sinkhorn_pairs<T, InMemory<T>, false>, kMemoryThreads,
+      kMaxBlockWarps);
 }
 
 template <class T>
-void launch_sinkhorn_backward(const Costs<T>& costs, double epsilon, const T* grads, const T* f, const Weights<T>& to,
-                              Stream stream) {
-  const int64_t warps = ceil_div<int64_t>(costs.steps_y, kWarp);
-  const int threads = static_cast<int>(warps < kMaxBlockWarps ? warps : kMaxBlockWarps) * kWarp;
-  launch("sinkhorn_backward", sinkhorn_plans<T>, costs.count, threads, 0, stream, costs, static_cast<T>(1 / epsilon),
-         grads, f, to);
+void launch_sinkhorn_weigh_rows(const Costs<T>& costs, const SinkhornPotentials<T>& from, Stream stream) {
+  launch("sinkhorn weighted potentials", sinkhorn_weigh_rows<T>,
+         ceil_div<int64_t>(costs.count * costs.steps_x, kMemoryThreads), kMemoryThreads, 0, stream, costs, from);
 }
 
-template void launch_sinkhorn_forward(const Costs<float>&, KernelPlace, const SinkhornOptions&, float*, float*, float*,
-                                      const SinkhornReport<float>&, Stream);
-template void launch_sinkhorn_forward(const Costs<double>&, KernelPlace, const SinkhornOptions&, double*, double*,
-                                      double*, const SinkhornReport<double>&, Stream);
-template void launch_sinkhorn_backward(const Costs<float>&, double, const float*, const float*, const Weights<float>&,
-                                       Stream);
-template void launch_sinkhorn_backward(const Costs<double>&, double, const double*, const double*,
-                                       const Weights<double>&, Stream);
+template <class T>
+void launch_sinkhorn_backward(const Costs<T>& costs, double epsilon, const T* grads, const SinkhornPotentials<T>& from,
+                              const Weights<T>& to, Stream stream) {
+  const int64_t warps = ceil_div<int64_t>(costs.steps_y, kWarp);
+  const int threads = static_cast<int>(warps < kMaxBlockWarps ? warps : kMaxBlockWarps) * kWarp;
+  launch("sinkhorn_backward", from.weighted_f ? sinkhorn_plans<T, true> : sinkhorn_plans<T, false>, costs.count,
+         threads, 0, stream, costs, static_cast<T>(1 / epsilon), grads, from, to);
+}
+
+#define SCAV_INSTANTIATE(T)                                                                                          \
+  template void launch_sinkhorn_forward(const Costs<T>&, KernelPlace, const SinkhornOptions&, const StepWeights<T>&, \
+                                        T*, T*, T*, const SinkhornReport<T>&, Stream);                               \
+  template void launch_sinkhorn_weigh_rows(const Costs<T>&, const SinkhornPotentials<T>&, Stream);                   \
+  template void launch_sinkhorn_backward(const Costs<T>&, double, const T*, const SinkhornPotentials<T>&,            \
+                                         const Weights<T>&, Stream)
+SCAV_INSTANTIATE(float);
+SCAV_INSTANTIATE(double);
 
 }  // namespace scav::device

@@ -29,8 +29,26 @@ struct Softmin {
   }
 };
 
+// The softmin over the ends of paths, one after another.
 template <class T>
-struct SoftDtwValues {
+struct SoftEnds {
+  OpenEnds open;
+  T least = kUnreachable<T>, sum = 0;
+
+  SCAV_DEVICE void start() {
+    least = kUnreachable<T>;
+    sum = 0;
+  }
+  SCAV_DEVICE void take(T r, T inverse_gamma) {
+    const T lower = min(least, r);
+    sum = sum * exponential((lower - least) * inverse_gamma) + exponential((lower - r) * inverse_gamma);
+    least = lower;
+  }
+  SCAV_DEVICE T weight(T r, T inverse_gamma) const { return exponential((least - r) * inverse_gamma) / sum; }
+};
+
+template <class T>
+struct SoftDtwValues : ClosedEnds {
   Softmin<T> softmin;
 
   SCAV_DEVICE T cell(int, bool admitted, T cost, T diagonal, T up, T left) const {
@@ -79,8 +97,32 @@ struct KeptWeights<float, PackedWeights> {
   }
 };
 
+// With open ends.
+template <class T, int K>
+struct OpenSoftDtwValues : SoftDtwValues<T> {
+  static constexpr bool ends_anywhere() { return true; }
+  SoftEnds<T> ends;
+
+  explicit OpenSoftDtwValues(const SoftDtwOptions& options)
+      : SoftDtwValues<T>{{}, Softmin<T>(options.gamma)}, ends{options.open} {}
+
+  SCAV_DEVICE void start(int) { ends.start(); }
+  SCAV_DEVICE T above_next(int s0, T up) const { return ends.open.begin && s0 == 0 ? T(0) : up; }
+  SCAV_DEVICE void take(const Pair<T>&, const T (&column)[K], int last, int) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      if (ends.open.end && k == last) {
+        ends.take(column[k], this->softmin.inverse_gamma);
+      }
+    }
+  }
+  SCAV_DEVICE T result(const Pair<T>&, T r) const {
+    return result_of(ends.open.end ? ends.least - this->softmin.gamma * logarithm(ends.sum) : r);
+  }
+};
+
 template <class T, int K, class Word>
-struct SoftDtwWeights {
+struct SoftDtwWeights : ClosedEnds {
   using Kept = KeptWeights<T, Word>;
   static constexpr int kWords = kKeptWords<T, Word>;
 
@@ -141,6 +183,49 @@ struct SoftDtwWeights {
   SCAV_DEVICE void finish(const Pair<T>&, const At&) const {}
 };
 
+// With open ends; the weights of the last row's cells in the softmin over them stay in memory for the adjoint.
+template <class T, int K, class Word>
+struct OpenSoftDtwWeights : SoftDtwWeights<T, K, Word> {
+  static constexpr bool ends_anywhere() { return true; }
+  SoftEnds<T> ends;
+  T* weights;  // (M, pairs of the tile)
+
+  OpenSoftDtwWeights(const SoftDtwWeights<T, K, Word>& closed, OpenEnds open, T* weights_)
+      : SoftDtwWeights<T, K, Word>(closed), ends{open}, weights(weights_) {}
+
+  SCAV_DEVICE void start(int) { ends.start(); }
+  SCAV_DEVICE T above_next(int s0, T up) const { return ends.open.begin && s0 == 0 ? T(0) : up; }
+  SCAV_DEVICE void take(const Pair<T>& pair, const T (&column)[K], int last, int t) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      if (ends.open.end && k == last) {
+        ends.take(column[k], this->softmin.inverse_gamma);
+        weights[end_at(pair, t)] = column[k];
+      }
+    }
+  }
+  template <class At>
+  SCAV_DEVICE void finish(const Pair<T>& pair, const At&) const {
+    for (int t = 0; ends.open.end && t < pair.m; ++t) {
+      T& end = weights[end_at(pair, t)];
+      end = ends.weight(end, this->softmin.inverse_gamma);
+    }
+  }
+  template <int Rows>
+  SCAV_DEVICE T share_of_end(const Pair<T>& pair, T grad, int last, int t) const {
+    if (!ends.open.end) {
+      return t == pair.m - 1 ? grad : T(0);
+    }
+    return last >= 0 && last < Rows ? grad * weights[end_at(pair, t)] : T(0);
+  }
+
+ private:
+  SCAV_DEVICE static int64_t end_at(const Pair<T>& pair, int t) {
+    const Costs<T>& tile = pair.costs;
+    return t * tile.count + pair.i * tile.columns + pair.j - tile.first;
+  }
+};
+
 }  // namespace
 
 Needs soft_dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element) {
@@ -150,63 +235,80 @@ Needs soft_dtw_needs(Sweep sweep, int64_t n, int64_t m, int64_t element) {
   return {bytes, SweepShape(sweep, n, m, n).part_unit()};
 }
 
-Needs soft_dtw_adjoint_needs(Sweep sweep, int64_t n, int64_t m, int64_t element, int64_t kept) {
+Needs soft_dtw_adjoint_needs(Sweep sweep, int64_t n, int64_t m, int64_t element, int64_t kept, bool open_end) {
   const auto bytes = [=](int64_t pairs, int64_t rows) {
     const SweepShape shape(sweep, n, m, rows);
     // If there are several parts, the row above each.
     const int64_t above = shape.panels < shape.all ? shape.all * m : 0;
-    return (2 * shape.carried(pairs, m) + above) * element + shape.columns(pairs) * shape.rows * kept;
+    const int64_t ends = open_end ? pairs * m : 0;
+    return (2 * shape.carried(pairs, m) + above + ends) * element + shape.columns(pairs) * shape.rows * kept;
   };
   return {bytes, SweepShape(sweep, n, m, n).part_unit()};
 }
 
 template <class T>
-void launch_soft_dtw_forward(const Costs<T>& costs, const SweepShape& shape, double gamma, int64_t band, T* carry,
+void launch_soft_dtw_forward(const Costs<T>& costs, const SweepShape& shape, const SoftDtwOptions& options, T* carry,
                              T* out, Stream stream) {
-  launch_sweep("soft_dtw", costs, shape, band, carry, out, stream,
-               [&](auto) { return SoftDtwValues<T>{Softmin<T>(gamma)}; });
+  const int64_t band = options.band.value_or(-1);
+  if (has_closed_ends(options)) {
+    launch_sweep("soft_dtw", costs, shape, band, carry, out, stream,
+                 [&](auto) { return SoftDtwValues<T>{{}, Softmin<T>(options.gamma)}; });
+  } else {
+    launch_sweep("soft_dtw with open ends", costs, shape, band, carry, out, stream,
+                 [&](auto k) { return OpenSoftDtwValues<T, k>(options); });
+  }
 }
 
 void launch_soft_dtw_fused(const Costs<float>& costs, const FusedShape& shape, double gamma, int64_t band, float* carry,
                            float* out, Stream stream) {
   launch_fused("soft_dtw", costs, shape, band, carry, out, stream,
-               [&](auto) { return SoftDtwValues<float>{Softmin<float>(gamma)}; });
+               [&](auto) { return SoftDtwValues<float>{{}, Softmin<float>(gamma)}; });
 }
 
 template <class T, class Word>
-void launch_soft_dtw_backward(const Costs<T>& costs, const SweepShape& shape, double gamma, int64_t band,
-                              const T* grads, T* carry, T* message, Word* softmin, T* out, const Weights<T>& to,
-                              Stream stream) {
+void launch_soft_dtw_backward(const Costs<T>& costs, const SweepShape& shape, const SoftDtwOptions& options,
+                              const T* grads, T* carry, T* message, Word* softmin, T* ends, T* out,
+                              const Weights<T>& to, Stream stream) {
   const int64_t cells = shape.columns(costs.count) * shape.rows;
   const bool lanes = shape.sweep == Sweep::lanes;
   static_assert(kLaneThreads == 1 << 7 && kWarp == 1 << 5);
   const int64_t first = costs.begin / shape.panel_rows() * shape.visits * kWarp;
-  const auto weights = [&](auto k) { return SoftDtwWeights<T, k, Word>(gamma, softmin, cells, lanes ? 7 : 5, first); };
-  launch_sweep("soft_dtw with weights", costs, shape, band, carry, out, stream, weights);
+  const auto closed = [&](auto k) {
+    return SoftDtwWeights<T, k, Word>(options.gamma, softmin, cells, lanes ? 7 : 5, first);
+  };
+  const auto open = [&](auto k) { return OpenSoftDtwWeights<T, k, Word>(closed(k), options.open, ends); };
   const auto adjoint = [&](auto kernel, auto saved) {
     launch("soft_dtw_backward", kernel, shape.blocks(costs.count), shape.warps * kWarp, shape.shared_bytes(sizeof(T)),
            stream, costs, grads, saved, message, to);
   };
-  if (lanes) {
-    adjoint(adjoint_lanes<kLaneRows, T, SoftDtwWeights<T, kLaneRows, Word>>,
-            weights(std::integral_constant<int, kLaneRows>()));
-  } else if (shape.rows == kFewRows) {
-    adjoint(adjoint_wavefront<kFewRows, T, SoftDtwWeights<T, kFewRows, Word>>,
-            weights(std::integral_constant<int, kFewRows>()));
+  const auto run = [&](const char* what, const auto& weights) {
+    launch_sweep(what, costs, shape, options.band.value_or(-1), carry, out, stream, weights);
+    if (lanes) {
+      const auto saved = weights(std::integral_constant<int, kLaneRows>());
+      adjoint(adjoint_lanes<kLaneRows, T, std::remove_const_t<decltype(saved)>>, saved);
+    } else if (shape.rows == kFewRows) {
+      const auto saved = weights(std::integral_constant<int, kFewRows>());
+      adjoint(adjoint_wavefront<kFewRows, T, std::remove_const_t<decltype(saved)>>, saved);
+    } else {
+      const auto saved = weights(std::integral_constant<int, kManyRows>());
+      adjoint(adjoint_wavefront<kManyRows, T, std::remove_const_t<decltype(saved)>>, saved);
+    }
+  };
+  if (has_closed_ends(options)) {
+    run("soft_dtw with weights", closed);
   } else {
-    adjoint(adjoint_wavefront<kManyRows, T, SoftDtwWeights<T, kManyRows, Word>>,
-            weights(std::integral_constant<int, kManyRows>()));
+    run("soft_dtw with weights and open ends", open);
   }
 }
 
-template void launch_soft_dtw_forward(const Costs<float>&, const SweepShape&, double, int64_t, float*, float*, Stream);
-template void launch_soft_dtw_forward(const Costs<double>&, const SweepShape&, double, int64_t, double*, double*,
-                                      Stream);
-template void launch_soft_dtw_backward(const Costs<float>&, const SweepShape&, double, int64_t, const float*, float*,
-                                       float*, float*, float*, const Weights<float>&, Stream);
-template void launch_soft_dtw_backward(const Costs<float>&, const SweepShape&, double, int64_t, const float*, float*,
-                                       float*, PackedWeights*, float*, const Weights<float>&, Stream);
-template void launch_soft_dtw_backward(const Costs<double>&, const SweepShape&, double, int64_t, const double*, double*,
-                                       double*, double*, double*, const Weights<double>&, Stream);
+#define SCAV_INSTANTIATE_WEIGHTS(T, Word)                                                                             \
+  template void launch_soft_dtw_backward(const Costs<T>&, const SweepShape&, const SoftDtwOptions&, const T*, T*, T*, \
+                                         Word*, T*, T*, const Weights<T>&, Stream)
+#define SCAV_INSTANTIATE(T)                                                                                         \
+  template void launch_soft_dtw_forward(const Costs<T>&, const SweepShape&, const SoftDtwOptions&, T*, T*, Stream); \
+  SCAV_INSTANTIATE_WEIGHTS(T, T)
+SCAV_INSTANTIATE(float);
+SCAV_INSTANTIATE(double);
+SCAV_INSTANTIATE_WEIGHTS(float, PackedWeights);
 
 }  // namespace scav::device

@@ -12,15 +12,15 @@ namespace scav::device {
 template <class T, class Word = T>
 class SoftDtwScratch {
  public:
-  SoftDtwScratch(Sweep sweep, int64_t n, int64_t m, double gamma, std::optional<int64_t> band, const Device& device)
+  SoftDtwScratch(Sweep sweep, int64_t n, int64_t m, const SoftDtwOptions& options, const Device& device)
       : sweep_(sweep),
         n_(n),
         m_(m),
-        gamma_(gamma),
-        band_(band.value_or(-1)),
+        options_(options),
         device_(device),
         carry_(device),
         message_(device),
+        ends_(device),
         softmin_(device) {}
 
   void forward(const Parts<T>& parts, T* out, Stream stream) {
@@ -36,9 +36,10 @@ class SoftDtwScratch {
         copy(above(costs), row(carry));
       }
       const int64_t cells = shape.columns(costs.count) * shape.rows;
-      launch_soft_dtw_backward<T, Word>(costs, shape, gamma_, band_, grads, carry,
+      launch_soft_dtw_backward<T, Word>(costs, shape, options_, grads, carry,
                                         message_.of(shape.carried(costs.count, m_)),
-                                        softmin_.of(kKeptWords<T, Word> * cells), out, to, stream);
+                                        softmin_.of(kKeptWords<T, Word> * cells),
+                                        ends_.of(options_.open.end ? costs.count * m_ : 0), out, to, stream);
     };
     // The forward pass, for the row of r above each part.
     const auto survey = [this, out, stream](const Parts<T>& parts) {
@@ -63,15 +64,14 @@ class SoftDtwScratch {
   static void copy(const Tensor& from, Tensor to) { torch::stable::copy_(to, from); }
 
   void forward(const Costs<T>& costs, T* out, Stream stream) {
-    launch_soft_dtw_forward<T>(costs, shape_of(costs), gamma_, band_, carried(costs), out, stream);
+    launch_soft_dtw_forward<T>(costs, shape_of(costs), options_, carried(costs), out, stream);
   }
 
   Sweep sweep_;
   int64_t n_, m_;
-  double gamma_;
-  int64_t band_;
+  SoftDtwOptions options_;
   Device device_;
-  Scratch<T> carry_, message_;
+  Scratch<T> carry_, message_, ends_;
   Scratch<Word> softmin_;
   Tensor above_;  // (panels, M)
 };

@@ -78,6 +78,32 @@ SCAV_DEVICE T result_of(T r) {
   return r < kReached<T> ? r : (r >= kReached<T> ? std::numeric_limits<T>::infinity() : r);
 }
 
+// The part of a recorder that knows where paths start and end: here in (0, 0) and (n - 1, m - 1).
+struct ClosedEnds {
+  // The end is known to every thread, so that any of them may walk a path from there.
+  static constexpr bool ends_anywhere() { return false; }
+  // Before the columns of the rows from s0.
+  SCAV_DEVICE void start(int) const {}
+  // r diagonally above the next column of the rows from s0, of which `up` is above this column.
+  template <class T>
+  SCAV_DEVICE T above_next(int, T up) const {
+    return up;
+  }
+  // After column t, whose row `last` is the last of x if it is one of the column's.
+  template <int K, class T>
+  SCAV_DEVICE void take(const Pair<T>&, const T (&)[K], int, int) const {}
+  // The result of a pair, after finish(); r is that of its last cell.
+  template <class T>
+  SCAV_DEVICE T result(const Pair<T>&, T r) const {
+    return result_of(r);
+  }
+  // What cell `last` of column t receives as an end of paths.
+  template <int K, class T>
+  SCAV_DEVICE T share_of_end(const Pair<T>& pair, T grad, int, int t) const {
+    return t == pair.m - 1 ? grad : T(0);
+  }
+};
+
 template <int K, class T, class Recorder>
 __global__ void __launch_bounds__(kLaneThreads, 1)
     sweep_lanes(const __grid_constant__ Costs<T> costs, int64_t radius, Recorder initial, T* carry, T* out) {
@@ -99,12 +125,14 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
       left[k] = kUnreachable<T>;
     }
     T diagonal = panel == 0 ? T(0) : kUnreachable<T>;
+    recorder.start(s0);
     for (int t = 0; t < pair.m; ++t) {
       T cost[K];
       pair.template column<K>(s0, t, cost);
       const T up = panel == 0 ? kUnreachable<T> : carry[t * threads + thread];
       const T bottom = advance<K>(left, cost, diagonal, up, band, t - s0, recorder);
-      diagonal = up;
+      recorder.take(pair, left, pair.n - 1 - s0, t);
+      diagonal = recorder.above_next(s0, up);
       if (panel + 1 < panels) {
         carry[t * threads + thread] = bottom;
       }
@@ -117,11 +145,11 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
       result = s0 + k == pair.n - 1 ? left[k] : result;
     }
   }
-  out[pair.result] = result_of(result);
   recorder.finish(pair, [&](int s, int t) {
     const int64_t block = blockIdx.x;
     return ((block * all_panels + s / K) * costs.steps_y + t) * blockDim.x + threadIdx.x;
   });
+  out[pair.result] = recorder.result(pair, result);
 }
 
 template <int K, class T, class Recorder>
@@ -138,6 +166,10 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, 1)
   const int begin = costs.begin / kRows, end = min(panels, ceil_div(costs.end, kRows));
   T* const edge = carry != nullptr ? carry + int64_t(blockIdx.x) * costs.steps_y : nullptr;
   const int64_t all_panels = ceil_div<int64_t>(costs.steps_x, kRows), visits = costs.steps_y + kWarp - 1;
+  const auto place = [&](int s, int t) {
+    const int in_panel = s % kRows / K;
+    return ((blockIdx.x * all_panels + s / kRows) * visits + t + in_panel) * kWarp + in_panel;
+  };
   for (int first = begin; first < end; first += warps) {
     const int panel = first + warp, s0 = panel * kRows + lane * K;
     T left[K];
@@ -146,6 +178,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, 1)
       left[k] = kUnreachable<T>;
     }
     T diagonal = s0 == 0 ? T(0) : kUnreachable<T>, bottom = kUnreachable<T>;
+    recorder.start(s0);
     for (int stage = 0; stage < groups + 2 * (warps - 1); ++stage) {
       const int group = stage - 2 * warp;
       if (panel < end && group >= 0 && group < groups) {
@@ -165,7 +198,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, 1)
           T cost[K];
           pair.template column<K>(s0, t, cost);
           bottom = advance<K>(left, cost, diagonal, up, band, t - s0, recorder);
-          diagonal = up;
+          recorder.take(pair, left, pair.n - 1 - s0, t);
+          diagonal = recorder.above_next(s0, up);
           recorder.save(((blockIdx.x * all_panels + panel) * visits + visit) * kWarp + lane);
           if (lane == kWarp - 1 && panel + 1 < panels) {
             *(warp + 1 < warps && panel + 1 < end ? rings + warp * kRing + t % kRing : edge + t) = bottom;
@@ -174,18 +208,22 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, 1)
       }
       __syncthreads();
     }
+    if (panel < end && s0 < pair.n && pair.n <= s0 + K) {
+      T result = 0;
 #pragma unroll
-    for (int k = 0; k < K; ++k) {
-      if (panel < end && s0 + k == pair.n - 1) {
-        out[pair.result] = result_of(left[k]);
+      for (int k = 0; k < K; ++k) {
+        result = s0 + k == pair.n - 1 ? left[k] : result;
       }
+      if constexpr (Recorder::ends_anywhere()) {
+        recorder.finish(pair, place);
+      }
+      out[pair.result] = recorder.result(pair, result);
     }
   }
-  if (threadIdx.x == 0 && begin < panels && end == panels) {
-    recorder.finish(pair, [&](int s, int t) {
-      const int in_panel = s % kRows / K;
-      return ((blockIdx.x * all_panels + s / kRows) * visits + t + in_panel) * kWarp + in_panel;
-    });
+  if constexpr (!Recorder::ends_anywhere()) {
+    if (threadIdx.x == 0 && begin < panels && end == panels) {
+      recorder.finish(pair, place);
+    }
   }
 }
 
@@ -214,7 +252,9 @@ __global__ void __launch_bounds__(kLaneThreads, 1)
       saved.template load<K>(((block * all_panels + panel) * costs.steps_y + t) * blockDim.x + threadIdx.x, diagonal,
                              up);
       const T below = panel + 1 < panels ? carry[t * threads + thread] : T(0);
-      adjoint_step<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0), below, message, pending);
+      const int last = pair.n - 1 - s0;
+      adjoint_step<K>(ahead, diagonal, up, last, saved.template share_of_end<K>(pair, grad, last, t), below, message,
+                      pending);
       if (panel > 0) {
         carry[t * threads + thread] = message;
       }
@@ -261,7 +301,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, 1)
           }
           T diagonal[K], up[K];
           saved.template load<K>(((blockIdx.x * all_panels + panel) * visits + t + lane) * kWarp + lane, diagonal, up);
-          adjoint_step<K>(ahead, diagonal, up, pair.n - 1 - s0, t == pair.m - 1 ? grad : T(0),
+          const int last = pair.n - 1 - s0;
+          adjoint_step<K>(ahead, diagonal, up, last, saved.template share_of_end<K>(pair, grad, last, t),
                           lane == kWarp - 1 ? from_warp : from_lane, message, pending);
           if (lane == 0 && panel > 0) {
             *(warp + 1 < warps && panel > begin ? rings + warp * kRing + behind % kRing : edge + behind) = message;

@@ -16,8 +16,10 @@ struct ChamferSides {
   bool x, y;
 
   // Saved steps of a pair: the nearest step of y for each step of x, then the nearest step of x for each step of y.
-  int64_t saved_steps(int64_t steps_x, int64_t steps_y) const { return (x ? steps_x : 0) + (y ? steps_y : 0); }
-  int64_t saved_before_y(int64_t steps_x) const { return x ? steps_x : 0; }
+  constexpr int64_t saved_steps(int64_t steps_x, int64_t steps_y) const {
+    return (x ? steps_x : 0) + (y ? steps_y : 0);
+  }
+  constexpr int64_t saved_before_y(int64_t steps_x) const { return x ? steps_x : 0; }
   // Factor of the mean of one side.
   double share() const { return x && y ? 0.5 : 1.0; }
 };

@@ -93,8 +93,7 @@ def dtw(
         (B1, B2) distances, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range; on a GPU, also for
-            options other than ``cost`` and ``band``, which its kernels do not take.
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
     """
     return _distance(
         x,

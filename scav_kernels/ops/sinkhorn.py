@@ -173,8 +173,8 @@ def sinkhorn(
             call is compiled, traced or mapped.
 
     Raises:
-        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range; on a GPU, also for
-            weights and ``scaling``, which its kernels do not take.
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range. On a GPU, a weight
+            out of range cannot raise, and makes the distances of its sequence NaN.
 
     Source: Cuturi, "Sinkhorn Distances", NeurIPS 2013; Peyré & Cuturi, "Computational Optimal Transport", chapter 4.
     """

@@ -67,8 +67,7 @@ def soft_dtw(
         (B1, B2) distances, float64 for float64 inputs and float32 for all others.
 
     Raises:
-        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range; on a GPU, also for
-            open ends, which its kernels do not take.
+        ValueError, TypeError, RuntimeError: for inputs of the wrong shape, dtype, device or range.
 
     Source: Cuturi & Blondel, "Soft-DTW: a Differentiable Loss Function for Time-Series", ICML 2017, algorithms 1, 2.
     """

@@ -7,12 +7,17 @@ from torch import Tensor
 
 import scav_kernels  # noqa: F401  (registers what is replaced here)
 
+OF_COSTS = ("dtw", "soft_dtw", "sinkhorn")
 OPS = [
-    name
-    for metric in ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn")
-    for op in (metric, f"{metric}_from_cost")
-    for name in (op, f"{op}_backward")
-    if metric != "interpolated_euclidean" or op == metric
+    f"{op}{suffix}"
+    for op in (
+        "interpolated_euclidean",
+        "interpolated_cosine",
+        "chamfer",
+        *OF_COSTS,
+        *(f"{metric}_from_cost" for metric in OF_COSTS),
+    )
+    for suffix in ("", "_backward")
 ]
 
 

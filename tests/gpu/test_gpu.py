@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import scav_kernels
-from tests.ops.cases import CORE, GPU_CASES, Case
+from tests.ops.cases import CASES, CORE, Case
 from tests.ops.inputs import Shape, answer, sequences
 from tests.ops.tolerances import assert_same_up_to_rounding, assert_within, floor, magnification
 
@@ -21,16 +21,13 @@ pytestmark = [
 ]
 ROOT = Path(__file__).resolve().parents[2]
 MiB = 2**20
-GPU_CORE = [case for case in CORE if not case.only_on_cpu]
 
 
 # A length out of range cannot raise on a GPU; resampled rows are rounded to the dtype of half precision that is
-# multiplied; there are no weights of steps, nor scaling.
+# multiplied.
 NOT_A_GPUS = (
     "not (test_bad_input and (zero or negative or long or huge)) "
-    "and not (test_half_precision and interpolated_euclidean) and not weighted and not scaling "
-    # There are no kernels of DTW's options beyond the band.
-    "and not open and not symmetric2 and not penalty"
+    "and not (test_half_precision and interpolated_euclidean)"
 )
 
 
@@ -61,7 +58,7 @@ def test_op_suite(file: str) -> None:
 @pytest.mark.parametrize(
     "shape", [Shape(b1=200, b2=200, n=20, m=18, d=16), Shape(b1=8, b2=8, n=70, m=300, d=16)], ids=str
 )
-@pytest.mark.parametrize("case", GPU_CASES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_as_on_the_cpu(case: Case, shape: Shape) -> None:
     given = sequences(shape, torch.float64)
     on_cpu = answer(case.kernel, given)
@@ -69,14 +66,14 @@ def test_as_on_the_cpu(case: Case, shape: Shape) -> None:
     assert_same_up_to_rounding(type(on_gpu)(*(part.cpu() for part in on_gpu)), on_cpu)
 
 
-@pytest.mark.parametrize("case", GPU_CORE, ids=str)
+@pytest.mark.parametrize("case", CORE, ids=str)
 def test_two_runs_are_bit_identical(case: Case) -> None:
     given = sequences(Shape(b1=150, b2=250, n=50, m=62, d=64), torch.bfloat16).map(Tensor.cuda)
     for first, second in zip(answer(case.kernel, given), answer(case.kernel, given), strict=True):
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("case", GPU_CORE, ids=str)
+@pytest.mark.parametrize("case", CORE, ids=str)
 def test_on_another_stream(case: Case) -> None:
     given = sequences(Shape(b1=20, b2=30, n=40, m=50, d=32), torch.float32).map(Tensor.cuda)
     expected = answer(case.kernel, given)
@@ -91,7 +88,7 @@ def test_on_another_stream(case: Case) -> None:
         assert torch.equal(part, before)
 
 
-@pytest.mark.parametrize("case", GPU_CORE, ids=str)
+@pytest.mark.parametrize("case", CORE, ids=str)
 def test_in_a_cuda_graph(case: Case) -> None:
     given = sequences(Shape(b1=20, b2=30, n=40, m=50, d=32), torch.float32).map(Tensor.cuda)
     x = given.x.detach().clone()
@@ -130,7 +127,7 @@ class Extra:
         assert self.bytes <= 512 * MiB + own, f"{self.bytes / MiB:.0f} MiB, of which {own / MiB:.0f} in and out"
 
 
-@pytest.mark.parametrize("case", GPU_CORE, ids=str)
+@pytest.mark.parametrize("case", CORE, ids=str)
 @pytest.mark.parametrize("shape", [(512, 512, 50, 62, 128), (2048, 512, 50, 62, 64), (8, 8, 2048, 2048, 64)], ids=str)
 def test_extra_memory(case: Case, shape: tuple[int, ...]) -> None:
     b1, b2, n, m, d = shape
@@ -149,7 +146,7 @@ FEW = {"sinkhorn": {"max_iterations": 3}}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("case", GPU_CORE, ids=str)
+@pytest.mark.parametrize("case", CORE, ids=str)
 def test_extra_memory_of_one_long_pair(case: Case, dtype: torch.dtype) -> None:
     x, y = (torch.randn(1, LONGEST, 64, device="cuda", dtype=dtype, requires_grad=True) for _ in range(2))
     options = FEW.get(case.metric, {})
@@ -179,7 +176,7 @@ def test_extra_memory_of_long_costs(metric: str, dtype: torch.dtype) -> None:
     backward.check(cost.nbytes)
 
 
-@pytest.mark.parametrize("case", GPU_CORE, ids=str)
+@pytest.mark.parametrize("case", CORE, ids=str)
 def test_one_long_pair_as_on_the_cpu(case: Case) -> None:
     given = sequences(Shape(b1=1, b2=1, n=7400, m=7000, d=8, ragged=False), torch.float64)
     options = {"epsilon": 1.0, "max_iterations": 10, "tolerance": 0.0} if case.metric == "sinkhorn" else {}
@@ -217,7 +214,7 @@ def test_a_long_pair_in_a_cuda_graph() -> None:
             assert torch.equal(part, expected), metric
 
 
-@pytest.mark.parametrize("case", GPU_CORE, ids=str)
+@pytest.mark.parametrize("case", CORE, ids=str)
 def test_more_than_2_to_the_31_cells(case: Case) -> None:
     x = torch.randn(1024, 50, 16, device="cuda", dtype=torch.bfloat16)
     y = torch.randn(1024, 62, 16, device="cuda", dtype=torch.bfloat16)
@@ -238,7 +235,7 @@ def test_more_than_2_to_the_31_given_costs(metric: str) -> None:
 
 def test_lengths_out_of_range_are_nan() -> None:
     x, y = torch.randn(3, 5, 4, device="cuda"), torch.randn(2, 6, 4, device="cuda")
-    for metric in ("interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn"):
+    for metric in ("interpolated_euclidean", "interpolated_cosine", "dtw", "soft_dtw", "sinkhorn", "chamfer"):
         out = scav_kernels.cdist(x, y, torch.tensor([5, 6, 0], device="cuda"), metric=metric)
         assert out.isnan().tolist() == [[False] * 2, [True] * 2, [True] * 2]
 
@@ -251,8 +248,12 @@ def test_compute_sanitizer(tool: str) -> None:
 import torch, scav_kernels
 for b in (3, 200):
     x, y = torch.randn(b, 40, 8, device="cuda", requires_grad=True), torch.randn(b, 35, 8, device="cuda")
-    for metric in ("dtw", "soft_dtw", "sinkhorn"):
+    for metric in ("dtw", "soft_dtw", "sinkhorn", "chamfer"):
         scav_kernels.cdist(x, y, metric=metric).sum().backward()
+    ends = {"open_begin": True, "open_end": True}
+    scav_kernels.dtw(x, y, normalize="path", **ends).sum().backward()
+    scav_kernels.soft_dtw(x, y, **ends).sum().backward()
+    scav_kernels.sinkhorn(x, y, x_weights=torch.rand_like(x[..., 0]), scaling=0.5).sum().backward()
 # Pairs that are cut into parts.
 x = torch.randn(1, 5200, 1, device="cuda", dtype=torch.float64, requires_grad=True)
 scav_kernels.soft_dtw(x, x[:, :3000].detach()).sum().backward()

@@ -21,6 +21,7 @@ TILES = "cuda/tiles.cpp"
 DTW = "cuda/dtw_kernels.cu"
 SOFT_DTW = "cuda/soft_dtw_kernels.cu"
 SINKHORN = "cuda/sinkhorn_parts.cu"
+CHAMFER = "cuda/chamfer_kernels.cu"
 
 GPU_MUTANTS = [
     GpuMutant(
@@ -230,6 +231,60 @@ GPU_MUTANTS = [
         "s >= costs.begin && t >= 0",
         "s > costs.begin && t >= 0",
         DTW,
+    ),
+    GpuMutant(
+        "skipped-steps-of-a-path",
+        "parts",
+        DTW,
+        "a path that ends before the last step of y is walked from that step",
+        "  for (; t > 0 && *step == kSkip; ++step) {\n    --t;\n  }",
+        "",
+        DTW,
+    ),
+    GpuMutant(
+        "diagonal-into-a-panel",
+        "parts",
+        DTW,
+        "the diagonal into the first row of every panel has weight 1",
+        "first_weight = s0 == 0 ? T(1) : rules.diagonal_weight;",
+        "first_weight = T(1);",
+        DTW,
+    ),
+    GpuMutant(
+        "weights-of-open-ends",
+        "parts",
+        SOFT_DTW,
+        "the adjoint starts from the last step of y, wherever paths end",
+        "return last >= 0 && last < Rows ? grad * weights[end_at(pair, t)] : T(0);",
+        "return t == pair.m - 1 ? grad : T(0);",
+        SOFT_DTW,
+    ),
+    GpuMutant(
+        "chamfer-columns-over-parts",
+        "parts",
+        CHAMFER,
+        "minima of columns are those of the last part",
+        "    if (costs.begin > 0) {",
+        "    if (costs.begin < 0) {",
+        CHAMFER,
+    ),
+    GpuMutant(
+        "chamfer-cell-chosen-twice",
+        "parts",
+        CHAMFER,
+        "a cell that both of its steps chose has the weight of one",
+        "by_y = sides.y && chosen[before_y + t] == s;",
+        "by_y = sides.y && !by_x && chosen[before_y + t] == s;",
+        CHAMFER,
+    ),
+    GpuMutant(
+        "weights-of-rows-over-parts",
+        "parts",
+        SINKHORN,
+        "rows count the same whatever their weights",
+        "rows += weights.a(i) > T(0) ? weights.a(i) * own : T(0);",
+        "rows += own;",
+        SINKHORN,
     ),
     GpuMutant(
         "columns-over-parts",

@@ -12,9 +12,6 @@ from scav_kernels import reference
 
 from . import plain
 
-# Metrics without CUDA kernels.
-CPU_ONLY = ("interpolated_cosine",)
-
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -30,12 +27,6 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def only_on_cpu(self) -> bool:
-        """True if the GPU has no kernels of the metric or of the options."""
-        names = {"step_penalty", "diagonal_weight", "open_begin", "open_end", "normalize", "scaling"}
-        return self.weighted or self.metric in CPU_ONLY or not names.isdisjoint(self.options)
 
     def all_options(self) -> dict[str, Any]:
         """Defaults included."""
@@ -128,5 +119,3 @@ DIVERGENCES = [
 PUBLIC = [*CORE, *(case for case in DIVERGENCES if not case.options)]
 OPS = CORE + VARIANTS
 CASES = OPS + DIVERGENCES
-# What a GPU's kernels take.
-GPU_CASES = [case for case in CASES if not case.only_on_cpu]

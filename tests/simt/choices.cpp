@@ -42,7 +42,7 @@ std::string kernel_place(int64_t n, int64_t m, int64_t element, int64_t cell_byt
 std::tuple<int64_t, int64_t> part(std::string pass, int64_t n, int64_t m, int64_t element, int64_t cell_bytes) {
   const auto place = scav::device::choose_kernel_place(n, m, element, cell_bytes, scav::device::kScratchBytes);
   const auto adjoint = [&](int64_t kept) {
-    return scav::device::soft_dtw_adjoint_needs(Sweep::wavefront, n, m, element, kept);
+    return scav::device::soft_dtw_adjoint_needs(Sweep::wavefront, n, m, element, kept, false);
   };
   const Needs beside = pass == "dtw"                 ? scav::device::dtw_needs(Sweep::wavefront, n, m, element, true)
                        : pass == "soft_dtw"          ? scav::device::soft_dtw_needs(Sweep::wavefront, n, m, element)
@@ -50,7 +50,7 @@ std::tuple<int64_t, int64_t> part(std::string pass, int64_t n, int64_t m, int64_
                        : pass == "soft_dtw_backward_of_16_bits"
                            ? adjoint(scav::device::kKeptBytes<float, scav::device::PackedWeights>)
                        : pass == "sinkhorn" ? scav::device::sinkhorn_needs(place, n, m, element)
-                                            : scav::device::sinkhorn_plan_needs(n, m, element);
+                                            : scav::device::sinkhorn_plan_needs(n, m, element, true);
   const Needs all{
       [&](int64_t pairs, int64_t rows) { return pairs * rows * m * cell_bytes + beside.bytes(pairs, rows); },
       beside.unit};

@@ -21,9 +21,12 @@ SMOOTH = {"epsilon": 1.0, "max_iterations": 40, "tolerance": 1e-6}
 CASES = [
     Case("dtw", "dtw"),
     Case("dtw-cosine-band", "dtw", {"cost": "cosine", "band": 2}),
+    Case("dtw-options", "dtw", {"diagonal_weight": 1.5, "open_begin": True, "open_end": True, "normalize": "path"}),
     Case("soft_dtw", "soft_dtw"),
+    Case("soft_dtw-open", "soft_dtw", {"gamma": 0.5, "open_begin": True, "open_end": True}),
     Case("soft_dtw-euclidean-band", "soft_dtw", {"cost": "euclidean", "gamma": 0.1, "band": 20}),
     Case("sinkhorn", "sinkhorn", SMOOTH),
+    Case("sinkhorn-weighted", "sinkhorn", {**SMOOTH, "scaling": 0.5}, weighted=True),
     Case("chamfer-both", "chamfer", {"direction": "both"}),
     Case("chamfer-y-cosine", "chamfer", {"direction": "y", "cost": "cosine"}),
 ]
@@ -77,6 +80,7 @@ def measured(budget: int, run: Callable[[], Answer], order: int = 0) -> tuple[An
 def from_cost(case: Case, cost: Tensor, given: Sequences) -> Answer:
     cost = cost.detach().requires_grad_()
     options = {name: value for name, value in case.options.items() if name != "cost"}
+    options |= case.weights(given.x, given.y)
     value = getattr(scav_kernels, f"{case.metric}_from_cost")(cost, given.x_lengths, given.y_lengths, **options)
     (value * weights(value)).sum().backward()
     return Answer(value.detach(), cost.grad, cost.grad)

@@ -19,11 +19,7 @@ pytestmark = pytest.mark.slow
 # Of the shim's settings: the first gives every pair a thread, the second every pair a block, in several tiles.
 LANES = {"MULTIPROCESSORS": "0"}
 WAVEFRONT = {"MULTIPROCESSORS": "1000000", "SCRATCH_BYTES": "20000"}
-# The GPU has no kernels of DTW's options beyond the band, nor of weights of steps and scaling.
-NOT_OURS = (
-    "not interpolated_euclidean and not divergence and not weighted and not scaling "
-    "and not open and not symmetric2 and not penalty"
-)
+NOT_OURS = "not interpolated_euclidean and not interpolated_cosine and not divergence"
 # Lengths out of range cannot raise on a GPU without waiting for it.
 NO_LENGTHS = "not zero and not negative and not long and not huge"
 
@@ -75,6 +71,11 @@ PARITY = (
     "or test_near_steps and not float64"
 )
 REST = "test_padding and float32 or test_gradcheck"
+OPTIONS = "test_given_costs or test_sequences or test_soft_dtw or test_paths or forbidden"
+# Weights out of range cannot raise; the rest is not the kernels'.
+WEIGHTS = " and ".join(
+    f"not {name}" for name in ("bad", "zeros_in", "opcheck", "compile", "export", "topk", "vmap", "made_anew")
+)
 
 
 # Few processes, as each takes seconds to start.
@@ -84,8 +85,10 @@ REST = "test_padding and float32 or test_gradcheck"
         ("test_parity test_near_steps", PARITY),
         ("test_padding test_gradients", REST),
         ("test_sinkhorn_convergence test_short_steps", "not made_anew and not compiled and not float64"),
+        ("test_dtw_options", OPTIONS),
+        ("test_sinkhorn_weights", WEIGHTS),
     ],
-    ids=["parity", "rest", "convergence"],
+    ids=["parity", "rest", "convergence", "options", "weights"],
 )
 def test_op_suite(library: Path, files: str, select: str) -> None:
     run_suite(files, f"{NOT_OURS} and ({select})", **WAVEFRONT)
@@ -124,21 +127,16 @@ for metric in ("dtw", "soft_dtw", "sinkhorn", "chamfer"):
     run_python("-W", "ignore", "-c", code)
 
 
-def test_options_without_kernels_are_refused(library: Path) -> None:
+def test_weights_out_of_range_are_nan(library: Path) -> None:
     code = """
-import pytest
 import torch
 import tests.simt.plugin
 import scav_kernels
-x, cost = torch.randn(2, 5, 4), torch.rand(2, 2, 5, 5)
-ends = [{"open_begin": True}, {"open_end": True}]
-weights = [{"step_penalty": 1.0}, {"diagonal_weight": 2.0}, {"normalize": "path"}, {"normalize": "steps"}]
-for metric, choices in (("dtw", ends + weights), ("soft_dtw", ends)):
-    for options in choices:
-        with pytest.raises(RuntimeError, match="expected the defaults of .* on CUDA"):
-            scav_kernels.cdist(x, x, metric=metric, **options)
-        with pytest.raises(RuntimeError, match="expected the defaults of .* on CUDA"):
-            getattr(scav_kernels, f"{metric}_from_cost")(cost, **options)
+x, y, cost = torch.randn(4, 5, 4), torch.randn(2, 6, 4), torch.rand(4, 2, 5, 6)
+weights = torch.ones(4, 5)
+weights[0, 1], weights[1, 2], weights[2] = -1, torch.inf, 0
+for out in (scav_kernels.sinkhorn(x, y, x_weights=weights), scav_kernels.sinkhorn_from_cost(cost, x_weights=weights)):
+    assert out.isnan().tolist() == [[True] * 2] * 3 + [[False] * 2], out
 """
     run_python("-W", "ignore", "-c", code)
 
