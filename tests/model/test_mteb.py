@@ -281,3 +281,16 @@ def test_what_cannot_be_taken_is_named(world, tmp_path):
     save(small, {"config": to_dict(config), "model": AudioVisualModel(config.model).state_dict()})
     with pytest.raises(ValueError, match="trained on video steps of 5 features, and this front end makes 384"):
         MeanEncoder(small)
+
+
+@pytest.mark.slow
+def test_mtebs_ave_runs_on_clips_of_its_form(world, tmp_path):
+    """Labels that are not seen: what counts is that clips of both sides go all the way to a score."""
+    checkpoint, files, _ = world
+    for split in ("train", "test"):
+        rows = media(files, "video").add_column("audio", [{"bytes": file.read_bytes(), "path": None} for file in files])
+        rows = rows.cast_column("audio", Audio()).add_column("label", [number % 2 for number in range(CLIPS)])
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    task = at_home("AVEDatasetClassification", tmp_path)
+    (accuracy,) = evaluated(MeanEncoder(checkpoint), task, "accuracy")
+    assert 0 <= accuracy <= 1
