@@ -280,8 +280,11 @@ class UndecodedLoader(RetrievalDatasetLoader):
 def load_data(task: AbsTaskRetrieval) -> AbsTaskRetrieval:
     """Load a retrieval task of one language as mteb does, but without torchcodec; return the task.
 
-    Only tasks that mteb loads in its standard form need this, such as the two of the Greatest Hits.
+    Tasks in mteb's standard form need this, such as the two of the Greatest Hits. Others load their data themselves.
     """
+    if type(task).load_data is not AbsTaskRetrieval.load_data:
+        task.load_data()
+        return task
     dataset = task.metadata.dataset
     loaded = {
         split: UndecodedLoader(dataset["path"], dataset["revision"], split=split, config="default").load()

@@ -208,7 +208,7 @@ def test_mtebs_vggsound_runs_on_clips_of_its_form(world, tmp_path, direction):
     for name, values in captions.items():
         rows = rows.add_column(name, values)
     rows.cast_column("audio", Audio()).to_parquet(tmp_path / "test.parquet")
-    task = at_home(f"VGGSoundAV{direction.upper()}Retrieval", tmp_path)
+    task = load_data(at_home(f"VGGSoundAV{direction.upper()}Retrieval", tmp_path))
     found = evaluated(SequenceSearch(checkpoint), task, *(f"recall_at_{k}" for k in (1, 5, 10)))
     right = expected["dtw", direction]
     assert [100 * value for value in found] == pytest.approx([right[f"R@{k}"] for k in (1, 5, 10)], abs=1e-3)
