@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -30,7 +31,9 @@ from scav_model.retrieval.gallery import GalleryItems, InMemory
 from scav_model.retrieval.nearest import nearest
 
 with needed_by("scav_model.mteb", "mteb"):
-    from datasets import Audio, Dataset, Video
+    from datasets import Audio, Dataset, Video, load_dataset
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalDatasetLoader
     from mteb.models.model_meta import ModelMeta, ScoringFunction
     from mteb.types import PromptType
 
@@ -40,7 +43,8 @@ SIDES = ("video", "audio")
 class MeanEncoder:
     """A checkpoint as mteb's `EncoderProtocol`: mean steps, scaled to length 1, compared by cosine.
 
-    It takes tasks whose queries and documents are each video or audio.
+    It takes tasks whose queries and documents are each video or audio, and classification and clustering of clips with
+    both, which get the mean steps of the two sides, one after the other.
 
     Args:
         checkpoint: a run's folder, its checkpoint.pt, a folder that save_pretrained wrote, or owner/name on the Hub.
@@ -106,14 +110,18 @@ class MeanEncoder:
         batch_size: int = 16,
         **rest: Any,
     ) -> NDArray[Any]:
-        """Return mean steps (B, dim), float32, of the data set behind mteb's DataLoader."""
-        side = side_of(task_metadata, prompt_type)
-        # The loader itself would decode by torchcodec.
-        found = [
-            pooled(clips)
-            for clips in self.batches(inputs.dataset, side, batch_size=batch_size, workers=inputs.num_workers)
-        ]
-        return torch.cat(found).numpy() if found else torch.empty(0, self.model.config.dim).numpy()
+        """Return mean steps, float32, of the data set behind mteb's loader: (B, dim), or (B, 2 · dim) of both sides.
+
+        Rows have length 1, so that the cosine of two clips with both sides is the mean of the sides' cosines.
+        """
+        sides = sides_of(task_metadata, prompt_type)
+        means = []
+        for side in sides:
+            # The loader itself would decode by torchcodec.
+            batches = self.batches(inputs.dataset, side, batch_size=batch_size, workers=inputs.num_workers)
+            means.append(torch.cat([torch.empty(0, self.model.config.dim), *map(pooled, batches)]))
+        embeddings: NDArray[Any] = (torch.cat(means, 1) / math.sqrt(len(sides))).numpy()
+        return embeddings
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Return the cosines (B1, B2) of all pairs of embeddings."""
@@ -252,6 +260,40 @@ class SequenceSearch(MeanEncoder):
         return Sequences(steps, lengths)
 
 
+def undecoded(dataset: Dataset) -> Dataset:
+    """Return the data set with its files as they are: `datasets` itself would decode all of a row's by torchcodec."""
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Audio | Video):
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
+    return dataset
+
+
+class UndecodedLoader(RetrievalDatasetLoader):
+    """mteb's loader of retrieval data, which looks at the first clip, with the files left as they are."""
+
+    def _load_dataset_split(self, config: str, num_proc: int | None) -> Dataset:
+        return undecoded(
+            load_dataset(self.hf_repo, config, split=self._get_split(config), revision=self.revision, num_proc=num_proc)
+        )
+
+
+def load_data(task: AbsTaskRetrieval) -> AbsTaskRetrieval:
+    """Load a retrieval task of one language as mteb does, but without torchcodec; return the task.
+
+    Tasks in mteb's standard form need this, such as the two of the Greatest Hits. Others load their data themselves.
+    """
+    if type(task).load_data is not AbsTaskRetrieval.load_data:
+        task.load_data()
+        return task
+    dataset = task.metadata.dataset
+    loaded = {
+        split: UndecodedLoader(dataset["path"], dataset["revision"], split=split, config="default").load()
+        for split in task.eval_splits
+    }
+    task.dataset, task.data_loaded = {"default": loaded}, True
+    return task
+
+
 class Media(Sequence[tuple[str, "bytes | str"]]):
     """A data set's files, undecoded: each clip's id and its bytes, or its path."""
 
@@ -263,7 +305,7 @@ class Media(Sequence[tuple[str, "bytes | str"]]):
                 "cast it to datasets.Audio or datasets.Video"
             )
         self.side = side
-        self.dataset = dataset.cast_column(side, type(feature)(decode=False))
+        self.dataset = undecoded(dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -280,15 +322,26 @@ class Media(Sequence[tuple[str, "bytes | str"]]):
         return str(row.get("id", index)), media["bytes"] if media["bytes"] is not None else media["path"]
 
 
-def side_of(task_metadata: Any, prompt_type: PromptType | None) -> str:
-    """Return video or audio: the side of the queries, of the documents, or of all clips of a task."""
-    found = list(task_metadata.get_modalities(prompt_type))
-    if len(found) != 1 or found[0] not in SIDES:
+def sides_of(task_metadata: Any, prompt_type: PromptType | None) -> tuple[str, ...]:
+    """Return video, audio, or both: the sides of the queries, of the documents, or of all clips of a task."""
+    found = set(task_metadata.get_modalities(prompt_type))
+    if not found or found - set(SIDES):
         raise ValueError(
-            f"{task_metadata.name}: expected {prompt_type or 'inputs'} to be video or audio, got {', '.join(found)}; "
-            "take tasks of category v2a, a2v, v2v or a2a"
+            f"{task_metadata.name}: expected {prompt_type or 'inputs'} to be video or audio, got "
+            f"{', '.join(sorted(found))}; take tasks of category v2a, a2v, v2v, a2a, or v2c, a2c and va2c"
         )
-    return str(found[0])
+    return tuple(side for side in SIDES if side in found)
+
+
+def side_of(task_metadata: Any, prompt_type: PromptType | None) -> str:
+    """Return video or audio: the side of the queries or of the documents of a search."""
+    sides = sides_of(task_metadata, prompt_type)
+    if len(sides) != 1:
+        raise ValueError(
+            f"{task_metadata.name}: expected {prompt_type} to be video or audio, got both; take tasks of category v2a, "
+            "a2v, v2v or a2a"
+        )
+    return sides[0]
 
 
 def frames_of(clip: tuple[str, bytes | str], *, rate: float, picture: Any, prepare: Any) -> Any:

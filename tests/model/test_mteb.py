@@ -1,8 +1,10 @@
 """mteb evaluates a checkpoint on rendered clips, without a network, to the recalls of `scav evaluate`."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from scav_model.encoders import audio_encoder, visual_encoder  # noqa: E402
 from scav_model.experiments.demo.render import render  # noqa: E402
 from scav_model.experiments.demo.scene import SceneConfig, make_scene  # noqa: E402
 from scav_model.model import AudioVisualModel  # noqa: E402
-from scav_model.mteb import MeanEncoder, SequenceSearch  # noqa: E402
+from scav_model.mteb import MeanEncoder, SequenceSearch, load_data, side_of  # noqa: E402
 
 CLIPS = 12
 
@@ -133,6 +135,105 @@ def test_recalls_are_those_of_scav_evaluate(world, search, direction, task):
     assert 0 < found["recall_at_5"] < 1
 
 
+def media(files: list[Path], side: str) -> Dataset:
+    """A column of files, as data sets on the Hub have them: their bytes."""
+    values = [{"bytes": file.read_bytes(), "path": None} for file in files]
+    return Dataset.from_dict({side: values}).cast_column(side, Video() if side == "video" else Audio())
+
+
+def at_home(name: str, folder: Path):
+    """mteb's own task of that name, with a data set of its form in a folder."""
+    with warnings.catch_warnings(action="ignore"):  # Some are in beta.
+        task = mteb.get_task(name)
+    task.metadata = task.metadata.model_copy(update={"dataset": {"path": str(folder), "revision": "local"}})
+    return task
+
+
+def evaluated(model, task, *measures: str):
+    result = mteb.evaluate(model, task, cache=None, co2_tracker=False, show_progress_bar=False, raise_error=True)
+    scores = result.task_results[0].scores["test"][0]
+    return [scores[measure] for measure in measures]
+
+
+@pytest.fixture(scope="module")
+def greatest_hits(world, tmp_path_factory):
+    """The clips in the form of the Greatest Hits, in both directions: three materials of four clips each."""
+    _, files, _ = world
+    names = [f"clip-{number}" for number in range(CLIPS)]
+    pairs = [(query, item) for query in range(CLIPS) for item in range(CLIPS) if query % 3 == item % 3]
+    relevant = {"query-id": [names[q] for q, _ in pairs], "corpus-id": [names[i] for _, i in pairs]}
+    folders = {}
+    for category, sides in (("v2a", ("video", "audio")), ("a2v", ("audio", "video"))):
+        folder = folders[category] = tmp_path_factory.mktemp(category)
+        parts = {
+            part: media(files, side).add_column("id", names)
+            for part, side in zip(("queries", "corpus"), sides, strict=True)
+        }
+        parts["qrels"] = Dataset.from_dict({**relevant, "score": [1] * len(pairs)})
+        card = "---\nconfigs:\n"
+        for part, rows in parts.items():
+            rows.to_parquet(folder / f"{part}.parquet")
+            card += f"- config_name: {part}\n  data_files:\n  - split: test\n    path: {part}.parquet\n"
+        (folder / "README.md").write_text(f"{card}---\n")
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["v2a", "a2v"])
+def test_mtebs_greatest_hits_runs_on_clips_of_its_form(world, greatest_hits, direction):
+    """Against the distances themselves: an item of the same material among the first, as mteb's hit rate counts it."""
+    checkpoint, files, _ = world
+    model = SequenceSearch(checkpoint)
+    task = load_data(at_home(f"GreatestHits{direction.upper()}Retrieval", greatest_hits[direction]))
+    measured = evaluated(model, task, "hit_rate_at_1", "hit_rate_at_3", "recall_at_3")
+    video, audio = (
+        model._sequences(media(files, side).add_column("id", list(map(str, range(CLIPS)))), side, {}, 0)
+        for side in ("video", "audio")
+    )
+    distances = model.distance.all_pairs(video, audio)
+    order = (distances if direction == "v2a" else distances.T).argsort(1)
+    same = order % 3 == torch.arange(CLIPS)[:, None] % 3
+    expected = [same[:, 0].double().mean(), same[:, :3].any(1).double().mean(), (same[:, :3].sum(1) / 4).mean()]
+    assert measured == pytest.approx([float(value) for value in expected], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["v2a", "a2v"])
+def test_mtebs_vggsound_runs_on_clips_of_its_form(world, tmp_path, direction):
+    checkpoint, files, expected = world
+    rows = media(files, "video").add_column(
+        "audio", media(files, "audio").cast_column("audio", Audio(decode=False))["audio"]
+    )
+    captions = {name: [f"{name} {number}" for number in range(CLIPS)] for name in ("video_caption", "audio_caption")}
+    for name, values in captions.items():
+        rows = rows.add_column(name, values)
+    rows.cast_column("audio", Audio()).to_parquet(tmp_path / "test.parquet")
+    task = load_data(at_home(f"VGGSoundAV{direction.upper()}Retrieval", tmp_path))
+    found = evaluated(SequenceSearch(checkpoint), task, *(f"recall_at_{k}" for k in (1, 5, 10)))
+    right = expected["dtw", direction]
+    assert [100 * value for value in found] == pytest.approx([right[f"R@{k}"] for k in (1, 5, 10)], abs=1e-3)
+
+
+def test_clips_of_both_sides_have_both_means(world):
+    checkpoint, files, _ = world
+    model = MeanEncoder(checkpoint)
+    both = media(files[:3], "video").add_column(
+        "audio", media(files[:3], "audio").cast_column("audio", Audio(decode=False))["audio"]
+    )
+    loader = SimpleNamespace(dataset=both.cast_column("audio", Audio()), num_workers=0)
+    names = {"hf_split": "test", "hf_subset": "default"}
+    clips = mteb.get_task("AVEDatasetClassification").metadata
+    found = torch.from_numpy(model.encode(loader, task_metadata=clips, **names))
+    assert found.shape == (3, 16)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+    for start, side in ((0, "video"), (8, "audio")):
+        alone = Rendered.metadata.model_copy(update={"category": "v2v", "modalities": [side]})
+        one = torch.from_numpy(model.encode(loader, task_metadata=alone, **names))
+        torch.testing.assert_close(found[:, start : start + 8] * 2**0.5, one)
+    with pytest.raises(ValueError, match=r"expected .* to be video or audio, got both; take tasks of category v2a"):
+        side_of(clips, None)
+
+
 def test_reranking_orders_what_is_listed(world):
     checkpoint, files, _ = world
     model = SequenceSearch(checkpoint)
@@ -180,3 +281,16 @@ def test_what_cannot_be_taken_is_named(world, tmp_path):
     save(small, {"config": to_dict(config), "model": AudioVisualModel(config.model).state_dict()})
     with pytest.raises(ValueError, match="trained on video steps of 5 features, and this front end makes 384"):
         MeanEncoder(small)
+
+
+@pytest.mark.slow
+def test_mtebs_ave_runs_on_clips_of_its_form(world, tmp_path):
+    """Labels that are not seen: what counts is that clips of both sides go all the way to a score."""
+    checkpoint, files, _ = world
+    for split in ("train", "test"):
+        rows = media(files, "video").add_column("audio", [{"bytes": file.read_bytes(), "path": None} for file in files])
+        rows = rows.cast_column("audio", Audio()).add_column("label", [number % 2 for number in range(CLIPS)])
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    task = at_home("AVEDatasetClassification", tmp_path)
+    (accuracy,) = evaluated(MeanEncoder(checkpoint), task, "accuracy")
+    assert 0 <= accuracy <= 1
