@@ -12,6 +12,11 @@ from tqdm import tqdm
 EVERY = 10.0
 
 
+def several(unit: str, count: float) -> str:
+    """Return a unit in the number of a count: 1 clip, 2 clips, 2 searches."""
+    return unit if count == 1 else unit + ("es" if unit.endswith(("ch", "s", "sh", "x")) else "s")
+
+
 class Progress(tqdm):  # type: ignore[type-arg]  # it takes none at run time
     """tqdm's bar on a terminal; in a log, a pipe or a file, lines with the count, the rate and the time left."""
 
@@ -44,9 +49,15 @@ class Progress(tqdm):  # type: ignore[type-arg]  # it takes none at run time
         done, total, unit = state["n"], state["total"], state["unit"]
         rate = state["rate"] or (done - state["initial"]) / max(state["elapsed"], 1e-9)
         number = self.format_sizeof if state["unit_scale"] else str
-        parts = [f"{number(done)} of {number(total)} {unit}s" if total else f"{number(done)} {unit}s"]
+        parts = [
+            f"{number(done)} of {number(total)} {several(unit, total)}"
+            if total
+            else f"{number(done)} {several(unit, done)}"
+        ]
         if rate:
-            parts.append(f"{number(round(rate, 1))} {unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s for a {unit}")
+            parts.append(
+                f"{number(round(rate, 1))} {several(unit, rate)}/s" if rate >= 1 else f"{1 / rate:.1f} s for a {unit}"
+            )
             if total:
                 parts.append(f"{self.format_interval((total - done) / rate)} left")
         if state["postfix"]:

@@ -28,6 +28,7 @@ from scav_model.data.decode import DecodeError, media_seconds
 from scav_model.data.describe import describe_features
 from scav_model.data.extract import ExtractionConfig, extract
 from scav_model.data.manifest import Clip
+from scav_model.data.store.header import HEADER
 from scav_model.distances import Sequences
 from scav_model.encoders import EncoderError
 from scav_model.encoders.described import described_encoder
@@ -96,7 +97,7 @@ def quickstart(
         # Of an earlier call; the folder may have other files by now.
         checkpoint = out / "run"
     model = None if checkpoint is None else AudioVisualModel.from_pretrained(checkpoint, device=device)
-    plan = make_plan(folder, model, visual, audio, device, workers)
+    plan = make_plan(folder, out / "features", model, visual, audio, device, workers)
     print("\n".join([*describe(plan, folder, out, checkpoint), *warnings(plan, model, device)]), flush=True)
     with working_in(out, "makes a folder of videos searchable"):
         extraction = ExtractionConfig(frame_rate=plan.frame_rate, workers=workers, max_bad_share=1.0)
@@ -127,9 +128,17 @@ def is_trained(run: Path) -> bool:
 
 
 def make_plan(
-    folder: Path, model: AudioVisualModel | None, visual: str | None, audio: str | None, device: str, workers: int
+    folder: Path,
+    features: Path,
+    model: AudioVisualModel | None,
+    visual: str | None,
+    audio: str | None,
+    device: str,
+    workers: int,
 ) -> Plan:
     clips, _ = clips_of(folder)
+    if (features / HEADER).is_file():
+        clips = with_known_ids(clips, FeatureStore.open(features))
     if len(clips) < 2:
         raise ValueError(f"expected at least 2 media files in {folder}, got {len(clips)}")
     seconds = sum(map(clip_seconds, clips))
@@ -141,6 +150,15 @@ def make_plan(
     config = None if model is not None else load(CONFIG, {"device": device})
     training = 0.0 if config is None else training_seconds(config, encoders, len(clips), seconds / len(clips), rate)
     return Plan(clips, seconds, encoders, rate, config, STARTING + seconds / REAL_TIMES / cores, training)
+
+
+def with_known_ids(clips: Sequence[Clip], features: FeatureStore) -> list[Clip]:
+    """Return clips with the ids that their files have in a store.
+
+    A file b.mp4 is the clip b, until b.mov comes beside it: then their ids are b.mp4 and b.mov, and b would come twice.
+    """
+    known = {path.resolve(): name for name, path in zip(features.ids, features.paths, strict=True) if path is not None}
+    return [replace(clip, id=known.get(Path(clip.path).resolve(), clip.id)) for clip in clips]
 
 
 def front_end(side: str, spec: str | None, model: AudioVisualModel | None, device: str) -> Any:

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, get_loader, set_loader
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 from scav_model import config_files
 from scav_model.cli import numbers, places, tree
@@ -44,6 +44,21 @@ def load_text(text: str) -> Any:
 
 
 set_loader("yaml", load_text, (yaml.YAMLError,))
+
+
+class Help(DefaultHelpFormatter):
+    """Shows types as their values are typed: video | audio | null."""
+
+    def _get_type_str(self, action: Action) -> str | None:
+        text = super()._get_type_str(action)
+        return None if text is None else readable(text)
+
+
+def readable(text: str) -> str:
+    """Return a type as its values are typed."""
+    text = re.sub(r"^Optional\[(.*)\]$", r"\1 | null", text)
+    text = re.sub(r"^<class '(.*)'>$", r"\1", text)
+    return re.sub(r"Literal\[([^]]*)\]", lambda words: words[1].replace("'", "").replace(", ", " | "), text)
 
 
 class Parser(ArgumentParser):
@@ -101,13 +116,20 @@ def as_written(parameter: str, function: Callable[..., None]) -> str:
 
 def suggestion(message: str, words: tuple[str, ...]) -> str:
     """Suggest the option or command that an unknown one in an error message was probably meant to be."""
-    unknown = re.findall(r"(?:unrecognized arguments: -*|does not accept option '|invalid choice: ')([\w.-]+)", message)
+    unknown = re.search(
+        r"(?:unrecognized arguments: (-*)|does not accept option '|invalid choice: ')([\w.-]+)", message
+    )
     if not unknown:
         return ""
+    dashes, name = unknown.groups()
     function = dict(leaves(tree.COMMANDS)).get(words)
     if function is None:
-        return nearest(unknown[0], [name for below, _ in leaves(tree.COMMANDS) for name in below])
-    near = nearest(unknown[0].replace("-", "_"), options(function))
+        return nearest(name, [word for below, _ in leaves(tree.COMMANDS) for word in below])
+    near = nearest(name.replace("-", "_"), options(function))
+    if near and dashes:
+        # As the user spells options.
+        near = near.replace("did you mean ", "did you mean --", 1)
+        near = near.replace("_", "-") if "-" in name else near
     return near or ("; an id that begins with - stands after --" if takes_texts(function) else "")
 
 
@@ -157,6 +179,7 @@ def make_parser(words: tuple[str, ...]) -> Parser:
     parser = Parser(
         prog=PROGRAM,
         allow_abbrev=False,
+        formatter_class=Help,
         # Asking scav_kernels itself would import torch.
         version=metadata.version("scav-kernels"),
         description="Sequential contrastive audio-visual learning: train, search and compare. Names of options may "
@@ -170,7 +193,7 @@ def add_commands(parser: Parser, commands: Commands, words: tuple[str, ...]) -> 
     choices = parser.add_subcommands(dest="command", required=True, metavar="COMMAND")
     for name, entry in commands.items():
         summary = entry.summary if isinstance(entry, Group) else (entry.__doc__ or "").splitlines()[0]
-        command = Parser(description=summary, allow_abbrev=False)
+        command = Parser(description=summary, allow_abbrev=False, formatter_class=Help)
         if isinstance(entry, Group):
             # jsonargparse wants a parser to be in its place before it gets commands of its own.
             choices.add_subcommand(name, command, help=summary)
@@ -183,7 +206,6 @@ def add_commands(parser: Parser, commands: Commands, words: tuple[str, ...]) -> 
 
 def add_all_options(command: Parser, function: Callable[..., None]) -> None:
     """An option per parameter, and those that every command has."""
-    command.add_argument("--traceback", action="store_true", help="Show where in the program an error arose.")
     command.add_argument(
         "--config",
         action="config",
@@ -195,6 +217,7 @@ def add_all_options(command: Parser, function: Callable[..., None]) -> None:
         command.add_class_arguments(Config, None)
         command.first = FIRST
     add_options(command, function)
+    command.add_argument("--traceback", action="store_true", help="Show where in the program an error arose.")
     if function is train:
         for action in command._actions:
             # The command line is put into the parser's spelling before it is parsed.

@@ -70,6 +70,18 @@ def test_files_that_are_new_are_found_by_the_model_of_before(
     assert sorted(SearchIndex.open(done[0] / "clips.index").numbers) == ["a", "b", "c", "d.mkv", "d.mp4"]
 
 
+def test_a_file_that_gains_a_twin_keeps_its_id(
+    done: tuple[Path, str, str], videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = Path(shutil.copyfile(videos / "a.mp4", videos / "b.mp4"))
+    try:
+        assert main(["quickstart", str(videos), f"--out={done[0]}", "--workers=0"]) == 0
+    finally:
+        twin.unlink()
+    assert f"{done[0] / 'features'}: 1 clips" in capsys.readouterr().out
+    assert sorted(SearchIndex.open(done[0] / "clips.index").numbers) == ["a", "b", "b.mp4", "c"]
+
+
 def test_a_run_that_was_stopped_is_not_a_trained_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not quickstart.is_trained(tmp_path)
     (tmp_path / "checkpoint.pt").touch()

@@ -145,13 +145,13 @@ def test_typos_in_settings_are_answered_with_the_nearest_name(settings, hint):
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (("train", "--modle.dim=3"), "did you mean model.dim?"),
-        (("train", "--learnign_rate=3"), "did you mean optim.learning_rate?"),
-        (("train", "--train_feature=x"), "did you mean train_features?"),
+        (("train", "--modle.dim=3"), "did you mean --model.dim?"),
+        (("train", "--learnign_rate=3"), "did you mean --optim.learning_rate?"),
+        (("train", "--train_feature=x"), "did you mean --train_features?"),
         (("train", "--model.dim=3", "--config={file}"), "option 'model.haeds', did you mean model.heads?"),
         (("train", "--config=vggsound/scav_dtv"), "did you mean vggsound/scav_dtw?"),
-        (("evaluate", "--checkpoint=x", "--features=y", "--hybridk=3"), "did you mean hybrid_k?"),
-        (("reproduce", "vggsound", "--features=x", "--row=[cav]"), "did you mean rows?"),
+        (("evaluate", "--checkpoint=x", "--features=y", "--hybridk=3"), "did you mean --hybrid_k?"),
+        (("reproduce", "vggsound", "--features=x", "--row=[cav]"), "did you mean --rows?"),
         (("trian",), "did you mean train?"),
     ],
 )

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from scav_model import progress
-from scav_model.progress import Progress
+from scav_model.progress import Progress, several
 
 
 class Terminal(io.StringIO):
@@ -52,6 +52,13 @@ def test_a_rate_below_one_is_said_as_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert bar.line() == "index: 10 clips, 4.0 clips/s, x"
     monkeypatch.setattr(Progress, "format_dict", {**state, "n": 0, "rate": None})
     assert bar.line() == "index: 0 of 100 clips"
+    monkeypatch.setattr(Progress, "format_dict", {**state, "n": 1, "total": 1, "rate": 1.0})
+    assert bar.line() == "index: 1 of 1 clip, 1.0 clip/s, 00:00 left"
+    monkeypatch.setattr(
+        Progress, "format_dict", {**state, "n": 1, "total": None, "rate": None, "elapsed": 2, "unit": "search"}
+    )
+    assert bar.line() == "index: 1 search, 2.0 s for a search"
+    assert several("search", 2) == "searches"
 
 
 def test_a_terminal_gets_a_bar() -> None:

@@ -82,9 +82,11 @@ def test_an_empty_path_is_not_the_current_folder(capsys):
     ("arguments", "advice"),
     [
         (["search", "I", "--abcdefghij"], "an id that begins with - stands after --"),
-        (["search", "I", "-output", "x"], "did you mean output?"),
-        (["search", "I", "q", "--chekpoint", "x"], "did you mean checkpoint?"),
-        (["train", "--trian-features", "x"], "did you mean train_features?"),
+        (["search", "I", "-output", "x"], "did you mean --output?"),
+        (["search", "I", "q", "--chekpoint", "x"], "did you mean --checkpoint?"),
+        (["train", "--trian-features", "x"], "did you mean --train-features?"),
+        (["serve", "I", "--prot=80"], "did you mean --port?"),
+        (["index", "build", "I", "--featrues", "x"], "did you mean --features?"),
         (["serach", "I"], "did you mean search?"),
         (["index", "biuld", "I"], "did you mean build?"),
     ],
@@ -96,3 +98,13 @@ def test_slips_are_met_with_advice(arguments, advice, capsys):
     assert stop.value.code == 2
     assert advice in told
     assert told.count("\n") == 1
+
+
+def test_help_shows_types_as_they_are_typed_and_rare_options_last(capsys):
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(type: video | audio | null, default: null)" in shown
+    assert "(required, type: Path)" in shown
+    assert "Literal" not in shown
+    assert shown.index("--traceback Show") > shown.index("--alignment Add")
