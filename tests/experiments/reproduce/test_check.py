@@ -107,6 +107,8 @@ def test_a_store_says_what_it_lacks(tmp_path, capsys):
     splits = {split: store.select(split) for split in ("train", "test")}
     states = {finding.state: finding for finding in check.check_lists("music", splits, [1])}
     assert states["problem"].advice == "repeat its scav extract"
+    (values,) = check.check_values("train", splits["train"])
+    assert values.found == "2 clips read: finite, changing, as long as they should be"
     video, audio = check.check_features(splits["train"], splits["test"])
     assert (video.state, audio.state) == ("problem", "ok")
     assert video.found.endswith("by clip ViT: its weights are untrained")
