@@ -519,10 +519,15 @@ __global__ void __launch_bounds__(kMemoryThreads, 1)
     }
     T share = grad / (T(pair.m) * sum);
     if constexpr (weighted) {
-      share *= from.weights.y[pair.y * costs.steps_y + j];
       if (from.g != nullptr) {
         from.g[pair.result * costs.steps_y + j] = logarithm(T(pair.n)) - peak - logarithm(sum);
       }
+      const T b = from.weights.y[pair.y * costs.steps_y + j];
+      // No mass moves there, even if the sum vanishes.
+      if (b == T(0)) {
+        continue;
+      }
+      share *= b;
     }
     for (int i = 0; i < pair.n; ++i) {
       pair.template put<1>(to, i, j, {share * exponential(potentials[i] - scale * pair.cost(i, j) - peak)});

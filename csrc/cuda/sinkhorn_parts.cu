@@ -287,10 +287,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int64_t at = p * costs.steps_y + j;
   T share = grad / (T(pair.m) * sum[at]);
   if constexpr (weighted) {
-    share *= from.weights.y[pair.y * costs.steps_y + j];
     if (from.g != nullptr && costs.begin == 0 && threadIdx.x < kWarp) {
       from.g[pair.result * costs.steps_y + j] = logarithm(T(pair.n)) - peak[at] - logarithm(sum[at]);
     }
+    const T b = from.weights.y[pair.y * costs.steps_y + j];
+    // No mass moves there, even if the sum vanishes.
+    if (b == T(0)) {
+      return;
+    }
+    share *= b;
   }
   for (int i = costs.begin + threadIdx.x / kWarp; i < end; i += kWarps) {
     const T exponent = f[p * costs.steps_x + i] - scaled_cost(pair, scale, i, j) - peak[at];
