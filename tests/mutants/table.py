@@ -224,6 +224,14 @@ MUTANTS = [
         "(last >= now) & (r[j] <= lowest)",
     ),
     Mutant(
+        "divisor-of-a-path",
+        "dtw",
+        "cpu/dtw_path.inl",
+        "a distance per cell of its path is divided by the steps",
+        "options.normalize == Normalize::path ? cells : n + m",
+        "options.normalize == Normalize::path ? n + m : n + m",
+    ),
+    Mutant(
         "dtw-factor",
         "dtw",
         DTW,
@@ -534,6 +542,14 @@ MUTANTS = [
         "a forbidden cell costs nothing",
         "std::min(cells[s * stride + t], kUnreachable<T>)",
         "cells[s * stride + t] < kUnreachable<T> ? cells[s * stride + t] : T(0)",
+    ),
+    Mutant(
+        "lengths-of-pairs",
+        "dtw_from_cost",
+        "cpu/matrix_costs.inl",
+        "costs of pairs all have the length of the first y",
+        "costs.length_x(pair), costs.length_y(pair),",
+        "costs.length_x(pair), costs.length_y(pair % costs.batch_y()),",
     ),
     Mutant(
         "last-pair",

@@ -65,6 +65,14 @@ def test_bands(name: str, d: int, band: int) -> None:
         check(name, sequences(Shape(b1=1, b2=1, n=n, m=m, d=d, ragged=False)), band=band)
 
 
+@pytest.mark.parametrize("fill", [torch.nan, torch.inf, -1e38])
+def test_cells_before_the_first_step_may_cost_anything(fill: float) -> None:
+    # Freed memory of the size of a tile of costs, which the op takes as scratch.
+    freed = [torch.full((size,), fill) for size in (64 * 144, 64 * 144 + 16, 64 * 144 + 64) for _ in range(4)]
+    del freed
+    check("soft_dtw", sequences(Shape(b1=1, b2=1, n=70, m=90, d=40, ragged=False)), gamma=0.01)
+
+
 @pytest.mark.parametrize("name", ["dtw", "soft_dtw"])
 @pytest.mark.parametrize("d", [2, 40])
 @pytest.mark.parametrize("band", [None, 9])
