@@ -1,6 +1,7 @@
 """The process that runs a command: its imports, its output and its signals. Nothing here imports more than Python."""
 
 import codecs
+import gc
 import io
 import os
 import select
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         broken = error
     except KeyboardInterrupt as error:
         code = interrupted(PROGRAM, error)
+    if arguments is None:
+        # Python ends at once, instead of looking for garbage among all that torch has.
+        gc.freeze()
     if code in (INTERRUPTED, TERMINATED) and arguments is None:
         # Another Ctrl-C ends what Python still does, without a word.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

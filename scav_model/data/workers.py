@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -297,7 +298,7 @@ def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
     # The parent alone answers Ctrl-C, and stops the workers by SIGTERM; what they write is cleaned up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # The processes are the parallelism; threads in each of them would only compete for the same cores.
     torch.set_num_threads(1)
@@ -310,6 +311,12 @@ def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
             except Exception as error:
                 answer = _pickled(error)
             connection.send_bytes(answer)
+
+
+def _stop(*_: object) -> None:
+    # The process ends at once, instead of looking for garbage among all that torch has.
+    gc.freeze()
+    sys.exit(1)
 
 
 def _pickled(error: Exception) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 import threading
@@ -29,8 +30,8 @@ with needed_by("scav serve"):
     from scav_model.serve.app import make_app
     from scav_model.serve.guard import Guard, checked_token, is_loopback, names_of_this_machine
 
-# Seconds in which answers may be finished once the command is stopped.
-STOPPING_SECONDS = 1
+# Seconds in which answers may be finished once the command is stopped. A player that pauses never finishes.
+STOPPING_SECONDS = 0.3
 
 
 def serve(
@@ -76,14 +77,7 @@ def serve(
             print(
                 f"{printable(str(opened.folder))}: {len(opened)} clips at {address(listener, host, token)}", flush=True
             )
-            config = uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                timeout_graceful_shutdown=STOPPING_SECONDS,
-            )
+            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
             run(uvicorn.Server(config), listener)
         finally:
             engine.close()
@@ -102,8 +96,13 @@ def run(server: uvicorn.Server, listener: socket.socket) -> None:
             thread.join(1.0)
     finally:
         server.should_exit = True
+        deadline = time.monotonic() + STOPPING_SECONDS
         # An interrupt may come while the thread starts, when it cannot be joined yet.
         while thread in threading.enumerate():
+            if time.monotonic() > deadline and not server.force_exit:
+                # An answer that is cut off is no error.
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+                server.force_exit = True
             time.sleep(0.01)
 
 

@@ -1,5 +1,7 @@
 """The command: it finds the index, says where the page is, and ends in order."""
 
+import _thread
+import asyncio
 import json
 import os
 import re
@@ -7,15 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 from scav_model.cli import main
 from scav_model.index import SearchIndex, SearchIndexError
 from scav_model.serve.places import find_index
-from scav_model.serve.run import address, listening, load_encoding, serve
+from scav_model.serve.run import address, listening, load_encoding, run, serve
 from tests.serve.worlds import World
 
 
@@ -82,6 +86,27 @@ def test_a_taken_port_is_named(world: World) -> None:
         assert address(listener, "0.0.0.0", None) == f"http://{socket.gethostname()}:{port}/"
         with pytest.raises(ValueError, match=f"cannot listen at 127.0.0.1, port {port}"):
             serve(world.index, port=port)
+
+
+def test_an_answer_that_nobody_reads_does_not_keep_the_server(capfd: pytest.CaptureFixture[str]) -> None:
+    begun = threading.Event()
+
+    async def endless(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        begun.set()
+        await asyncio.sleep(600)
+
+    def ask_and_interrupt() -> None:
+        reader.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        begun.wait(60)
+        _thread.interrupt_main()
+
+    with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as reader:
+        server = uvicorn.Server(uvicorn.Config(endless, log_level="warning", lifespan="off"))
+        threading.Thread(target=ask_and_interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            run(server, listener)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
