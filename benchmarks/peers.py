@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import elsewhere, plain
@@ -223,6 +224,13 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, fullgraph=True)
 
 
+def late_interaction_kernels() -> Distance:
+    """MaxSim by its Triton kernels, which need a GPU."""
+    from late_interaction_kernels import maxsim
+
+    return lambda x, y: 1 - maxsim(F.normalize(x, dim=-1), F.normalize(y, dim=-1)) / x.shape[1]
+
+
 def compiled_sinkhorn() -> Distance:
     return partial(plain.sinkhorn, iteration=compiled(plain.sinkhorn_iteration))
 
@@ -230,6 +238,7 @@ def compiled_sinkhorn() -> Distance:
 INTERPOLATED = partial(Peer, "interpolated_euclidean")
 DTW = partial(Peer, "dtw")
 SOFT_DTW = partial(Peer, "soft_dtw")
+CHAMFER = partial(Peer, "chamfer", options={"cost": "cosine"})
 FIFTY = {"epsilon": EPSILON, "max_iterations": ITERATIONS, "tolerance": 0.0}
 SINKHORN = partial(Peer, "sinkhorn", options=FIFTY)
 
@@ -247,6 +256,8 @@ PEERS = [
     SOFT_DTW("pysdtw", pysdtw),
     SOFT_DTW("torchsoftdtw", torchsoftdtw),
     SOFT_DTW("ott-jax", ott_soft_dtw, compiles=True),
+    CHAMFER("PyTorch, einsum", lambda: plain.chamfer),
+    CHAMFER("late-interaction-kernels, CUDA", partial(on_cuda, late_interaction_kernels), device="cuda"),
     SINKHORN("PyTorch, log domain", lambda: plain.sinkhorn),
     SINKHORN("torch.compile", compiled_sinkhorn, compiles=True),
     SINKHORN("POT", partial(pot, "sinkhorn")),

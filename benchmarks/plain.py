@@ -29,6 +29,12 @@ def interpolated_euclidean_by_broadcast(x: Tensor, y: Tensor) -> Tensor:
     return (resampled(x, y.shape[1])[:, None] - y).norm(dim=-1).mean(-1)
 
 
+def chamfer(x: Tensor, y: Tensor) -> Tensor:
+    """1 − MaxSim / n, through (B1, B2, N, M)."""
+    cosines = torch.einsum("ind,jmd->ijnm", functional.normalize(x, dim=-1), functional.normalize(y, dim=-1))
+    return 1 - cosines.amax(3).mean(2)
+
+
 def dtw(x: Tensor, y: Tensor, cost: str = "euclidean") -> Tensor:
     """Row by row, all pairs at once.
 
