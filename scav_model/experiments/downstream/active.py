@@ -26,7 +26,7 @@ from torch import Tensor
 from scav_kernels._version import __version__
 from scav_model.config import Config, NegativesConfig, to_dict
 from scav_model.data import Features, FeatureSet, open_features
-from scav_model.distances import retrieval_distance
+from scav_model.distances import Sequences, retrieval_distance
 from scav_model.experiments.demo.systems import FULL as DEMO
 from scav_model.experiments.demo.systems import SYSTEMS
 from scav_model.experiments.downstream.clips import FULL, QUICK, make_clips
@@ -112,7 +112,7 @@ def run_active(
     sources: Sequence[Literal["random", "active", "anew"]] = ("random", "active", "anew"),
     seeds: int = 5,
     system: SystemName = "scav_euclidean",
-    clips: int = 640,
+    clips: int = 768,
     copied: int = 16,
     steps: int = 400,
     size: int = 32,
@@ -168,7 +168,7 @@ def run_active(
         for cell in Progress([*cells(shares, sources, seeds)], desc="models", unit="model"):
             rows.append(train_cell(cell, shared, training, held_out, out / "models" / cell.name))
             write_json(out / ROWS, rows)
-        text = table(rows, shared)
+        text = described(rows, shared)
         write_text(out / "active.md", text + "\n")
     print(text)
 
@@ -215,16 +215,16 @@ def train_cell(cell: Cell, shared: ActiveSettings, training: Features, held_out:
     clips = training_set(training, cell, shared.clips, shared.copied)
 
     def search(trained: TrainResult) -> dict[str, Any]:
-        found = evaluate(*encode(trained.model, held_out), retrieval_distance(trained.config), modes=("sequence",))
+        video, audio = encode(trained.model, held_out)
+        found = evaluate(video, audio, retrieval_distance(trained.config), modes=("sequence",))
         row = {
             "repeats": cell.repeats,
             "source": cell.source,
             "masked": cell.masked,
             "seed": cell.seed,
             "R@1": mean(row["R@1"] for row in found),
-            **diversity(cast(SelectedSource, trained.objective.source), trained, clips.ids),
+            **dictionary_measures(cast(SelectedSource, trained.objective.source), trained, clips.ids, video, audio),
             "gallery": len(held_out),
-            "steps": shared.steps,
         }
         return {"settings": settings, "row": row}
 
@@ -238,11 +238,23 @@ def train_cell(cell: Cell, shared: ActiveSettings, training: Features, held_out:
 
 
 @torch.no_grad()
-def diversity(source: SelectedSource, trained: TrainResult, ids: Sequence[str]) -> Row:
-    """Return what 20 more selections of the trained model hold, in percent of the dictionary, mean of both modalities.
+def dictionary_measures(
+    source: SelectedSource, trained: TrainResult, ids: Sequence[str], video: Sequences, audio: Sequences
+) -> Row:
+    """Return what 20 more selections of the trained model hold, in percent, mean of both modalities.
 
     `diversity`: distinct clips. `copies`: entries of clips that have copies. `pool_copies`: the same of the candidates.
+    `hardness`: share of the softmax that falls on the dictionary, mean over held-out clips; a dictionary of clips that
+    are far from all others has a small one, and teaches little.
+
+    Args:
+        source: of the trained model's negatives.
+        trained: the model.
+        ids: of the training clips.
+        video, audio: held-out clips, encoded.
     """
+    contrast = trained.objective.contrast
+    scale, own = contrast.scale, contrast.distance.pairs(video, audio)
     device = source.videos.steps.device
     mark = source.config.copy_mark
     names = [name.partition(COPY_MARK)[0] for name in ids]
@@ -253,13 +265,17 @@ def diversity(source: SelectedSource, trained: TrainResult, ids: Sequence[str]) 
     def clips_of(keys: Tensor) -> list[str]:
         return [clip_of[key] for key in keys.tolist()]
 
-    distinct, copies, available = [], [], []
+    distinct, copies, available, hardness = [], [], [], []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trained.config.seed)
         for _ in range(SELECTIONS):
             candidates = clips_of(source.candidates(device)[0].keys)
             available.append(mean(name in several for name in candidates))
-            source.renew(trained.objective.contrast, nothing)
+            source.renew(contrast, nothing)
+            videos, audios = (shelf.first(source.held).clips for shelf in (source.videos, source.audios))
+            for distances in (contrast.distance.all_pairs(video, audios), contrast.distance.all_pairs(videos, audio).T):
+                against = (-scale * distances).logsumexp(1)
+                hardness.append(float((against + scale * own).sigmoid().mean()))
             for shelf in (source.videos, source.audios):
                 held = clips_of(shelf.first(source.held).keys)
                 distinct.append(len(set(held)) / len(held))
@@ -268,10 +284,23 @@ def diversity(source: SelectedSource, trained: TrainResult, ids: Sequence[str]) 
         "diversity": 100 * mean(distinct),
         "copies": 100 * mean(copies),
         "pool_copies": 100 * mean(available),
+        "hardness": 100 * mean(hardness),
     }
 
 
-def table(rows: Sequence[Row], shared: ActiveSettings) -> str:
+def described(rows: Sequence[Row], shared: ActiveSettings) -> str:
+    """Return the table of these rows under a line that says what was done."""
+    seeds = len({row["seed"] for row in rows})
+    note = (
+        f"{shared.system}, {shared.clips} training clips, copies of {shared.copied}, {shared.steps} steps, dictionary "
+        f"of {shared.size} from a pool of {shared.pool}, momentum {shared.momentum:g}, D = {shared.dim}, "
+        f"{shared.coarsen} steps made one; R@1 in % among {rows[0]['gallery']} clips, mean of both directions; "
+        f"mean ± standard deviation of {seeds} seeds."
+    )
+    return f"{note}\n\n{table(rows)}"
+
+
+def table(rows: Sequence[Row]) -> str:
     """Return a Markdown table: R@1 and what the dictionary holds, by share of copies and source."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -281,16 +310,9 @@ def table(rows: Sequence[Row], shared: ActiveSettings) -> str:
             f"{share}",
             "yes" if masked else "no",
             source,
-            *(deviation([row[name] for row in found]) for name in ("R@1", "diversity", "copies", "pool_copies")),
+            *(deviation([row[name] for row in found]) for name in ("R@1", "diversity", "copies", "hardness")),
         ]
         for (share, masked, source), found in groups.items()
     ]
-    heads = ["copies, %", "masked", "source", "R@1", "distinct, %", "copies in it, %", "copies in the pool, %"]
-    seeds = len({row["seed"] for row in rows})
-    note = (
-        f"{shared.system}, {shared.clips} training clips, copies of {shared.copied}, {shared.steps} steps, dictionary "
-        f"of {shared.size} from a pool of {shared.pool}, momentum {shared.momentum:g}, D = {shared.dim}, "
-        f"{shared.coarsen} steps made one; R@1 in % among {rows[0]['gallery']} clips, mean of both directions; "
-        f"mean ± standard deviation of {seeds} seeds."
-    )
-    return note + "\n\n" + markdown(heads, lines, names=3)
+    heads = ["copies, %", "masked", "source", "R@1", "distinct, %", "copies in it, %", "hardness, %"]
+    return markdown(heads, lines, names=3)

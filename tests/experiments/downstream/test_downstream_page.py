@@ -1,0 +1,28 @@
+"""The tables of docs/probe.md are those of the stored results."""
+
+import json
+from pathlib import Path
+
+from scav_model.experiments.downstream.active import table as active_table
+from scav_model.experiments.downstream.results import table as downstream_table
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "probe.md").read_text(encoding="utf-8")
+
+
+def stored(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_active():
+    assert f"\n{active_table(stored('active'))}\n" in PAGE
+
+
+def test_downstream():
+    rows = {}
+    for row in stored("downstream"):
+        probe = row["task"].partition(" ")[0]
+        rows.setdefault("classify" if probe in ("kinds", "first") else probe, []).append(row)
+    assert "classify" in rows
+    for found in rows.values():
+        assert f"\n{downstream_table(found)}\n" in PAGE
