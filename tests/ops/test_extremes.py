@@ -74,6 +74,15 @@ def test_smoothing(metric: str, name: str, cost: str, dtype: torch.dtype, relati
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 40), (40, 1)])
+def test_soft_dtw_of_one_step_is_the_sum_of_costs_whatever_gamma(n: int, m: int, dtype: torch.dtype) -> None:
+    case = Case("soft_dtw", "soft_dtw", {"gamma": 1e4})
+    check(case, sequences(Shape(b1=3, b2=18, n=n, m=m, d=3), dtype))
+    cost = torch.rand(3, 2, n, m, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(scav_kernels.soft_dtw_from_cost(cost, gamma=1e4), cost.sum((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_soft_dtw_tends_to_dtw(dtype: torch.dtype) -> None:
     given = sequences(SMALL, dtype)
     hard = answer(Case("dtw", "dtw", {"cost": "sqeuclidean"}).kernel, given)
