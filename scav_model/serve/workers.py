@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from scav_model.data.decode import DecodeError
@@ -33,8 +33,9 @@ class MediaWorkers:
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        self._reading.close()
-        self._converting.close()
+        with ThreadPoolExecutor(2) as closing:
+            for done in [closing.submit(pool.close) for pool in (self._reading, self._converting)]:
+                done.result()
 
     async def read(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return the result of a function of `jobs`.
