@@ -11,5 +11,5 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a minute or more, which run first, so that all workers end together."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/simt/"))
+    """Put tests of half a minute or more first, so that all workers end together."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/simt/", "tests/test_notebooks.py")))

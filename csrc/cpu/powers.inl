@@ -57,9 +57,9 @@ SCAV_POWERS(double, 4, __mmask8, _mm256, pd)
 #undef SCAV_POWERS
 #endif
 
-// 2^v for v in [-1/2, 1/2], within an ulp, and 1 for 0. Interpolates (2^v - 1) / v in Chebyshev's nodes.
+// 2^v - 1 for v in [-1/2, 1/2], with the digits of a small v. Interpolates (2^v - 1) / v in Chebyshev's nodes.
 template <class T, int W>
-SCAV_INLINE Vec<T, W> small_power(Vec<T, W> v) {
+SCAV_INLINE Vec<T, W> small_power_excess(Vec<T, W> v) {
   constexpr auto coefficients = [] {
     if constexpr (sizeof(T) == 4) {
       return std::array{1.54531629451206902e-4, 1.33908633646712344e-3, 9.61808255727785149e-3,
@@ -76,7 +76,7 @@ SCAV_INLINE Vec<T, W> small_power(Vec<T, W> v) {
   for (size_t i = 1; i < coefficients.size(); ++i) {
     power = power * v + T(coefficients[i]);
   }
-  return power * v + T(1);
+  return power * v;
 }
 
 }  // namespace scav::SCAV_LEVEL

@@ -58,45 +58,15 @@ struct LaneEnds {
   }
 };
 
-// Sums of the costs of lanes that have one path, because a side has one step. There r is that sum whatever gamma, while
-// exp(-r / gamma) of costs far below gamma is nearly 1 and has lost their digits.
-template <class T, int W>
-class OnePathSums {
- public:
-  explicit OnePathSums(const Lanes<T>& of) : of_(of), sums_(of.last_row.size(), T(0)) {}
-
-  bool has(size_t lane) const { return !of_.open_begin && (of_.last_row[lane] == 0 || of_.last_step[lane] == 0); }
-  T operator[](size_t lane) const { return sums_[lane]; }
-
-  void add(const StepRange& range, const T* costs, int64_t stride, int64_t vector_stride) {
-    for (size_t lane = 0; lane < sums_.size(); ++lane) {
-      if (!has(lane)) {
-        continue;
-      }
-      const T* const first = costs + static_cast<int64_t>(lane) / W * vector_stride + static_cast<int64_t>(lane) % W;
-      const int64_t end = std::min(range.step1, of_.last_step[lane] + 1);
-      for (int64_t t = range.step0; t < end; ++t) {
-        for (int64_t s = 0; s <= of_.last_row[lane]; ++s) {
-          sums_[lane] += first[s * stride + (t - range.step0) * W];
-        }
-      }
-    }
-  }
-
- private:
-  const Lanes<T>& of_;
-  std::vector<T> sums_;
-};
-
 // Results of the lanes that end at step t, read from the state after column t.
 template <class T, int W>
 void take_results(const SoftDtw<T>& recurrence, const Lanes<T>& lanes, int64_t t, const T* state,
-                  const OnePathSums<T, W>& sums, const std::vector<int64_t>& results, T* out) {
+                  const std::vector<int64_t>& results, T* out) {
   const auto count = static_cast<int64_t>(results.size());
   for (int64_t lane = 0; lane < count; ++lane) {
     const auto at = static_cast<size_t>(lane);
     if (lanes.last_step[at] == t) {
-      const T r = sums.has(at) ? sums[at] : distance_of<W>(recurrence, state, count, lanes.last_row[at], lane);
+      const T r = distance_of<W>(recurrence, state, count, lanes.last_row[at], lane);
       out[results[at]] = r < kReached<T> ? r : std::numeric_limits<T>::infinity();
     }
   }
@@ -115,21 +85,18 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
   auto cell = [&](int64_t, int64_t, int, Vec<T, W> cost, Value diagonal, Value up, Value left)
                   __attribute__((always_inline)) { return recurrence.template cell<W>(cost, diagonal, up, left); };
   const LaneEnds<T> ends(lanes, recurrence.open.end ? steps : 0);
-  OnePathSums<T, W> sums(lanes);
   // Costs are computed a panel of steps at a time, and read while they are in L1.
   for (int64_t t = 0; t < steps; t += panel_steps) {
     const int64_t end = std::min(t + panel_steps, steps);
     pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
-    const StepRange range{t, end};
-    sums.add(range, costs.data(), stride, vector_stride);
-    auto on_step = [&](int64_t step) {
-      if (recurrence.open.end) {
-        ends.template take<W>(recurrence, lanes, step, state.data());
-      } else {
-        take_results<T, W>(recurrence, lanes, step, state.data(), sums, results, out);
-      }
-    };
-    sweep<Values, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), cell, on_step);
+    sweep<ScaledValues<T, W>, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(),
+                                         cell, [&](int64_t step) {
+                                           if (recurrence.open.end) {
+                                             ends.template take<W>(recurrence, lanes, step, state.data());
+                                           } else {
+                                             take_results<T, W>(recurrence, lanes, step, state.data(), results, out);
+                                           }
+                                         });
   }
   for (int v = 0; v < V && recurrence.open.end; ++v) {
     const Vec<T, W> values = EndSoftmin<T, W>(recurrence, ends.values.data() + v * W, steps, width).value(recurrence);

@@ -22,11 +22,12 @@ struct PlainValues {
   static Lane lane(const Value& value, int64_t at) { return value[at]; }
 };
 
-// exp(-r / gamma) as mantissa * 2^exponent: a softmin is a sum of such numbers, without exponentials or logarithms, and
-// no r is too large for them. Mantissas are in [1, 2), exponents are whole numbers.
+// exp(-r / gamma) as (1 + excess) * 2^exponent: a softmin is a sum of such numbers, without exponentials or logarithms,
+// and no r is too large for them. Exponents are whole numbers, excesses are in [-1/4, 1): near 1, where r is far below
+// gamma, the excess has the digits that 1 + excess would lose.
 template <class T, int W>
 struct Scaled {
-  Vec<T, W> mantissa, exponent;
+  Vec<T, W> excess, exponent;
 };
 
 template <class T, int W>
@@ -37,17 +38,17 @@ struct ScaledValues {
   static constexpr int kLanes = W;
   static constexpr int kParts = 2;
 
-  static SCAV_INLINE Value power(T exponent) { return {splat<T, W>(T(1)), splat<T, W>(exponent)}; }
+  static SCAV_INLINE Value power(T exponent) { return {Vec<T, W>{}, splat<T, W>(exponent)}; }
   static SCAV_INLINE Value zero() { return power(0); }
   static SCAV_INLINE Value unreachable() { return power(-kUnreachable<T>); }
   template <class Mask>
   static SCAV_INLINE Value reachable_where(Mask inside, Value value) {
-    // Elsewhere costs, and so mantissas, may be anything.
+    // Elsewhere costs, and so excesses, may be anything.
     const Value elsewhere = unreachable();
-    return {inside ? value.mantissa : elsewhere.mantissa, inside ? value.exponent : elsewhere.exponent};
+    return {inside ? value.excess : elsewhere.excess, inside ? value.exponent : elsewhere.exponent};
   }
-  static SCAV_INLINE Vec<T, W>& part(Value& value, int index) { return index == 0 ? value.mantissa : value.exponent; }
-  static Lane lane(const Value& value, int64_t at) { return Lane{{value.mantissa[at]}, {value.exponent[at]}}; }
+  static SCAV_INLINE Vec<T, W>& part(Value& value, int index) { return index == 0 ? value.excess : value.exponent; }
+  static Lane lane(const Value& value, int64_t at) { return Lane{{value.excess[at]}, {value.exponent[at]}}; }
 };
 
 // The parts of a value lie one behind the other.

@@ -84,19 +84,33 @@ def sinkhorn_divergence(
     x_weights: Tensor | None = None,
     y_weights: Tensor | None = None,
     scaling: float | None = None,
+    return_convergence: bool = False,
     paired: bool = False,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Convergence]:
     """x (B1, N, D), y (B2, M, D) -> (B1, B2), or (B,) where `paired`: d(x, y) − (d(x, x) + d(y, y)) / 2.
 
-    d is `sinkhorn`.
+    d is `sinkhorn`. With `return_convergence`, the most iterations and the largest error of the three come with it.
     """
     solver = Solver(epsilon, max_iterations, tolerance, scaling)
+    xs, ys = clouds(x, x_lengths, x_weights), clouds(y, y_lengths, y_weights)
+
+    def over(of_pair: Callable[[Cloud, Cloud], Tensor]) -> Tensor:
+        return over_items(of_pair, xs, ys, paired, x.new_zeros(0, dtype=accumulation_dtype(x)))
 
     def distance(a: Cloud, b: Cloud) -> Tensor:
         return of_weighted_cost(ground_cost(a.steps, b.steps, cost), solver, a.weights, b.weights)
 
-    xs, ys = clouds(x, x_lengths, x_weights), clouds(y, y_lengths, y_weights)
-    return over_items(debiased(distance), xs, ys, paired, x.new_zeros(0, dtype=accumulation_dtype(x)))
+    value = over(debiased(distance))
+    if not return_convergence:
+        return value
+
+    def largest(part: int) -> Tensor:
+        def of_term(a: Cloud, b: Cloud) -> Tensor:
+            return convergence_of_cost(ground_cost(a.steps, b.steps, cost), solver, a.weights, b.weights)[part]
+
+        return over(lambda a, b: torch.stack([of_term(a, b), of_term(a, a), of_term(b, b)]).max())
+
+    return value, Convergence(largest(0).long(), largest(1))
 
 
 def sinkhorn_from_cost(

@@ -83,7 +83,7 @@ def test_throughput_is_shown(
     monkeypatch.setattr("scav_model.progress.EVERY", 0.0)
     done = run(clips_of([make_media(seconds=2.0)]), tmp_path / "store")
     shown = capsys.readouterr().err
-    assert "features: 1 of 1 clips, " in shown
+    assert "features: 1 of 1 clip, " in shown
     assert "clips/s" in shown or "s for a clip" in shown
     assert "× real time" in shown
     half = Extraction(clips=8, skipped=[], media_seconds=80.0, wall_seconds=4.0)

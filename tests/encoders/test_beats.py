@@ -167,7 +167,7 @@ def test_bad_checkpoints_and_options_say_what_would_be_right(beats_model: Path, 
         BeatsEncoder(tmp_path / "damaged.pt")
     with pytest.raises(EncoderError, match="mean, keep"):
         audio_encoder(f"beats:{beats_model}", EncoderOptions(beats_frequency="max"))
-    with pytest.raises(EncoderError, match=r"log_mel, beats:CHECKPOINT or pe-av:FOLDER .*got 'beats'"):
+    with pytest.raises(EncoderError, match=r"log_mel, notes, beats:CHECKPOINT or pe-av:FOLDER .*got 'beats'"):
         audio_encoder("beats")
 
 

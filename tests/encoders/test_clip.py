@@ -144,7 +144,9 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path, tiny_name: str, 
 
 
 def test_bad_specs_say_what_would_be_right(clip_model: Path, tmp_path: Path, tiny_name: str) -> None:
-    with pytest.raises(EncoderError, match="expected a visual encoder, patches, clip:MODEL:WEIGHTS"):
+    with pytest.raises(
+        EncoderError, match="expected a visual encoder, patches, gray, gray:WIDTHxHEIGHT, clip:MODEL:WEIGHTS"
+    ):
         visual_encoder("resnet")
     with pytest.raises(EncoderError, match=r"expected clip:MODEL:WEIGHTS .* got 'clip:ViT-L-14'"):
         visual_encoder("clip:ViT-L-14")
