@@ -1,4 +1,4 @@
-// Powers of two, lane by lane: rounding to whole exponents, scaling by them, splitting into mantissa and exponent.
+// Powers of two, lane by lane: rounding to whole exponents, scaling by them, and the exponent of a number.
 // AVX-512 has an instruction for each (immintrin.h).
 // Included once per SIMD level (foreach_level.h): no include guard.
 
@@ -19,7 +19,7 @@ struct Powers {
     const V rounded = (v + kRounder) - kRounder;
     return magnitude < kWhole / 2 ? rounded : v;
   }
-  // v * 2^exponent for whole exponents of at most 0; 0 where that would be denormal.
+  // v * 2^exponent for whole exponents of at most kBias; 0 for those below -kBias.
   static SCAV_INLINE V scale(V v, V exponent) {
     const V biased = vmax(exponent, splat<T, W>(-kBias)) + (kRounder + kBias);
     return v * bits_as<V>(bits_as<Bits>(biased) << kShift);
@@ -28,10 +28,6 @@ struct Powers {
   static SCAV_INLINE V exponent(V v) {
     const Bits whole = bits_as<Bits>(splat<T, W>(kWhole));
     return bits_as<V>((bits_as<Bits>(v) >> kShift) | whole) - (kWhole + kBias);
-  }
-  static SCAV_INLINE V mantissa(V v) {
-    const Bits one = bits_as<Bits>(splat<T, W>(T(1)));
-    return bits_as<V>((bits_as<Bits>(v) & ((BitsOf<T>(1) << kShift) - 1)) | one);
   }
 };
 
@@ -45,9 +41,6 @@ struct Powers {
     static SCAV_INLINE V round(V v) { return (V)prefix##_maskz_roundscale_##suffix(kAll, v, 0); }                \
     static SCAV_INLINE V scale(V v, V exponent) { return (V)prefix##_maskz_scalef_##suffix(kAll, v, exponent); } \
     static SCAV_INLINE V exponent(V v) { return (V)prefix##_maskz_getexp_##suffix(kAll, v); }                    \
-    static SCAV_INLINE V mantissa(V v) {                                                                         \
-      return (V)prefix##_maskz_getmant_##suffix(kAll, v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);                  \
-    }                                                                                                            \
   };
 SCAV_POWERS(float, 16, __mmask16, _mm512, ps)
 SCAV_POWERS(float, 8, __mmask8, _mm256, ps)

@@ -21,7 +21,7 @@ struct SoftDtw {
   template <int W>
   SCAV_INLINE Scaled<T, W> cell(Vec<T, W> cost, Scaled<T, W> diagonal, Scaled<T, W> up, Scaled<T, W> left) const {
     const Terms<W> terms(diagonal, up, left);
-    return after<W>(cost, terms.excess(), terms.exponent);
+    return after<W>(cost, terms.excess, terms.exponent);
   }
 
   // The same, which also stores the weights of the diagonal and of s - 1 in the softmin. The weight of t - 1 is what
@@ -30,10 +30,10 @@ struct SoftDtw {
   SCAV_INLINE Scaled<T, W> cell(Vec<T, W> cost, Scaled<T, W> diagonal, Scaled<T, W> up, Scaled<T, W> left,
                                 T* diagonal_weight, T* up_weight) const {
     const Terms<W> terms(diagonal, up, left);
-    const Vec<T, W> excess = terms.excess(), sum = T(1) + excess, inverse = T(1) / sum;
-    store<T, W>(diagonal_weight, share<W>(terms.diagonal, sum, inverse));
-    store<T, W>(up_weight, share<W>(terms.up, sum, inverse));
-    return after<W>(cost, excess, terms.exponent);
+    const Vec<T, W> inverse = T(1) / terms.sum;
+    store<T, W>(diagonal_weight, terms.share(terms.diagonal, inverse));
+    store<T, W>(up_weight, terms.share(terms.up, inverse));
+    return after<W>(cost, terms.excess, terms.exponent);
   }
 
   // r, unreachable where no path comes to.
@@ -52,41 +52,31 @@ struct SoftDtw {
   // What a cell adds, over 2^exponent: the largest is at least 3/4.
   template <int W>
   struct Terms {
-    Vec<T, W> exponent, diagonal, up, left;
+    Vec<T, W> exponent, diagonal, up, left, sum, excess;
 
     SCAV_INLINE Terms(Scaled<T, W> d, Scaled<T, W> u, Scaled<T, W> l)
         : exponent(vmax(vmax(d.exponent, u.exponent), l.exponent)),
           diagonal(term(d)),
           up(term(u)),
           left(term(l)),
-          d_(beyond_one(d, diagonal)),
-          u_(beyond_one(u, up)),
-          l_(beyond_one(l, left)),
-          ones_(one(d) + one(u) + (one(l) - T(1))) {}
+          sum(diagonal + up + left) {
+      // One that is the whole sum keeps the digits of its excess.
+      excess = sum - T(1);
+      excess = diagonal == sum ? d.excess : excess;
+      excess = up == sum ? u.excess : excess;
+      excess = left == sum ? l.excess : excess;
+    }
 
-    // Of the sum over 1.
-    SCAV_INLINE Vec<T, W> excess() const { return (d_ + u_ + l_) + ones_; }
+    // Weight of a term. Exactly 1 if it is the whole sum: else the cell of t - 1 would get what is left.
+    SCAV_INLINE Vec<T, W> share(Vec<T, W> of, Vec<T, W> inverse) const {
+      return of == sum ? splat<T, W>(T(1)) : of * inverse;
+    }
 
    private:
-    Vec<T, W> d_, u_, l_, ones_;
-
     SCAV_INLINE Vec<T, W> term(Scaled<T, W> of) const {
       return Powers<T, W>::scale(T(1) + of.excess, of.exponent - exponent);
     }
-    // Terms of the largest exponent are 1 and an excess that keeps its digits.
-    SCAV_INLINE Vec<T, W> beyond_one(Scaled<T, W> of, Vec<T, W> whole) const {
-      return of.exponent == exponent ? of.excess : whole;
-    }
-    SCAV_INLINE Vec<T, W> one(Scaled<T, W> of) const {
-      return of.exponent == exponent ? splat<T, W>(T(1)) : Vec<T, W>{};
-    }
   };
-
-  // term / sum, and exactly 1 where they are equal: else the cell of t - 1 would get what is left.
-  template <int W>
-  static SCAV_INLINE Vec<T, W> share(Vec<T, W> term, Vec<T, W> sum, Vec<T, W> inverse) {
-    return term == sum ? splat<T, W>(T(1)) : term * inverse;
-  }
 
   // (1 + excess) * 2^exponent * exp(-cost / gamma). Limits keep infinite costs, and cells behind them, from becoming
   // NaN.
@@ -95,10 +85,12 @@ struct SoftDtw {
     const Vec<T, W> halvings = vmin(cost * scale, splat<T, W>(kUnreachable<T>));
     const Vec<T, W> whole = Powers<T, W>::round(halvings);
     const Vec<T, W> factor = small_power_excess<T, W>(whole - halvings);
-    const Vec<T, W> beyond_one = excess * factor + (excess + factor), product = T(1) + beyond_one;
-    const auto near_one = (product >= T(0.75)) & (product < T(1.5));
-    const Vec<T, W> total = (exponent - whole) + (near_one ? Vec<T, W>{} : Powers<T, W>::exponent(product));
-    return {near_one ? beyond_one : Powers<T, W>::mantissa(product) - T(1), vmax(total, splat<T, W>(-kUnreachable<T>))};
+    const Vec<T, W> product = excess * factor + (excess + factor);  // beyond 1
+    // 0 for products within [3/4, 3/2), whose excess stays as it is.
+    const Vec<T, W> shift = Powers<T, W>::exponent(product * T(4.0 / 3) + T(4.0 / 3));
+    const Vec<T, W> unit_of_shift = Powers<T, W>::scale(splat<T, W>(T(1)), -shift);
+    return {product * unit_of_shift + (unit_of_shift - T(1)),
+            vmax((exponent - whole) + shift, splat<T, W>(-kUnreachable<T>))};
   }
 
   // log(1 + excess), with the digits of a small excess.
