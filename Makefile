@@ -8,18 +8,22 @@ SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -t
 # Warnings of the C++ and CUDA compilers are errors in every build from here.
 export SCAV_WERROR := 1
 
+# A build in the tree has CUDA kernels where a GPU can run them. `make wheel` has them wherever there is a toolkit.
+CUDA_KERNELS := $(or $(SCAV_BUILD_CUDA),$(if $(wildcard /dev/nvidiactl /dev/dxg),auto,0))
+
 .PHONY: demo test check docs notebooks bench gpu sanitize mutants lint lock lock-newest build wheel wheels test-wheel test-newest
 .DEFAULT_GOAL := test
 
 demo: build
 	$(BIN)/scav demo
 
+# Some tests wait for processes that they start, so that there is one worker more than cores.
 test: build
-	$(BIN)/python -m pytest tests -m "not slow" --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest tests -m "not slow" --numprocesses $$(($$(nproc) + 1)) --dist worksteal
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
 
-# The long proofs, a quarter of an hour on two cores: random calls, kernels under a shim and an interpreter, signals and
-# kills, clusters. Many of them wait, so that there is one process more than cores.
+# The long proofs, a quarter of an hour on two cores: random calls, kernels under a shim and an interpreter, other libraries,
+# notebooks, signals and kills, clusters.
 check: build
 	$(BIN)/python -m pytest tests -m slow --numprocesses $$(($$(nproc) + 1)) --dist worksteal
 
@@ -100,6 +104,7 @@ $(NEWEST)/.installed: constraints-newest.txt
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	SCAV_BUILD_CUDA=$(CUDA_KERNELS) \
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 

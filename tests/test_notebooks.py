@@ -36,6 +36,7 @@ def test_there_are_notebooks() -> None:
     assert len(NOTEBOOKS) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_its_outputs_are_committed(notebook: Path, tmp_path: Path) -> None:
     copy = shutil.copy(notebook, tmp_path / notebook.name)

@@ -125,6 +125,7 @@ def test_sinkhorn_stops_by_its_tolerance() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gradcheck(case: Case) -> None:
     given = sequences(Shape(b1=2, b2=2, n=4, m=3, d=3), torch.float64).leaves()

@@ -57,6 +57,7 @@ def test_sizes(name: str, d: int) -> None:
         check(name, given, cost=COSTS[index % (3 if d > 1 else 2)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dtw", "soft_dtw"])
 @pytest.mark.parametrize("d", [1, 40])
 @pytest.mark.parametrize("band", [0, 20, 70])

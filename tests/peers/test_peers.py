@@ -14,6 +14,7 @@ from .rows import ROWS, Row
 QUESTIONS = [(row, case, shape) for row in ROWS for case in row.cases for shape in row.shapes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(
     ("row", "case", "shape"), QUESTIONS, ids=[f"{case}-{row.peer}-{shape}" for row, case, shape in QUESTIONS]

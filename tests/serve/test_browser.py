@@ -309,6 +309,7 @@ def test_a_phone_shows_all_of_it(page: playwright.Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_docs(browser: playwright.Browser, url: str, tmp_path: Path) -> None:
     """`SCAV_DOCS=http://127.0.0.1:8000/` takes it of the server there, such as the demo's, for the docs."""
     page = browser.new_page(viewport={"width": 1000, "height": 1920})
