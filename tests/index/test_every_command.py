@@ -31,7 +31,13 @@ LONG = {
     ("quickstart",): "scav_model.quickstart.quickstart",
     ("reproduce",): "scav_model.experiments.reproduce.reproduce",
     ("serve",): "scav_model.serve.run.run",
+    ("probe", "active"): "scav_model.experiments.downstream.active.run_active",
+    ("probe", "classify"): "scav_model.experiments.downstream.classify.run_classify",
+    ("probe", "fingerprint"): "scav_model.experiments.downstream.fingerprint.run_fingerprint",
+    ("probe", "sync"): "scav_model.experiments.downstream.sync.run_sync",
 }
+# What the last three take, which may train.
+LONG_PREPARATION = "scav_model.experiments.downstream.models.prepare"
 # Right values of options that have no default, or one that takes long.
 RIGHT = {
     "candidates": "[10]",
@@ -67,6 +73,9 @@ RIGHT_OF: dict[tuple[str, ...], dict[str, str | None]] = {
     ("locate",): {"query": "media/a.mp4", "checkpoint": None},
     ("manifest", "music"): {"listing": "list.json"},
     ("probe", "compare"): {"metric": "pooled_cosine"},
+    ("probe", "classify"): {"out": "probed"},
+    ("probe", "fingerprint"): {"out": "probed", "transformations": "[crop]"},
+    ("probe", "sync"): {"out": "probed"},
     ("quickstart",): {"folder": "media"},
     ("reproduce",): {"dataset": "music"},
     ("serve",): {"checkpoint": None, "port": "0"},
@@ -123,6 +132,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_media(folder / "media" / "a.mp4", 500, seconds=0.4)
     np.savez(folder / "arrays" / "x.npz", video=np.ones((3, 4), np.float32), audio=np.ones((3, 4), np.float32))
     (folder / "empty.txt").touch()
+    for name in ("classify", "fingerprint", "sync"):
+        (folder / "probed" / name).mkdir(parents=True)
+        (folder / "probed" / name / "table.md").touch()
     (folder / "list.csv").write_text("a,0,dog,test\n")
     (folder / "list.json").write_text('{"videos": {"violin": ["a"]}}')
     clips = [f"clip-{number}" for number in range(12)]
@@ -153,7 +165,7 @@ def skipped(place: str) -> Callable[..., SimpleNamespace]:
 def here(things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of one's own with these things in it."""
     monkeypatch.chdir(shutil.copytree(things, tmp_path / "here"))
-    for function in LONG.values():
+    for function in (LONG_PREPARATION, *LONG.values()):
         monkeypatch.setattr(function, skipped(function))
     return tmp_path / "here"
 
