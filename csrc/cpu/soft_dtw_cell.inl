@@ -78,11 +78,12 @@ struct SoftDtw {
     }
   };
 
-  // (1 + excess) * 2^exponent * exp(-cost / gamma). Limits keep infinite costs, and cells behind them, from becoming
-  // NaN.
+  // (1 + excess) * 2^exponent * exp(-cost / gamma). Forbidden cells, and cells behind them, are out of reach
+  // whatever gamma.
   template <int W>
   SCAV_INLINE Scaled<T, W> after(Vec<T, W> cost, Vec<T, W> excess, Vec<T, W> exponent) const {
-    const Vec<T, W> halvings = vmin(cost * scale, splat<T, W>(kUnreachable<T>));
+    const Vec<T, W> most = splat<T, W>(kUnreachable<T>),
+                    halvings = cost < kReached<T> ? vmin(cost * scale, most) : most;
     const Vec<T, W> whole = Powers<T, W>::round(halvings);
     const Vec<T, W> factor = small_power_excess<T, W>(whole - halvings);
     const Vec<T, W> product = excess * factor + (excess + factor);  // beyond 1
