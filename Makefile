@@ -22,7 +22,7 @@ test: build
 	$(BIN)/python -m pytest tests -m "not slow" --numprocesses $$(($$(nproc) + 1)) --dist worksteal
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
 
-# The long proofs, a quarter of an hour on two cores: random calls, kernels under a shim and an interpreter, other libraries,
+# The long proofs, half an hour on two cores: random calls, kernels under a shim and an interpreter, other libraries,
 # notebooks, signals and kills, clusters.
 check: build
 	$(BIN)/python -m pytest tests -m slow --numprocesses $$(($$(nproc) + 1)) --dist worksteal
