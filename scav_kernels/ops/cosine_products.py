@@ -1,9 +1,9 @@
 """Interpolated cosine distances on CUDA, of PyTorch's operations: products of unit steps by cuBLAS.
 
 The distance of a pair is 1 − ⟨u, v⟩ / m over m steps and all features, with the unit steps u of the resampled sequence,
-the source, and v of the other one, the target. So the distances from targets of one length are one product. Of targets
-of several lengths there is one for each length that there can be, or for each target if these are fewer: no length is
-read back from the device. Such products cost as many times more as there are lengths.
+the source, and v of the other one, the target. So the distances from targets of one length are one product. Targets of
+several lengths take a product for each possible length, or for each target if these are fewer, because no length is
+read back from the device. With k possible lengths, products cost k times as much.
 
 A few steps of a few sources exist at a time, in `SCRATCH` bytes beyond copies of both sides and their gradients in
 the dtype of accumulation. The adjoint of resampling is a product with the matrix of resampling: there are no atomics,
@@ -106,6 +106,7 @@ def finish_gradient(gradient: Tensor | None, like: Tensor, of: Side, marks: Tens
 
 
 def side(given: Tensor, lengths: Tensor | None) -> Side:
+    """Return a batch (B, N, D) and its lengths (B,) as a `Side`, a copy."""
     steps = given.detach().to(accumulation_dtype(given), copy=True)
     batch, count, _ = steps.shape
     full = lengths is None
@@ -119,10 +120,12 @@ def side(given: Tensor, lengths: Tensor | None) -> Side:
 
 
 def nonfinite_pairs(x: Side, y: Side, paired: bool) -> Tensor:
+    """Return which pairs hold inf or NaN, (B1, B2) or, `paired`, (B,)."""
     return x.nonfinite | y.nonfinite if paired else x.nonfinite[:, None] | y.nonfinite
 
 
 def passes(x: Side, y: Side, resample: str, mode: str) -> list[Pass]:
+    """Return the directions of resampling that the pairs need: two for `resample="shorter"` of unequal lengths."""
     nearest = mode == "nearest"
     if resample == "shorter" and x.full and y.full:
         resample = "x" if x.steps.shape[1] <= y.steps.shape[1] else "y"
@@ -132,6 +135,7 @@ def passes(x: Side, y: Side, resample: str, mode: str) -> list[Pass]:
 
 
 def products(target: Side) -> Iterator[Targets]:
+    """Yield the targets of each product."""
     batch, steps, _ = target.steps.shape
     every = slice(0, batch)
     if target.full:
