@@ -83,7 +83,9 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
   Buffer<T> state(rows * width * Values::kParts), costs(V * vector_stride);
   fill_unreachable<Values>(state.data(), rows * V);
   auto cell = [&](int64_t, int64_t, int, Vec<T, W> cost, Value diagonal, Value up, Value left)
-                  __attribute__((always_inline)) { return recurrence.template cell<W>(cost, diagonal, up, left); };
+                  __attribute__((always_inline)) {
+                    return recurrence.template cell<W, Pairs::kForbids>(cost, diagonal, up, left);
+                  };
   const LaneEnds<T> ends(lanes, recurrence.open.end ? steps : 0);
   // Costs are computed a panel of steps at a time, and read while they are in L1.
   for (int64_t t = 0; t < steps; t += panel_steps) {
@@ -188,12 +190,13 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
   auto advance = [&](const StepRange& range, bool last) {
     pairs.costs(range.step0, range.step1, lanes.first_row(range.step0), lanes.end_row(range.step1 - 1), costs.data(),
                 stride, vector_stride);
-    auto plain = [&](int64_t, int64_t, int, Vec<T, W> cost, Value d, Value u, Value l)
-                     __attribute__((always_inline)) { return recurrence.template cell<W>(cost, d, u, l); };
+    auto plain = [&](int64_t, int64_t, int, Vec<T, W> cost, Value d, Value u, Value l) __attribute__((always_inline)) {
+      return recurrence.template cell<W, Pairs::kForbids>(cost, d, u, l);
+    };
     auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Value d, Value u,
                       Value l) __attribute__((always_inline)) {
       const int64_t at = v * vector_stride + s * stride + (t - range.step0) * W;
-      const Value r = recurrence.template cell<W>(cost, d, u, l, diagonal.data() + at, up.data() + at);
+      const Value r = recurrence.template cell<W, Pairs::kForbids>(cost, d, u, l, diagonal.data() + at, up.data() + at);
       if constexpr (Pairs::kForbids) {
         const Vec<T, W> weight = load<T, W>(diagonal.data() + at);
         store<T, W>(diagonal.data() + at, recurrence.is_reached(r) ? weight : splat<T, W>(T(-1)));

@@ -18,22 +18,23 @@ struct SoftDtw {
         unit(static_cast<T>(1 / static_cast<double>(scale))),
         open(options.open) {}
 
-  template <int W>
+  // `forbids`: costs of kReached and more forbid their cells, which are out of reach whatever gamma.
+  template <int W, bool forbids>
   SCAV_INLINE Scaled<T, W> cell(Vec<T, W> cost, Scaled<T, W> diagonal, Scaled<T, W> up, Scaled<T, W> left) const {
     const Terms<W> terms(diagonal, up, left);
-    return after<W>(cost, terms.excess, terms.exponent);
+    return after<W, forbids>(cost, terms.excess, terms.exponent);
   }
 
   // The same, which also stores the weights of the diagonal and of s - 1 in the softmin. The weight of t - 1 is what
   // they leave of 1, so that the adjoint neither loses nor gains: rebuilt from differences of r it would drift.
-  template <int W>
+  template <int W, bool forbids>
   SCAV_INLINE Scaled<T, W> cell(Vec<T, W> cost, Scaled<T, W> diagonal, Scaled<T, W> up, Scaled<T, W> left,
                                 T* diagonal_weight, T* up_weight) const {
     const Terms<W> terms(diagonal, up, left);
     const Vec<T, W> inverse = T(1) / terms.sum;
     store<T, W>(diagonal_weight, terms.share(terms.diagonal, inverse));
     store<T, W>(up_weight, terms.share(terms.up, inverse));
-    return after<W>(cost, terms.excess, terms.exponent);
+    return after<W, forbids>(cost, terms.excess, terms.exponent);
   }
 
   // r, unreachable where no path comes to.
@@ -78,12 +79,14 @@ struct SoftDtw {
     }
   };
 
-  // (1 + excess) * 2^exponent * exp(-cost / gamma). Forbidden cells, and cells behind them, are out of reach
-  // whatever gamma.
-  template <int W>
+  // (1 + excess) * 2^exponent * exp(-cost / gamma). Cells behind those out of reach stay so.
+  template <int W, bool forbids>
   SCAV_INLINE Scaled<T, W> after(Vec<T, W> cost, Vec<T, W> excess, Vec<T, W> exponent) const {
-    const Vec<T, W> most = splat<T, W>(kUnreachable<T>),
-                    halvings = cost < kReached<T> ? vmin(cost * scale, most) : most;
+    const Vec<T, W> most = splat<T, W>(kUnreachable<T>);
+    Vec<T, W> halvings = vmin(cost * scale, most);
+    if constexpr (forbids) {
+      halvings = cost < kReached<T> ? halvings : most;
+    }
     const Vec<T, W> whole = Powers<T, W>::round(halvings);
     const Vec<T, W> factor = small_power_excess<T, W>(whole - halvings);
     const Vec<T, W> product = excess * factor + (excess + factor);  // beyond 1

@@ -7,11 +7,13 @@ template <class T>
 using StripValues = ScaledValues<T, kWidth<T>>;
 
 // The cell of a recursion that keeps nothing.
-template <class T>
+template <class T, class Source>
 auto soft_dtw_plain(const SoftDtw<T>& recurrence) {
   using Value = typename StripValues<T>::Value;
   return [&recurrence](int64_t, int, Vec<T, kWidth<T>> cost, Value diagonal, Value up, Value left)
-             __attribute__((always_inline)) { return recurrence.cell(cost, diagonal, up, left); };
+             __attribute__((always_inline)) {
+               return recurrence.template cell<kWidth<T>, Source::kForbids>(cost, diagonal, up, left);
+             };
 }
 
 // r above the first row. A cell of an open row enters the grid twice, diagonally and from s - 1: each counts half.
@@ -45,8 +47,8 @@ T wavefront_soft_dtw_pair(const SoftDtw<T>& recurrence, const Source& source) {
   const WavefrontGrid<T>& grid = source.grid;
   const StripRows<StripValues<T>> rows(grid, grid.strips(), soft_dtw_top(recurrence));
   const LastRow<StripValues<T>> last_row(grid, recurrence.open.end);
-  const Scaled<T, 1> value =
-      run_strips(source, grid, rows.range(0), rows, last_row, [&](int64_t) { return soft_dtw_plain(recurrence); });
+  const Scaled<T, 1> value = run_strips(source, grid, rows.range(0), rows, last_row,
+                                        [&](int64_t) { return soft_dtw_plain<T, Source>(recurrence); });
   if (last_row.open()) {
     return end_softmin(recurrence, end_distances(recurrence, last_row), last_row.vectors()).value(recurrence)[0];
   }
@@ -98,7 +100,7 @@ struct WavefrontAdjoint {
     return [&recurrence, to_diagonal = diagonal + cells.offset(strip), to_up = up + cells.offset(strip)](
                int64_t tick, int v, V cost, Value d, Value u, Value l) __attribute__((always_inline)) {
       const int64_t at = tick * kRows + v * W;
-      const Value r = recurrence.cell(cost, d, u, l, to_diagonal + at, to_up + at);
+      const Value r = recurrence.template cell<W, Source::kForbids>(cost, d, u, l, to_diagonal + at, to_up + at);
       if constexpr (Source::kForbids) {
         // Marks cells that no path enters.
         const V weight = load<T, W>(to_diagonal + at);
@@ -212,7 +214,8 @@ void wavefront_soft_dtw_pair_backward(const SoftDtw<T>& recurrence, const Source
   const Buffer<T> diagonal(largest), up(largest);
   sent.of(grid.strips()).fill(grid.m, T(0));
   for (int64_t index = 0; index + 1 < rows.ranges(); ++index) {
-    run_strips(source, grid, rows.range(index), rows, no_row, [&](int64_t) { return soft_dtw_plain(recurrence); });
+    run_strips(source, grid, rows.range(index), rows, no_row,
+               [&](int64_t) { return soft_dtw_plain<T, Source>(recurrence); });
   }
   EndGradients<T> ends(grad);
   for (int64_t index = rows.ranges() - 1; index >= 0; --index) {
