@@ -29,11 +29,15 @@ _PENDING_PAIRS = 1 << 17
 
 
 class Bound(NamedTuple):
-    """A lower bound. `compute(x, y, x_lengths, y_lengths)` returns it for all pairs, from `rank` coordinates."""
+    """A lower bound.
+
+    `compute(x, y, x_lengths, y_lengths)` returns it for all pairs, from `rank` coordinates. With weights of steps, it
+    also takes `x_weights`, `y_weights` or both.
+    """
 
     name: str
     rank: int
-    compute: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    compute: Callable[..., Tensor]
 
 
 class Cascade(NamedTuple):
@@ -170,9 +174,8 @@ class CascadeSearch:
             steps = self.request.sides(
                 self.query_coordinates[bound.rank][queries], self.index.coordinates(bound.rank, self.unit_steps)[items]
             )
-            values = bound.compute(
-                *steps, *self.request.sides(self.request.lengths[queries], self.index.lengths[items])
-            )
+            lengths = self.request.sides(self.request.lengths[queries], self.index.lengths[items])
+            values = bound.compute(*steps, *lengths, **self.request.weights(queries, items))
             return values if self.request.queries_are == "x" else values.T
 
         if len(rows) > _DENSE_BOUNDS * len(self.request.queries) * len(items):

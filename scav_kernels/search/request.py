@@ -24,8 +24,7 @@ class SearchRequest:
         options: values of all options of the metric.
         queries_are: "x" or "y", the argument of the metric that the queries are.
         candidates: the number of items that each query is compared with; None for exact search.
-        query_weights: (Q, N) weights of the queries' steps; None: the metric's default. Only distances of single pairs
-            take weights.
+        query_weights: (Q, N) weights of the queries' steps; None: the metric's default.
         item_weights: (G, M) weights of the items' steps, or None.
         query_norms: (Q,) the largest norm of each query's steps.
     """
@@ -53,8 +52,15 @@ class SearchRequest:
         x, y = self.sides(
             queries or (self.queries[chosen], self.lengths[chosen]), (self.index.rows(items), self.index.lengths[items])
         )
-        distances = self.metric.all_pairs(x[0], y[0], x[1], y[1], **self.options)
+        distances = self.metric.all_pairs(x[0], y[0], x[1], y[1], **self.options, **self.weights(chosen, items))
         return distances if self.queries_are == "x" else distances.T
+
+    def weights(self, queries: Tensor | slice, items: Tensor | slice) -> dict[str, Tensor]:
+        """Return the weights of these queries and items, as the metric's options; empty without weights."""
+        of_queries = None if self.query_weights is None else self.query_weights[queries]
+        of_items = None if self.item_weights is None else self.item_weights[items]
+        weights = zip(WEIGHTS, self.sides(of_queries, of_items), strict=True)
+        return {name: value for name, value in weights if value is not None}
 
     def pair_distance(self, query: int, item: int) -> Tensor:
         """Return the distance () of one pair, cut to its lengths, so that it depends on nothing else."""
@@ -76,10 +82,8 @@ class SearchRequest:
         return rows[:, : int(self.index.lengths[item])]
 
     def _distance(self, query: int, item: int, steps: Tensor) -> Tensor:
-        n, m = int(self.lengths[query]), steps.shape[1]
-        x, y = self.sides(self.queries[query : query + 1, :n], steps)
-        of_query = None if self.query_weights is None else self.query_weights[query : query + 1, :n]
-        of_item = None if self.item_weights is None else self.item_weights[item : item + 1, :m]
-        weights = zip(WEIGHTS, self.sides(of_query, of_item), strict=True)
-        given = {name: value for name, value in weights if value is not None}
-        return self.metric.paired(x, y, None, None, **self.options, **given)[0]
+        x, y = self.sides(self.queries[query : query + 1, : int(self.lengths[query])], steps)
+        side = dict(zip(WEIGHTS, (x, y), strict=True))
+        weights = self.weights(slice(query, query + 1), slice(item, item + 1))
+        weights = {name: value[:, : side[name].shape[1]] for name, value in weights.items()}
+        return self.metric.paired(x, y, None, None, **self.options, **weights)[0]

@@ -70,16 +70,16 @@ def topk(
             Interpolated Euclidean resamples x by default, so a video that searches audios is "x", and an audio or text
             that searches videos is "y".
         prune: "auto" skips pairs whose lower bound exceeds the k-th distance, if the metric has a bound: interpolated
-            Euclidean, DTW (unless ``normalize="path"``), Sinkhorn and Chamfer. By all others, the search is exhaustive,
-            as with "none".
+            Euclidean, DTW (unless ``normalize="path"``), Sinkhorn (unless ``scaling``) and Chamfer. By all others, the
+            search is exhaustive, as with "none".
         limits: (Q,) in the dtype of the distances. Items beyond the limit of a query do not count, and bounds prune
             against it from the start, e.g. if the k-th distance in another part of a database is known. None: no limit.
         candidates: compare each query with only this number of items, k ≤ candidates, those with the smallest lower
             bounds; for interpolated Euclidean. The result is then approximate: more candidates miss fewer items.
             None: exact.
         options: options of the metric. ``x_weights`` and ``y_weights`` are (Q, N) and (G, M), or the other way round if
-            the queries are "y"; with weights, the search is exhaustive. The default ``cost`` of "soft_dtw" and its
-            divergence is "sqeuclidean"; that of "dtw", "chamfer", "sinkhorn" and its divergence is "euclidean".
+            the queries are "y". The default ``cost`` of "soft_dtw" and its divergence is "sqeuclidean"; that of "dtw",
+            "chamfer", "sinkhorn" and its divergence is "euclidean".
 
     Returns:
         a tuple of distances (Q, k), float64 for float64 inputs and float32 for all others, and indices (Q, k) int64,
@@ -101,7 +101,6 @@ def topk(
     all_options = {**entry.defaults(), **options}
     names = WEIGHTS if queries_are == "x" else WEIGHTS[::-1]
     query_weights, item_weights = (all_options.pop(name, None) for name in names)
-    is_weighted = query_weights is not None or item_weights is not None
     lengths = _check_pairs(queries, index, query_lengths, entry, queries_are, all_options)
     if all_options.get("return_convergence"):
         raise ValueError("topk: expected return_convergence=False, got True; call sinkhorn for that of the items found")
@@ -109,12 +108,12 @@ def topk(
     _check_weights(entry, names[1], item_weights, index.like, index.lengths)
 
     report = SearchReport(pairs=len(queries) * len(index), approximate=candidates is not None)
-    pruned = prune == "auto" and entry.has_bounds and not is_weighted
+    pruned = prune == "auto" and entry.has_bounds
     if prune == "none":
         report.exhaustive = "prune='none'"
     elif not pruned:
-        report.exhaustive = f"{metric} has no lower bound that holds" + " with weights" * is_weighted
-    search = EXHAUSTIVE if is_weighted or entry.search is None else entry.search
+        report.exhaustive = f"{metric} has no lower bound that holds"
+    search = EXHAUSTIVE if entry.search is None else entry.search
     distances = queries.new_empty((len(queries), k), dtype=index.dtype)
     indices = torch.empty((len(queries), k), dtype=torch.int64, device=queries.device)
     with OneWarning("topk").counting():

@@ -235,6 +235,13 @@ def test_bounds_of_warped_and_transported(metric: str, seed: int, trained: bool,
     ]
     options = choices[seed % 4] if metric == "dtw" else {"max_iterations": seed % 4 + 1, "tolerance": 0.0}
     request = request_for(metric, q, ql, d, dl, are, cost=cost, **options)
+    if metric == "sinkhorn":
+        generator = torch.Generator().manual_seed(seed)
+        weights = [torch.rand(steps.shape[:2], generator=generator) for steps in (q, d)]
+        # Half of the steps have none, the first ones some, so that no sequence is without.
+        weights = [(2 * of - 1).clamp_min(0).index_fill(1, torch.tensor([0]), 0.5) for of in weights]
+        request.query_weights = weights[0] if seed % 3 else None
+        request.item_weights = weights[1] if seed % 3 != 1 else None
     search = CascadeSearch({"dtw": dtw, "sinkhorn": sinkhorn}[metric].CASCADE, request, True, SearchReport())
     items = torch.arange(9)
     for i in range(2):
@@ -249,6 +256,18 @@ def test_bounds_of_warped_and_transported(metric: str, seed: int, trained: bool,
                 found = search.bound(bound, items, (torch.full_like(some, i), some))
                 assert (found - allowed[some] <= distances[some]).all(), bound.name
                 assert len(some) == 1 or (found > 0).any(), bound.name
+
+
+def test_soft_minima_do_not_bound_transport_with_scaling() -> None:
+    generator = torch.Generator().manual_seed(2541)
+    x, y = (4 * torch.randn(1, 5, 2, generator=generator) for _ in range(2))
+    # The distance to y is less than its soft minima, those to the moved copies of x are between the two.
+    items = torch.cat([*(x + torch.tensor([3.9, 0.0]) for _ in range(20)), y])
+    options = {"epsilon": 0.05, "max_iterations": 1, "tolerance": 0.0, "scaling": 0.5}
+    assert scav_kernels.sinkhorn(x, items, **options).argmin() == 20
+    found = scav_kernels.topk(x, items, 1, metric="sinkhorn", **options)
+    assert found.indices.item() == 20
+    assert found.report.exhaustive == "sinkhorn with scaling has no lower bound that holds"
 
 
 def test_pooled_vectors_do_not_bound_transport_that_has_not_converged() -> None:

@@ -14,10 +14,12 @@ from torch.func import grad, jacrev, vmap
 
 import scav_kernels
 from scav_kernels import reference
+from scav_kernels.search.topk import TopK
 
 from .cases import CONVERGED, step_weights
 from .inputs import Sequences, Shape, sequences, weights
 from .strategies import law, problems, shapes
+from .test_topk import clips
 from .tolerances import assert_same_value, assert_within, floor
 
 SHAPE = Shape(b1=3, b2=3, n=7, m=6, d=3)
@@ -438,9 +440,33 @@ def test_topk(metric: str, are: str) -> None:
     found = scav_kernels.topk(given.x, given.y, 5, *lengths, metric=metric, queries_are=are, **named((u, v)))
     assert torch.equal(found.indices, expected.indices[:, :5])
     torch.testing.assert_close(found.distances, expected.values[:, :5], rtol=1e-5, atol=1e-6)
-    assert found.report.exhaustive == f"{metric} has no lower bound that holds with weights"
+    assert (found.report.exhaustive is None) == (metric == "sinkhorn")
     with pytest.raises(ValueError, match=r"y_weights of shape \(30, 6\)|y_weights of shape \(4, 7\)"):
         scav_kernels.topk(given.x, given.y, 5, metric=metric, queries_are=are, y_weights=u)
+
+
+@pytest.mark.parametrize("are", ["x", "y"])
+@pytest.mark.parametrize("sides", [NAMES, NAMES[:1], NAMES[1:]], ids="+".join)
+def test_bounds_of_a_search_have_the_weights(sides: tuple[str, ...], are: str) -> None:
+    steps, lengths = clips(240, 12, 48, 0)
+    queries, query_lengths = steps[::12], lengths[::12]
+    generator = torch.Generator().manual_seed(1)
+    # Some steps have most of the weight, and some none.
+    draws = torch.rand(len(steps), 12, generator=generator)
+    draws = draws.pow(4).masked_fill(draws < 0.2, 0).index_fill(1, torch.tensor([0]), 0.1)
+    of_queries = draws[::12].roll(1, 0)
+    every = dict(zip(NAMES, (of_queries, draws) if are == "x" else (draws, of_queries), strict=True))
+    options: dict[str, Any] = {name: every[name] for name in sides}
+
+    def search(prune: str) -> TopK:
+        return scav_kernels.topk(
+            queries, steps, 3, query_lengths, lengths, metric="sinkhorn", queries_are=are, prune=prune, **options
+        )
+
+    pruned, every_pair = search("auto"), search("none")
+    assert torch.equal(pruned.indices, every_pair.indices)
+    assert torch.equal(pruned.distances, every_pair.distances)
+    assert pruned.report.removed > every_pair.report.pairs / 2
 
 
 # ---- what is refused ----
