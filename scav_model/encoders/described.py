@@ -6,6 +6,7 @@ from typing import Any
 
 from scav_model.data.encoder import AudioEncoder, VisualEncoder
 from scav_model.data.frontends import FramePatchConfig, GrayConfig, LogMelConfig
+from scav_model.encoders.efficientnet import SPEC as EFFICIENTNET_SPEC
 from scav_model.encoders.encoder import EncoderError
 from scav_model.encoders.notes import NotesEncoder
 from scav_model.encoders.plain import FramePatchEncoder, GrayEncoder, LogMelEncoder
@@ -32,6 +33,8 @@ def described_encoder(
         return FramePatchEncoder(FramePatchConfig(**described["preprocessing"]))
     if kind == "gray":
         return GrayEncoder(GrayConfig(**described["preprocessing"]))
+    if kind == EFFICIENTNET_SPEC:
+        return _named(described, side, kind, device)
     if kind == "notes":
         return NotesEncoder()
     if kind == "log_mel":

@@ -25,3 +25,8 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision not in dtypes:
         raise EncoderError(f"expected precision to be auto, float32 or bfloat16, got {precision!r}")
     return dtypes[precision]
+
+
+def check_batch_frames(count: int) -> None:
+    if count < 1:
+        raise EncoderError(f"expected batch_frames to be at least 1, got {count}")

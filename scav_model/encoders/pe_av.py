@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from scav_model.data.encoder import Array
 from scav_model.data.pictures import Picture
 from scav_model.devices import to_device
-from scav_model.encoders.encoder import EncoderError, choose_precision, unchanged
+from scav_model.encoders.encoder import EncoderError, check_batch_frames, choose_precision, unchanged
 from scav_model.encoders.weights import looks_untrained, weights_sha256
 from scav_model.extras import needed_by
 
@@ -195,8 +195,7 @@ class _Frames(nn.Module):
 
     def __init__(self, model: nn.Module, count: int, scale: float, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if count < 1:
-            raise EncoderError(f"expected batch_frames to be at least 1, got {count}")
+        check_batch_frames(count)
         self.model, self.count, self.scale = model, count, scale
         self.mean = nn.Buffer(torch.tensor(mean).view(3, 1, 1))
         self.std = nn.Buffer(torch.tensor(std).view(3, 1, 1))

@@ -11,6 +11,8 @@ from scav_model.data.frontends import GrayConfig
 from scav_model.devices import parse_device
 from scav_model.encoders.beats import BeatsEncoder
 from scav_model.encoders.clip import SPEC, ClipEncoder
+from scav_model.encoders.efficientnet import SPEC as EFFICIENTNET_SPEC
+from scav_model.encoders.efficientnet import EfficientNetEncoder
 from scav_model.encoders.encoder import EncoderError
 from scav_model.encoders.notes import NotesEncoder
 from scav_model.encoders.pe_av import SPEC as PE_AV_SPEC
@@ -39,7 +41,9 @@ class EncoderOptions:
         "auto",
         "Precision of the encoders' products: auto is bfloat16 on a GPU that has it, float32 elsewhere.",
     )
-    batch_frames: int = setting(256, "Frames that go through CLIP, or the image model of PE-AV, at a time.")
+    batch_frames: int = setting(
+        256, "Frames that go through CLIP, EfficientNet-Lite0, or the image model of PE-AV, at a time."
+    )
 
     def __post_init__(self) -> None:
         # Its name alone: another machine may be the one that encodes.
@@ -47,7 +51,7 @@ class EncoderOptions:
 
 
 def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEncoder:
-    """Return the encoder `patches`, `gray`, `gray:WIDTHxHEIGHT`, `clip:…` or `pe-av:FOLDER`; an error lists them."""
+    """Return the encoder `patches`, `gray`, `gray:WIDTHxHEIGHT`, `efficientnet-lite0`, `clip:…` or `pe-av:FOLDER`."""
     options = options or EncoderOptions()
     kind, _, rest = spec.partition(":")
     if spec == "patches":
@@ -56,6 +60,10 @@ def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEn
         return GrayEncoder()
     if size := re.fullmatch(r"gray:([1-9]\d{0,3})x([1-9]\d{0,3})", spec):
         return GrayEncoder(GrayConfig(width=int(size[1]), height=int(size[2])))
+    if spec == EFFICIENTNET_SPEC:
+        return EfficientNetEncoder(
+            device=options.device, precision=options.precision, batch_frames=options.batch_frames
+        )
     if kind == "clip":
         return ClipEncoder(
             rest,
@@ -69,7 +77,8 @@ def visual_encoder(spec: str, options: EncoderOptions | None = None) -> VisualEn
             rest, device=options.device, precision=options.precision, batch_frames=options.batch_frames
         )
     raise EncoderError(
-        f"expected a visual encoder, patches, gray, gray:WIDTHxHEIGHT, {SPEC}, or {PE_AV_SPEC}; got {spec!r}"
+        f"expected a visual encoder, patches, gray, gray:WIDTHxHEIGHT, {EFFICIENTNET_SPEC}, {SPEC}, or {PE_AV_SPEC}; "
+        f"got {spec!r}"
     )
 
 
