@@ -148,9 +148,14 @@ def test_the_order_of_threads_changes_nothing(library: Path, settings: dict[str,
     run("tests.simt.answers", **settings)
 
 
-@pytest.mark.parametrize("module", ["fused", "parts", "packed"])
+@pytest.mark.parametrize("module", ["fused", "packed"])
 def test_against_the_reference(library: Path, module: str) -> None:
     run(f"tests.simt.{module}")
+
+
+@pytest.mark.parametrize("metric", ["dtw", "soft_dtw", "sinkhorn", "chamfer"])
+def test_parts_against_the_reference(library: Path, metric: str) -> None:
+    run("tests.simt.parts", metric)
 
 
 def test_choices(library: Path) -> None:
