@@ -16,10 +16,14 @@ Record = dict[str, Any]
 
 def write(results: Path, docs: Path) -> None:
     """Rewrite the part of the page in `docs` between the marks, from the files in `results`."""
-    page = docs / PAGE
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(before + BEGIN + "\n" + text(results) + "\n" + END + after, encoding="utf-8")
+    replace_between(docs / PAGE, BEGIN, END, text(results))
+
+
+def replace_between(page: Path, begin: str, end: str, made: str) -> None:
+    """Rewrite the part of a page between two marks."""
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    page.write_text(before + begin + "\n" + made + "\n" + end + after, encoding="utf-8")
 
 
 def text(results: Path) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.retrieval_page import METRICS, PAGE, markdown
+from benchmarks.retrieval_page import METRICS, PAGE, markdown, replace_between
 
 BEGIN = "<!-- What follows is made by benchmarks/systems.py -->\n"
 END = "<!-- End of what benchmarks/systems.py made -->\n"
@@ -15,10 +15,7 @@ Record = dict[str, Any]
 
 def write(results: Path, docs: Path) -> None:
     """Rewrite the part of the page in `docs` between the marks, from the files in `results`."""
-    page = docs / PAGE
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(before + BEGIN + "\n" + text(results) + "\n" + END + after, encoding="utf-8")
+    replace_between(docs / PAGE, BEGIN, END, text(results))
 
 
 def text(results: Path) -> str:
