@@ -94,13 +94,13 @@ build: $(VENV)/.built
 # The stamp is the pins as they were installed; the extension is rebuilt when its sources change.
 $(VENV)/.installed: constraints.txt constraints-no-deps.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r constraints-no-deps.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r constraints-no-deps.txt
 	touch $@
 
 $(NEWEST)/.installed: constraints-newest.txt
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
-	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check -r constraints-newest.txt
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check --no-compile -r constraints-newest.txt
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
