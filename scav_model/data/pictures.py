@@ -40,6 +40,24 @@ class Square(Scaled):
         super().__init__(size, size)
 
 
+class CenterSquare:
+    """Scales a frame until its shorter side is `size` pixels, and cuts the middle `size` × `size` pixels out of it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._scaler = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        shorter = min(frame.width, frame.height)
+        width, height = (max(self.size, round(side * self.size / shorter)) for side in (frame.width, frame.height))
+        picture = self._scaler.reformat(frame, width, height, "rgb24", interpolation="AREA").to_ndarray()
+        top, left = (height - self.size) // 2, (width - self.size) // 2
+        return np.ascontiguousarray(picture[top : top + self.size, left : left + self.size], dtype=np.uint8)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CenterSquare, (self.size,)
+
+
 class WholeFrame:
     """Keeps a frame's own size: that of the first one, should a later one have another."""
 

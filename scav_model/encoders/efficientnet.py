@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scav_model.data.encoder import Array
-from scav_model.data.pictures import Picture, Square
+from scav_model.data.pictures import CenterSquare, Picture
 from scav_model.devices import to_device
 from scav_model.encoders.encoder import check_batch_frames, choose_precision, unchanged
 from scav_model.encoders.weights import weights_sha256
@@ -31,7 +31,7 @@ WIDTH = 1280  # channels of the last layer before the classifier
 class EfficientNetEncoder:
     """`efficientnet-lite0`: the network's last feature map, averaged over its places.
 
-    The whole frame is scaled to 224 × 224 pixels, without a crop.
+    It sees the middle square of a frame, scaled to 224 × 224 pixels.
 
     Args:
         device: where the network runs, as torch names it.
@@ -52,7 +52,7 @@ class EfficientNetEncoder:
 
     @property
     def picture(self) -> Picture:
-        return Square(SIZE)
+        return CenterSquare(SIZE)
 
     @property
     def prepare(self) -> Callable[[NDArray[np.uint8]], Array]:

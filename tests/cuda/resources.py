@@ -11,17 +11,22 @@ from pathlib import Path
 
 import triton
 
-from scav_kernels import _cuda
-
 TABLE = Path(__file__).with_name("resources.json")
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 Usage = dict[str, int]
 
 
+def binary() -> str:
+    # Not every build has one.
+    from scav_kernels import _cuda
+
+    return _cuda.__file__
+
+
 def measured() -> dict[str, dict[str, Usage]]:
     """{"sm_90": {kernel: {"registers": …, "stack": … bytes, "shared": … bytes}}}"""
-    command = [CUOBJDUMP, "--dump-resource-usage", _cuda.__file__]
+    command = [CUOBJDUMP, "--dump-resource-usage", binary()]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: dict[str, dict[str, Usage]] = {}
     architecture = ""
@@ -39,7 +44,7 @@ def measured() -> dict[str, dict[str, Usage]]:
 
 def with_tensor_cores() -> dict[str, set[str]]:
     """{"sm_90": kernels with tensor-core instructions}"""
-    command = [CUOBJDUMP, "-sass", _cuda.__file__]
+    command = [CUOBJDUMP, "-sass", binary()]
     found: dict[str, set[str]] = {}
     architecture = symbol = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as dump:

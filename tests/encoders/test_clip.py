@@ -145,7 +145,8 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path, tiny_name: str, 
 
 def test_bad_specs_say_what_would_be_right(clip_model: Path, tmp_path: Path, tiny_name: str) -> None:
     with pytest.raises(
-        EncoderError, match="expected a visual encoder, patches, gray, gray:WIDTHxHEIGHT, clip:MODEL:WEIGHTS"
+        EncoderError,
+        match="expected a visual encoder, patches, gray, gray:WIDTHxHEIGHT, efficientnet-lite0, clip",
     ):
         visual_encoder("resnet")
     with pytest.raises(EncoderError, match=r"expected clip:MODEL:WEIGHTS .* got 'clip:ViT-L-14'"):

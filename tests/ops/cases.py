@@ -1,9 +1,11 @@
 """The one table of ops and options that the tests of this folder run over."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -119,3 +121,21 @@ DIVERGENCES = [
 PUBLIC = [*CORE, *(case for case in DIVERGENCES if not case.options)]
 OPS = CORE + VARIANTS
 CASES = OPS + DIVERGENCES
+
+
+def crossed(cases: Sequence[Case], sizes: Sequence[Any]) -> list[Any]:
+    """Return every case with every size, as parameters.
+
+    `make test` takes all sizes with the defaults of an op and one size with each of its options, in turn; `make check`
+    takes the rest.
+    """
+    return [
+        pytest.param(
+            case,
+            size,
+            id=f"{case}-{size}",
+            marks=[] if case in CORE or place == number % len(sizes) else [pytest.mark.slow],
+        )
+        for number, case in enumerate(cases)
+        for place, size in enumerate(sizes)
+    ]

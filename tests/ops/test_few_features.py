@@ -1,6 +1,7 @@
 """Steps of few features, whose costs come from their differences inside the recursion, or pass by pass."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 import scav_kernels
 
-from .cases import OPS, Case
+from .cases import OPS, Case, crossed
 from .inputs import Sequences, Shape, answer, sequences
 from .test_padding import poisoned
 from .tolerances import assert_accurate
@@ -19,6 +20,7 @@ FLOATS = [torch.float32, torch.float64]
 ALIGNED = [case for case in OPS if case.metric in ("dtw", "soft_dtw", "sinkhorn")]
 DTW = [case for case in OPS if case.metric == "dtw"]
 # Around the vectors of a recursion and the lanes of a vector.
+LENGTHS = ((1, 65), (15, 16), (16, 17), (17, 15), (33, 4), (65, 33), (66, 1))
 COUNTS = ((1, 1), (1, 5), (1, 17), (2, 2), (2, 17), (5, 1), (5, 5), (17, 1), (17, 2))
 
 
@@ -32,30 +34,27 @@ def assert_right(case: Case, shape: Shape, dtype: torch.dtype = torch.float32, p
     assert_accurate(case, answer(case.kernel, given, paired), plain, oracle)
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("d", [1, 2, MOST // 2, MOST, MOST + 1])
-@pytest.mark.parametrize("case", ALIGNED, ids=str)
-def test_dimensions(case: Case, d: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("case", "size"), crossed(ALIGNED, list(product((1, 2, MOST // 2, MOST, MOST + 1), FLOATS))))
+def test_dimensions(case: Case, size: tuple[int, torch.dtype]) -> None:
+    d, dtype = size
     assert_right(case, Shape(b1=2, b2=17, n=5, m=6, d=d), dtype)
 
 
-@pytest.mark.parametrize("ragged", [False, True], ids=["even", "ragged"])
-@pytest.mark.parametrize(("n", "m"), [(1, 65), (15, 16), (16, 17), (17, 15), (33, 4), (65, 33), (66, 1)])
-@pytest.mark.parametrize("case", DTW, ids=str)
-def test_lengths(case: Case, n: int, m: int, ragged: bool) -> None:
+@pytest.mark.parametrize(("case", "size"), crossed(DTW, list(product(LENGTHS, (False, True)))))
+def test_lengths(case: Case, size: tuple[tuple[int, int], bool]) -> None:
+    (n, m), ragged = size
     assert_right(case, Shape(b1=2, b2=3, n=n, m=m, d=1 + n % 3, ragged=ragged))
 
 
-@pytest.mark.parametrize(("b1", "b2"), COUNTS)
-@pytest.mark.parametrize("case", DTW, ids=str)
-def test_counts(case: Case, b1: int, b2: int) -> None:
+@pytest.mark.parametrize(("case", "size"), crossed(DTW, COUNTS))
+def test_counts(case: Case, size: tuple[int, int]) -> None:
+    b1, b2 = size
     assert_right(case, Shape(b1=b1, b2=b2, n=4, m=6, d=1 + b1 % 2))
 
 
-@pytest.mark.parametrize("count", [1, 3, 16, 17, 35])
-@pytest.mark.parametrize("d", [1, 3])
-@pytest.mark.parametrize("case", ALIGNED, ids=str)
-def test_paired(case: Case, d: int, count: int) -> None:
+@pytest.mark.parametrize(("case", "size"), crossed(ALIGNED, list(product((1, 3), (1, 3, 16, 17, 35)))))
+def test_paired(case: Case, size: tuple[int, int]) -> None:
+    d, count = size
     assert_right(case, Shape(b1=count, b2=count, n=6, m=5, d=d), paired=True)
 
 

@@ -118,7 +118,7 @@ def assert_accurate(case: Case, given: Costs) -> None:
         assert_within(part, ours, expected, allowed, given.cost.dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 16), (17, 1), (15, 17), (16, 33), (33, 15), (7, 65)])
 @pytest.mark.parametrize(("b1", "b2"), [(1, 1), (3, 6), (1, 17), (17, 1)])
 @pytest.mark.parametrize("case", CORE, ids=str)

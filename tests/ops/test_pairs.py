@@ -8,7 +8,7 @@ from torch import Tensor
 
 import scav_kernels
 
-from .cases import CORE, OPS, Case
+from .cases import CORE, OPS, Case, crossed
 from .inputs import Shape, answer, sequences
 from .test_padding import padding, poisoned
 from .tolerances import assert_accurate
@@ -30,16 +30,15 @@ def assert_right(case: Case, shape: Shape, dtype: torch.dtype = torch.float32) -
     assert_accurate(case, answer(case.kernel, given, paired=True), plain, oracle)
 
 
-@pytest.mark.parametrize("count", COUNTS)
-@pytest.mark.parametrize("case", OPS, ids=str)
+@pytest.mark.parametrize(("case", "count"), crossed(OPS, COUNTS))
 def test_counts(case: Case, count: int) -> None:
     dtype = (torch.float32, torch.float64)[count % 2]
     assert_right(case, Shape(b1=count, b2=count, n=5, m=6, d=FEATURES[count % 4]), dtype)
 
 
-@pytest.mark.parametrize(("n", "m", "ragged"), STEPS)
-@pytest.mark.parametrize("case", OPS, ids=str)
-def test_steps(case: Case, n: int, m: int, ragged: bool) -> None:
+@pytest.mark.parametrize(("case", "steps"), crossed(OPS, STEPS))
+def test_steps(case: Case, steps: tuple[int, int, bool]) -> None:
+    n, m, ragged = steps
     assert_right(case, Shape(b1=18, b2=18, n=n, m=m, d=FEATURES[(n + ragged) % 4], ragged=ragged))
 
 

@@ -27,6 +27,7 @@ def out(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_rows_of_all_three_lie_together(out):
     rows = json.loads((out / "rows.json").read_text())
     assert {"task", "embedding", "tasks_trained", "seed", "accuracy"} <= set.intersection(*map(set, rows))
@@ -42,6 +43,7 @@ def test_rows_of_all_three_lie_together(out):
         assert "| without tasks | with tasks |" in (out / name / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_finished_models_and_rows_are_kept(out, monkeypatch, capsys):
     monkeypatch.setattr(models, "train_once", lambda path, *rest: json.loads(path.read_text()))
     command = ["probe", "sync", *QUICK, f"--out={out}"]
@@ -55,6 +57,7 @@ def test_finished_models_and_rows_are_kept(out, monkeypatch, capsys):
     assert "reach: there 2.0, now 1.5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_named_checkpoints_are_probed_by_a_manifest(out, capsys):
     runs = [out / "models" / f"scav_euclidean-{kind}-0" for kind in ("plain", "temporal")]
     found = prepare(
