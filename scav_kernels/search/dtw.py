@@ -29,7 +29,8 @@ def _rounding(scale: PairScale, options: dict[str, Any]) -> Tensor:
     """Return the rounding of a sum along a path whose cells have their largest weight, and whose steps a penalty."""
     weight = max(1.0, options["diagonal_weight"])
     largest = weight * scale.cost + options["step_penalty"]
-    return path_rounding(scale._replace(cost=largest, cell=weight * scale.cell))
+    rounding = path_rounding(scale._replace(cost=largest, cell=weight * scale.cell))
+    return rounding / scale.steps if options["normalize"] == "steps" else rounding
 
 
 CASCADE = Cascade(_rounding, _fewer_coordinates)

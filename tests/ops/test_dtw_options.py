@@ -12,6 +12,8 @@ from scav_kernels import reference
 from scav_kernels.reference.dtw import dtw_path_of_cost
 from scav_kernels.reference.ground_cost import ground_cost
 
+from .test_topk import clips
+
 # Options under which sums of whole numbers are exact.
 OPTIONS: list[dict[str, Any]] = [
     {"open_begin": True},
@@ -312,6 +314,16 @@ def test_search_finds_the_nearest(options: dict[str, Any], queries_are: str) -> 
     torch.testing.assert_close(found.distances, expected)
     assert torch.equal(found.indices, order)
     assert bool(found.report.exhaustive) == (options.get("normalize") == "path")
+
+
+def test_search_divided_by_the_steps_prunes_as_without() -> None:
+    steps, _ = clips(240, 30, 64, 0)
+    plain, divided = (
+        scav_kernels.topk(steps[::12], steps, 3, metric="dtw", normalize=normalize) for normalize in (None, "steps")
+    )
+    assert torch.equal(plain.indices, divided.indices)
+    assert plain.report == divided.report
+    assert divided.report.removed > 0.9 * divided.report.pairs
 
 
 def test_the_loss_divides_by_the_steps_once() -> None:
