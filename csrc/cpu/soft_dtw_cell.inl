@@ -79,7 +79,7 @@ struct SoftDtw {
     }
   };
 
-  // (1 + excess) * 2^exponent * exp(-cost / gamma). Cells behind those out of reach stay so.
+  // (1 + excess) * 2^exponent * exp(-cost / gamma). Behind cells out of reach, all are out of reach.
   template <int W, bool forbids>
   SCAV_INLINE Scaled<T, W> after(Vec<T, W> cost, Vec<T, W> excess, Vec<T, W> exponent) const {
     const Vec<T, W> most = splat<T, W>(kUnreachable<T>);

@@ -26,7 +26,7 @@ def _fewer_coordinates(cost: str, options: dict[str, Any]) -> list[Bound]:
 
 
 def _rounding(scale: PairScale, options: dict[str, Any]) -> Tensor:
-    """Return the rounding of a sum along a path whose cells have their largest weight, and whose steps a penalty."""
+    """Return the rounding of a sum along a path of cells of the largest weight, divided as the distance is."""
     weight = max(1.0, options["diagonal_weight"])
     largest = weight * scale.cost + options["step_penalty"]
     rounding = path_rounding(scale._replace(cost=largest, cell=weight * scale.cell))

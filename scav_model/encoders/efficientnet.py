@@ -17,7 +17,7 @@ from torch import Tensor
 from scav_model.data.encoder import Array
 from scav_model.data.pictures import CenterSquare, Picture
 from scav_model.devices import to_device
-from scav_model.encoders.encoder import check_batch_frames, choose_precision, unchanged
+from scav_model.encoders.encoder import check_batch_frames, choose_precision, encode_frames, unchanged
 from scav_model.encoders.weights import weights_sha256
 from scav_model.extras import needed_by
 
@@ -59,9 +59,7 @@ class EfficientNetEncoder:
         return unchanged
 
     def encode(self, clips: Sequence[Array]) -> list[Tensor]:
-        frames = torch.from_numpy(np.concatenate(clips))  # (ΣN, SIZE, SIZE, 3) uint8
-        steps = torch.cat([self._features(some).cpu() for some in frames.split(self.batch_frames)])
-        return list(steps.split([len(clip) for clip in clips]))
+        return encode_frames(clips, self.batch_frames, self._features)
 
     def _features(self, frames: Tensor) -> Tensor:
         """Return steps (B, WIDTH) of frames (B, SIZE, SIZE, 3) uint8."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import torch
+from torch import Tensor
 
 from scav_model.data.encoder import Array
 
@@ -25,6 +29,22 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision not in dtypes:
         raise EncoderError(f"expected precision to be auto, float32 or bfloat16, got {precision!r}")
     return dtypes[precision]
+
+
+def encode_frames(clips: Sequence[Array], batch_frames: int, features: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Encode frames one by one, whatever clip they are of.
+
+    Args:
+        clips: (N, S, S, 3) uint8 each.
+        batch_frames: frames that go through `features` at a time.
+        features: (B, S, S, 3) uint8 to (B, dim).
+
+    Returns:
+        (N, dim) for each clip, on the CPU.
+    """
+    frames = torch.from_numpy(np.concatenate(clips))
+    steps = torch.cat([features(some).cpu() for some in frames.split(batch_frames)])
+    return list(steps.split([len(clip) for clip in clips]))
 
 
 def check_batch_frames(count: int) -> None:

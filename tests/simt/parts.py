@@ -1,5 +1,5 @@
 """Pairs that are cut into parts of rows, against the reference and against themselves uncut; run by test_simt.py in the
-shim. Arguments: metrics; all without.
+shim. `python -m tests.simt.parts dtw chamfer` takes these metrics, and all without arguments.
 """
 
 import sys
@@ -39,7 +39,7 @@ class Problem(NamedTuple):
     # Of the scratch. Soft-DTW's gradient takes 16 bytes a cell, 10 of bfloat16, and a part of it has 256 rows at least.
     budgets: dict[str, int]
     with_oracle: bool = True
-    with_options: bool = True
+    with_bands: bool = True
 
 
 def steps(n: int, m: int, dtype: torch.dtype, paired: bool) -> Sequences:
@@ -66,7 +66,7 @@ def problems() -> list[Problem]:
             steps(4864, 19, torch.float32, False),
             False,
             {"dtw": 270 * KIB, "soft_dtw": 1536 * KIB},
-            with_options=False,
+            with_bands=False,
         ),
         Problem(
             one,
@@ -122,13 +122,12 @@ def main(metric: str) -> None:
     if metric == "sinkhorn":
         for problem in problems()[1:3]:
             check_convergence(problem, problem.budgets[metric])
+    cases = [case for case in CASES if case.metric == metric]
     for problem in problems():
         given = problem.given
-        for case in CASES:
-            if case.metric != metric or (case.options and not problem.with_options):
-                continue
-            if (budget := problem.budgets.get(metric)) is None:
-                continue
+        if (budget := problem.budgets.get(metric)) is None:
+            continue
+        for case in cases if problem.with_bands else [case for case in cases if "band" not in case.options]:
             ways = [partial(answer, case.kernel, given, problem.paired)]
             has_costs = hasattr(scav_kernels, f"{case.metric}_from_cost")
             if has_costs and given.x.dtype == torch.float32 and case.options.get("cost") != "cosine":
