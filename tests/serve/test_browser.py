@@ -25,7 +25,7 @@ if CHROMIUM is None:
     pytest.skip("there is no Chromium: apt-get install chromium", allow_module_level=True)
 
 ROOT = Path(__file__).parents[2]
-PICTURE = ROOT / "docs" / "serve.png"
+DOCS = ROOT / "docs"
 AXE = "axe-core@4.14.1"
 # Milliseconds that a busy machine may take for one step.
 TIMEOUT = 30_000
@@ -310,9 +310,12 @@ def test_a_phone_shows_all_of_it(page: playwright.Page) -> None:
 
 
 @pytest.mark.slow
-def test_the_picture_of_the_docs(browser: playwright.Browser, url: str, tmp_path: Path) -> None:
-    """`SCAV_DOCS=http://127.0.0.1:8000/` takes it of the server there, such as the demo's, for the docs."""
-    page = browser.new_page(viewport={"width": 1000, "height": 1920})
+@pytest.mark.parametrize(("name", "width", "height"), [("serve.png", 1000, 1920), ("serve-phone.png", 375, 1400)])
+def test_the_pictures_of_the_docs(
+    browser: playwright.Browser, url: str, tmp_path: Path, name: str, width: int, height: int
+) -> None:
+    """`SCAV_DOCS=http://127.0.0.1:8000/` takes them of the server there, such as the demo's, for the docs."""
+    page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(TIMEOUT)
     page.goto(os.environ.get("SCAV_DOCS", url))
     page.locator("#clips button").first.click()
@@ -320,8 +323,8 @@ def test_the_picture_of_the_docs(browser: playwright.Browser, url: str, tmp_path
     wait_until(page, "[...document.querySelectorAll('#hits video')].every((one) => one.poster)")
     open_first(page)
     page.wait_for_load_state("networkidle")
-    target = PICTURE if "SCAV_DOCS" in os.environ else tmp_path / "serve.png"
+    target = (DOCS if "SCAV_DOCS" in os.environ else tmp_path) / name
     page.screenshot(path=target)
     page.close()
     assert target.stat().st_size > 20_000
-    assert PICTURE.is_file()
+    assert (DOCS / name).is_file()
