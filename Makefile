@@ -8,6 +8,9 @@ SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -t
 # Warnings of the C++ and CUDA compilers are errors in every build from here.
 export SCAV_WERROR := 1
 
+# Pins are installed without bytecode: Python compiles what it imports, and must keep it.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A build in the tree has CUDA kernels where a GPU can run them. `make wheel` has them wherever there is a toolkit.
 CUDA_KERNELS := $(or $(SCAV_BUILD_CUDA),$(if $(wildcard /dev/nvidiactl /dev/dxg),auto,0))
 
@@ -91,7 +94,7 @@ lint: build
 
 build: $(VENV)/.built
 
-# The stamp is the pins as they were installed; the extension is rebuilt when its sources change.
+# The stamp is the pins as they were installed. Objects stay in build/torch-VERSION, and only what changed is compiled.
 $(VENV)/.installed: constraints.txt constraints-no-deps.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r constraints.txt

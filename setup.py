@@ -70,6 +70,7 @@ class Build(BuildExtension):
     """Says what is built and why, or in one line what the build lacks."""
 
     build_temp: str
+    inplace: bool
 
     def run(self) -> None:
         compiler = os.environ.get("CXX", "c++").split()[0]
@@ -79,6 +80,9 @@ class Build(BuildExtension):
             )
         what = f"without CUDA kernels ({WITHOUT_CUDA})" if WITHOUT_CUDA else f"with CUDA kernels for {architectures()}"
         print(f"scav_kernels: building {what}, with torch {torch.__version__}; SCAV_BUILD_CUDA=0 or 1 changes that")
+        if self.inplace:
+            # pip would compile everything anew in a temporary folder; this one lets it compile only what changed.
+            self.build_temp = str(ROOT / "build" / f"torch-{torch.__version__}")
         super().run()
 
     def build_extension(self, ext: Extension) -> None:

@@ -90,10 +90,18 @@ def compiled_answers(case: Case, paired: bool, **options: Any) -> None:
         assert_same_up_to_rounding(answer(compiled, given, paired), answer(loss, given, paired))
 
 
+# Whether x and y are paired, and whether sizes are symbols. An op's options take one of them each, in turn.
+FORMS = [(paired, dynamic) for paired in (False, True) for dynamic in (False, True)]
+COMPILED = [
+    pytest.param(case, *form, id=f"{case}-{'paired' if form[0] else 'all_pairs'}-{'dynamic' if form[1] else 'static'}")
+    for number, case in enumerate(CASES)
+    for place, form in enumerate(FORMS)
+    if case in CORE or place == number % len(FORMS)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "paired", "dynamic"), COMPILED)
 def test_compile_has_no_graph_break(case: Case, paired: bool, dynamic: bool) -> None:
     compiled_answers(case, paired, backend="aot_eager", dynamic=dynamic)
 
