@@ -18,7 +18,7 @@ from tests.ops.tolerances import assert_within, floor, magnification
 from tests.simt.plugin import settings
 
 KIB = 1 << 10
-SMOOTH = {"epsilon": 1.0, "max_iterations": 40, "tolerance": 1e-6}
+SMOOTH = {"epsilon": 1.0, "max_iterations": 12, "tolerance": 1e-6}
 CASES = [
     Case("dtw", "dtw"),
     Case("dtw-cosine-band", "dtw", {"cost": "cosine", "band": 2}),
