@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 from scav_model.experiments.downstream.active import table as active_table
 from scav_model.experiments.downstream.results import table as downstream_table
@@ -16,6 +17,18 @@ def stored(name):
 
 def test_active():
     assert f"\n{active_table(stored('active'))}\n" in PAGE
+
+
+def test_active_minus_random():
+    recalls = {}
+    for row in stored("active"):
+        recalls.setdefault((row["repeats"], row["masked"]), {}).setdefault(row["source"], {})[row["seed"]] = row["R@1"]
+    for (repeats, masked), sources in recalls.items():
+        cells = []
+        for source in ("active", "anew"):
+            points = [recall - sources["random"][seed] for seed, recall in sources[source].items()]
+            cells.append(f"{mean(points):+.1f} ± {stdev(points):.1f}".replace("-", "\N{MINUS SIGN}"))
+        assert f"\n| {repeats} | {'yes' if masked else 'no'} | {cells[0]} | {cells[1]} |\n" in PAGE
 
 
 def test_downstream():
