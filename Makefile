@@ -8,7 +8,7 @@ SOURCES := setup.py pyproject.toml scav_kernels/_version.py $(shell find csrc -t
 # Warnings of the C++ and CUDA compilers are errors in every build from here.
 export SCAV_WERROR := 1
 
-# Pins are installed without bytecode: Python compiles what it imports, and must keep it.
+# Packages are installed without bytecode. With this variable set, each process would compile its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 # A build in the tree has CUDA kernels where a GPU can run them. `make wheel` has them wherever there is a toolkit.
