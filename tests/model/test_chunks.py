@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import ENVIRONMENT
+from processes import MEASURING
 
 from scav_model.config import ComputeConfig, Config
 from scav_model.data import collate
@@ -56,10 +56,10 @@ def test_activations_of_one_chunk_exist_at_a_time():
     """MiB at the peak of a step: by far less in chunks, and more clips add little but their sequences."""
     command = [sys.executable, Path(__file__).with_name("peak_of_a_step.py")]
     done = subprocess.run(
-        [*command, "64:0", "64:8", "128:8"], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        [*command, "64:0", "64:8", "128:8"], env=MEASURING, capture_output=True, text=True, check=True
     )
     whole, chunked, twice = map(float, done.stdout.split())
     # Steps of 64 clips, both sides and their gradients: 64 · (50 + 62) · 128 · 4 bytes · 2 = 7 MiB; one chunk's
-    # activations are an eighth of the batch's. Resident memory differs from run to run, by up to a quarter.
-    assert chunked < whole / 2
-    assert twice - chunked < whole / 4
+    # activations are an eighth of the batch's.
+    assert chunked < whole / 4
+    assert twice - chunked < whole / 16
