@@ -2,9 +2,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from scav_model.config import ModelConfig
-from scav_model.model import AudioVisualModel, ConvPosition, SequenceEncoder, masked_mean, rotary_table, rotate
+from scav_model.model import (
+    AudioVisualModel,
+    ConvPosition,
+    SequenceEncoder,
+    convolve_by_product,
+    masked_mean,
+    rotary_table,
+    rotate,
+)
 
 SMALL = ModelConfig(dim=16, heads=2, feedforward=2.0, conv_kernel=5, conv_groups=4)
 VARIANTS = [
@@ -71,6 +80,33 @@ def test_convolution_is_relative(kernel):
     early, late = position(x)
     torch.testing.assert_close(late[13:30], early[8:25])
     assert not torch.allclose(late, early)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 5, 8, 31, 32])
+@pytest.mark.parametrize("steps", [1, 2, 7, 15, 16, 17, 33])
+def test_convolution_by_product(steps, kernel):
+    """The same as torch's, with kernels narrower and wider than the sequence, and its gradients."""
+    torch.manual_seed(0)
+    groups, dim = 3, 6
+    x = torch.randn(4, steps, dim, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(dim, dim // groups, kernel, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(dim, dtype=torch.float64, requires_grad=True)
+    expected = F.conv1d(x.transpose(1, 2), weight, bias, padding=kernel // 2, groups=groups).transpose(1, 2)[:, :steps]
+    found = convolve_by_product(x, weight, bias, groups)
+    torch.testing.assert_close(found, expected)
+    above = torch.randn_like(found)
+    gradients = (torch.autograd.grad(y, (x, weight, bias), above) for y in (found, expected))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("kernel", [5, 8])
+def test_a_batch_is_encoded_as_its_clips_are(kernel):
+    """Many clips are convolved by a product, one by torch's convolution."""
+    torch.manual_seed(0)
+    position = ConvPosition(8, kernel, 2).double()
+    x = torch.randn(32, 20, 8, dtype=torch.float64)
+    torch.testing.assert_close(position(x), torch.cat([position(clip[None]) for clip in x]))
 
 
 def test_convolution_starts_at_unit_gain_of_wav2vec():
