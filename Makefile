@@ -25,10 +25,11 @@ test: build
 	$(BIN)/python -m pytest tests -m "not slow" --numprocesses $$(($$(nproc) + 1)) --dist worksteal
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
 
-# The long proofs, half an hour on two cores: random calls, kernels under a shim and an interpreter, other libraries,
-# notebooks, signals and kills, clusters.
+# The long proofs, half an hour or more on two cores: random calls, kernels under a shim and an interpreter, other
+# libraries, notebooks, signals and kills, clusters. PART=2/4 runs the second of four parts.
+PART ?= 1/1
 check: build
-	$(BIN)/python -m pytest tests -m slow --numprocesses $$(($$(nproc) + 1)) --dist worksteal
+	$(BIN)/python -m pytest tests -m slow --part $(PART) --numprocesses $$(($$(nproc) + 1)) --dist worksteal
 
 # The site, in build/site. It works from the disk, without a network.
 docs: $(VENV)/.installed
