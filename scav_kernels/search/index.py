@@ -1,7 +1,9 @@
 """A database, and its summaries, which searches share."""
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import wraps
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,9 +21,35 @@ _SAMPLED_STEPS = 4096
 _DIRECTIONS = 63
 _LEVELS = (*DENSE, LISTED)
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def check_range(op: str, name: str, lengths: Tensor | None, steps: int) -> None:
-    if lengths is not None and len(lengths) and not (lengths.min() >= 1 and lengths.max() <= steps):
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function of tensors compute in their dtypes within torch.autocast: bounds allow for no coarser rounding."""
+
+    @wraps(function)
+    def exact(*args: P.args, **options: P.kwargs) -> R:
+        kinds = {value.device.type for value in (*args, *options.values()) if isinstance(value, (Tensor, SearchIndex))}
+        with ExitStack() as stack:
+            for kind in kinds - {"meta"}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*args, **options)
+
+    return exact
+
+
+def check_lengths(op: str, name: str, lengths: Tensor | None, count: int, steps: int) -> None:
+    """Check lengths of `count` sequences of at most `steps` steps."""
+    if lengths is None:
+        return
+    if lengths.dtype != torch.int64:
+        raise TypeError(f"{op}: expected {name} of dtype int64, got {lengths.dtype}; convert them with {name}.long()")
+    if lengths.shape != (count,):
+        raise ValueError(
+            f"{op}: expected {name} of shape ({count},), one length per sequence, got shape {tuple(lengths.shape)}"
+        )
+    if count and not (lengths.min() >= 1 and lengths.max() <= steps):
         raise ValueError(
             f"{op}: expected {name} from 1 to {steps}, got {int(lengths.min())} to {int(lengths.max())}; "
             "every sequence has at least one step and no more than the tensor has"
@@ -105,11 +133,13 @@ class SearchIndex:
             torch.ops.scav.check_pairs("SearchIndex", self._steps, self._steps, None, None, False)
         else:
             check_tensors("SearchIndex", database=database, lengths=lengths)
-            torch.ops.scav.check_pairs("SearchIndex", database, database, lengths, lengths, False)
+            torch.ops.scav.check_pairs("SearchIndex", database, database, None, None, False)
             self._steps = database.detach()
             if lengths is None:
                 lengths = torch.full((len(database),), database.shape[1], device=database.device)
-        check_range("SearchIndex", "lengths", lengths, self._steps.shape[1])
+        # A Reader is as long as its lengths.
+        count = len(lengths) if self.is_read else len(self._steps)
+        check_lengths("SearchIndex", "lengths", lengths, count, self._steps.shape[1])
         self.lengths = lengths
         self.dtype = accumulation_dtype(self._steps)
         # Sorted by length.
@@ -249,6 +279,7 @@ def step_coordinates(rows: Tensor, directions: Tensor, unit: bool) -> Tensor:
     return project(rows, directions)
 
 
+@without_autocast
 def summarize(
     database: Tensor | Reader,
     lengths: Tensor | None = None,

@@ -334,7 +334,10 @@ class AlignedSearch:
             )
         distances = torch.cat(parts) if parts else limits.new_empty(0)
         self.report.abandoned += int((distances.isinf() & limits.isfinite()).sum())
-        return no_nan(distances)
+        # As by cdist: one step that is not finite, or too long for its square, makes a pair infinitely far, also if
+        # resampling skips it.
+        within_range = (request.query_norms[queries] + index.norms[items]).isfinite()
+        return no_nan(distances.masked_fill(~within_range, torch.inf))
 
 
 def _find(request: SearchRequest, prune: bool, report: SearchReport, top_k: RunningTopK) -> None:

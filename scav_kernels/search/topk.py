@@ -10,7 +10,7 @@ from scav_kernels.ops.checks import WEIGHTS, check_tensors
 from scav_kernels.ops.convergence import OneWarning
 from scav_kernels.ops.registry import METRICS, Metric, find_metric
 from scav_kernels.search.exhaustive import EXHAUSTIVE
-from scav_kernels.search.index import SearchIndex, check_range
+from scav_kernels.search.index import SearchIndex, check_lengths, without_autocast
 from scav_kernels.search.nearest import RunningTopK
 from scav_kernels.search.report import SearchReport
 from scav_kernels.search.request import SearchRequest
@@ -36,6 +36,7 @@ class TopK(tuple[Tensor, Tensor]):
 
 
 @torch.no_grad()
+@without_autocast
 def topk(
     queries: Tensor,
     database: Tensor | SearchIndex,
@@ -154,6 +155,8 @@ def _index(queries: Tensor, database: Tensor | SearchIndex, lengths: Tensor | No
         check_tensors("topk", queries=queries, database=database.like)
         return database
     check_tensors("topk", queries=queries, database=database, database_lengths=lengths)
+    if database.ndim == 3:
+        check_lengths("topk", "database_lengths", lengths, *database.shape[:2])
     return SearchIndex(database, lengths)
 
 
@@ -224,11 +227,21 @@ def _check_pairs(
     options: dict[str, Any],
 ) -> Tensor:
     """Check inputs and options by the metric's own checks, on a call without pairs; return the queries' lengths."""
-    sides = (queries, query_lengths), (index.like, None)
-    x, y = sides if queries_are == "x" else sides[::-1]
-    torch.ops.scav.check_pairs("topk", x[0], y[0], x[1], y[1], False)
-    check_range("topk", "query_lengths", query_lengths, queries.shape[1])
-    metric.all_pairs(x[0][:0], y[0][:0], None, None, **options)
+    database = (len(index), *index.like.shape[1:])
+    if queries.ndim == 3 and queries.shape[2] != database[2]:
+        raise ValueError(
+            f"topk: expected queries and database with the same feature size D, got {queries.shape[2]} and "
+            f"{database[2]} (shapes {tuple(queries.shape)} and {database})"
+        )
+    if queries.dtype != index.like.dtype and queries.is_floating_point():
+        raise TypeError(
+            f"topk: expected queries and database of one dtype, got {queries.dtype} and {index.like.dtype}; convert "
+            "the queries, e.g. queries.to(database.dtype)"
+        )
+    x, y = (queries, index.like) if queries_are == "x" else (index.like, queries)
+    torch.ops.scav.check_pairs("topk", x, y, None, None, False)
+    check_lengths("topk", "query_lengths", query_lengths, *queries.shape[:2])
+    metric.all_pairs(x[:0], y[:0], None, None, **options)
     if query_lengths is not None:
         return query_lengths
     return torch.full((len(queries),), queries.shape[1], device=queries.device)

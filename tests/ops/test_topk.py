@@ -370,3 +370,65 @@ def test_memory_does_not_grow_with_all_pairs() -> None:
     script = Path(__file__).with_name("topk_memory.py")
     found = subprocess.run([sys.executable, str(script), "1000", "40000"], check=True, capture_output=True, text=True)
     assert int(found.stdout) < 96 << 20
+
+
+def near_duplicates(count: int, steps: int) -> Tensor:
+    """Sequences whose differences bfloat16 cannot tell from their common mean."""
+    spread = torch.randn(4, 64)
+    return 3 * torch.arange(64).sin() + 1e-3 * torch.randn(count, steps, 4) @ spread
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize(
+    ("metric", "options"),
+    [("interpolated_euclidean", {}), ("chamfer", {}), ("dtw", {}), ("sinkhorn", {"epsilon": 1e-3})],
+)
+def test_autocast_changes_nothing(metric: Any, options: dict[str, Any], steps: int) -> None:
+    torch.manual_seed(0)
+    database, queries = near_duplicates(300, steps), near_duplicates(3, steps)
+    index = SearchIndex(database)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        first = topk(queries, index, 3, metric=metric, **options)
+        made = scav_kernels.summarize(database)
+    expected = topk(queries, database, 3, metric=metric, **options)
+    # What the index keeps of the first search serves the next one.
+    for found in (first, topk(queries, index, 3, metric=metric, **options)):
+        assert torch.equal(found.indices, expected.indices)
+        assert torch.equal(found.distances, expected.distances)
+    assert all(
+        torch.equal(one, other) for one, other in zip(made[:3], scav_kernels.summarize(database)[:3], strict=True)
+    )
+    assert torch.equal(made.means, scav_kernels.summarize(database).means)
+
+
+@pytest.mark.parametrize("prune", ["auto", "none"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e25])
+def test_a_step_that_resampling_skips_counts_if_it_is_not_finite(value: float, prune: str) -> None:
+    torch.manual_seed(0)
+    short, long = torch.randn(2, 1, 4), torch.randn(6, 5, 4)
+    long[2, 0, 0] = value
+    assert not scav_kernels.cdist(short, long, resample="y")[:, 2].isfinite().any()
+    for index in (long, SearchIndex(long)):
+        distances, indices = topk(short, index, 6, resample="y", prune=prune)
+        assert indices[:, -1].tolist() == [2, 2]
+        assert distances.isinf().tolist() == [[False] * 5 + [True]] * 2
+    distances, _ = topk(long, short, 2, prune=prune)
+    assert distances.isinf().tolist() == [[place == 2] * 2 for place in range(6)]
+
+
+def test_errors_name_the_arguments_of_the_search() -> None:
+    queries, database = torch.randn(3, 4, 5), torch.randn(9, 6, 5)
+    whole = torch.tensor([4, 4, 4])
+    for query_lengths, database_lengths, error, message in (
+        (whole.int(), None, TypeError, r"topk: expected query_lengths of dtype int64, .* query_lengths\.long\(\)"),
+        (whole[:2], None, ValueError, r"topk: expected query_lengths of shape \(3,\)"),
+        (None, torch.ones(9), TypeError, "topk: expected database_lengths of dtype int64"),
+        (None, whole, ValueError, r"topk: expected database_lengths of shape \(9,\)"),
+    ):
+        for queries_are in ("x", "y"):
+            with pytest.raises(error, match=message):
+                topk(queries, database, 1, query_lengths, database_lengths, queries_are=queries_are)
+    with pytest.raises(ValueError, match=r"queries and database .* 5 and 3 \(shapes \(3, 4, 5\) and \(9, 6, 3\)\)"):
+        topk(queries, database[..., :3], 1)
+    with pytest.raises(TypeError, match="queries and database of one dtype"):
+        topk(queries.double(), database, 1)
