@@ -24,7 +24,7 @@ from scav_model.experiments.tunes.systems import SYSTEMS, training_config
 from scav_model.retrieval import encode
 from scav_model.training import TrainResult
 
-RATES = (2e-3, 4e-3, 8e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 # CLIP's 14.3, and the demo's of CAV. Each model tries both.
 SCALES = (14.3, 30.0)
 
