@@ -67,14 +67,16 @@ def convolve_by_product(x: Tensor, weight: Tensor, bias: Tensor | None, groups: 
     (D, D / groups, K) has its tap K // 2 at the output's own step.
     """
     batch, steps, dim = x.shape
-    taps, part = weight.shape[2], dim // groups
+    taps, channels = weight.shape[2], dim // groups
     # Taps for inputs from T − 1 steps before the output to T − 1 after it; zero where the kernel is narrower.
     before, after = steps - 1 - taps // 2, steps + taps // 2 - taps
-    wide = F.pad(weight, (before, after)).view(groups, part, part, 2 * steps - 1)  # (groups, out, in, taps)
+    wide = F.pad(weight, (before, after)).view(groups, channels, channels, 2 * steps - 1)  # (groups, out, in, taps)
     windows = wide.unfold(3, steps, 1).flip(3)  # (groups, out, in, output step, input step)
-    matrices = windows.permute(0, 4, 2, 3, 1).reshape(groups, steps * part, steps * part)
-    rows = x.view(batch, steps, groups, part).permute(2, 0, 1, 3).reshape(groups, batch, steps * part)
-    product = torch.bmm(rows, matrices).view(groups, batch, steps, part).permute(1, 2, 0, 3).reshape(batch, steps, dim)
+    matrices = windows.permute(0, 4, 2, 3, 1).reshape(groups, steps * channels, steps * channels)
+    rows = x.view(batch, steps, groups, channels).permute(2, 0, 1, 3).reshape(groups, batch, steps * channels)
+    product = (
+        torch.bmm(rows, matrices).view(groups, batch, steps, channels).permute(1, 2, 0, 3).reshape(batch, steps, dim)
+    )
     return product if bias is None else product + bias
 
 

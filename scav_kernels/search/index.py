@@ -26,14 +26,14 @@ R = TypeVar("R")
 
 
 def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function of tensors compute in their dtypes within torch.autocast: bounds allow for no coarser rounding."""
+    """Turn torch.autocast off inside a function: its products are for bounds, which allow for no coarser rounding."""
 
     @wraps(function)
     def exact(*args: P.args, **options: P.kwargs) -> R:
-        kinds = {value.device.type for value in (*args, *options.values()) if isinstance(value, (Tensor, SearchIndex))}
         with ExitStack() as stack:
-            for kind in kinds - {"meta"}:
-                stack.enter_context(torch.autocast(kind, enabled=False))
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    stack.enter_context(torch.autocast(device, enabled=False))
             return function(*args, **options)
 
     return exact
