@@ -129,3 +129,12 @@ def test_wrong_inputs() -> None:
     with pytest.raises(ValueError, match="lengths from 1"):
         SearchIndex(Listed(d, torch.zeros_like(dl)))
     assert isinstance(kept, Summaries)
+
+
+def test_summaries_within_autocast() -> None:
+    steps, lengths = clips(9, 6, 40, seed=3)
+    expected = summarize(steps, lengths)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = [summarize(steps, lengths), summarize(Listed(steps, lengths))]
+    for summaries in found:
+        assert all(torch.equal(getattr(summaries, name), getattr(expected, name)) for name in ("directions", "means"))
