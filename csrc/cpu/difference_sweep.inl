@@ -126,7 +126,7 @@ SCAV_INLINE void pass_rows(const Tile& tile, const BandWalls<T, W, V>& walls, in
 // these columns of the rows before [end, last_end): `results` takes those cells.
 template <class T, int W, int V, class Tile, class Cell>
 void difference_pass(const Tile& tile, const Lanes<T>& lanes, const BandWalls<T, W, V>& walls, int64_t t,
-                     const LaneEnd* end, const LaneEnd* last_end, T* state, const Cell& cell, PathEnds<T>& results) {
+                     const LaneEnd* end, const LaneEnd* last_end, T* state, Cell cell, PathEnds<T>& results) {
   constexpr int K = kPassSteps;
   const int64_t row0 = lanes.first_row(t), row1 = lanes.end_row(t + K - 1);
   // Rows whose cells are in the bands of all lanes.

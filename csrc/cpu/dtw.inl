@@ -21,62 +21,43 @@
 
 namespace scav::SCAV_LEVEL {
 
-// The recursion of one set of lanes, and their paths if `out` needs them. `advance(step0, step1, cell)` sweeps `state`
-// (rows, lanes) over steps [step0, step1) and leaves the ends of paths in `ends`; step0 is a multiple of `panel_steps`.
-template <class T, int W, int V, class Steps, class Advance>
-void dtw_recursion(const Steps& kind, int64_t steps, int64_t panel_steps, const Lanes<T>& lanes,
-                   const std::vector<int64_t>& results, const PathEnds<T>& ends, T* state, const Advance& advance,
+// The recursion of one set of lanes, and their paths if `out` needs them. `advance(step0, step1, codes)` sweeps `state`
+// (rows, lanes) over steps [step0, step1), leaves the ends of paths in `ends`, and writes the steps into the cells to
+// `codes` (steps, rows, lanes) unless it is null; step0 is a multiple of `panel_steps`.
+template <class T>
+void dtw_recursion(int64_t steps, int64_t panel_steps, const Lanes<T>& lanes, const std::vector<int64_t>& results,
+                   const PathEnds<T>& ends, T* state, const std::function<void(int64_t, int64_t, uint8_t*)>& advance,
                    const DtwOutput<T>& out) {
-  constexpr int64_t width = W * V;
-  const int64_t rows = lanes.rows;
-  std::fill_n(state, rows * width, kUnreachable<T>);
-  auto plain = [&kind](int64_t s, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
-                   __attribute__((always_inline)) {
-                     return kind.template cell<W>(kind.template weight<W>(s == 0), cost, diagonal, up, left);
-                   };
+  const int64_t width = ends.lanes, state_size = lanes.rows * width;
+  std::fill_n(state, state_size, kUnreachable<T>);
   PathWalks<T> walks{lanes, results, ends, out, {}};
   if (out.bytes_per_cell() == 0) {
-    advance(0, steps, plain);
+    advance(0, steps, nullptr);
     walks.finish();
     return;
   }
 
-  const CheckpointPlan plan = plan_checkpoints(rows, steps, width, panel_steps, {out.bytes_per_cell(), sizeof(T)});
-  Buffer<T> states(plan.checkpoints * rows * width);
-  Buffer<uint8_t> codes(plan.steps * rows * width);
-  auto record = [&](int64_t step0) {
-    return [&kind, &codes, step0, rows](int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
-                                        Vec<T, W> left) __attribute__((always_inline)) {
-      typedef uint8_t Bytes __attribute__((vector_size(W)));
-      Vec<IntOf<T>, W> code;
-      const Vec<T, W> r = kind.template cell<W>(kind.template weight<W>(s == 0), cost, diagonal, up, left, code);
-      const Bytes step = __builtin_convertvector(code, Bytes);
-      std::memcpy(codes.data() + ((t - step0) * rows + s) * width + v * W, &step, W);
-      return r;
-    };
-  };
+  const CheckpointPlan plan =
+      plan_checkpoints(lanes.rows, steps, width, panel_steps, {out.bytes_per_cell(), sizeof(T)});
+  Buffer<T> states(plan.checkpoints * state_size);
+  Buffer<uint8_t> codes(plan.steps * state_size);
+  const auto end_of = [&](int64_t index) { return std::min((index + 1) * plan.steps, steps); };
   for (int64_t index = 0; index < plan.checkpoints; ++index) {
-    std::copy_n(state, rows * width, states.data() + index * rows * width);
-    const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
-    if (index + 1 < plan.checkpoints) {
-      advance(step0, step1, plain);
-    } else {
-      advance(step0, step1, record(step0));
-    }
+    std::copy_n(state, state_size, states.data() + index * state_size);
+    advance(index * plan.steps, end_of(index), index + 1 < plan.checkpoints ? nullptr : codes.data());
   }
   walks.start();
   for (int64_t index = plan.checkpoints - 1; index >= 0; --index) {
-    const int64_t step0 = index * plan.steps, step1 = std::min(step0 + plan.steps, steps);
     if (index + 1 < plan.checkpoints) {
-      std::copy_n(states.data() + index * rows * width, rows * width, state);
-      advance(step0, step1, record(step0));
+      std::copy_n(states.data() + index * state_size, state_size, state);
+      advance(index * plan.steps, end_of(index), codes.data());
     }
-    walks.walk(step0, codes.data());
+    walks.walk(index * plan.steps, codes.data());
   }
   walks.finish();
 }
 
-template <class T, int W, int V, bool banded, class Steps, class Pairs>
+template <class T, int W, int V, class Steps, class Pairs>
 void dtw_lanes(const Steps& kind, const Pairs& pairs, const Lanes<T>& lanes, const std::vector<int64_t>& results,
                const DtwOutput<T>& out) {
   const int64_t rows = pairs.rows(), panel_steps = pairs.panel_steps();
@@ -84,15 +65,22 @@ void dtw_lanes(const Steps& kind, const Pairs& pairs, const Lanes<T>& lanes, con
   Buffer<T> state(rows * W * V), costs(V * vector_stride);
   PathEnds<T> ends(lanes, out.options.open.end);
   // Costs are computed a panel of steps at a time, and read while they are in L1.
-  auto advance = [&](int64_t step0, int64_t step1, const auto& cell) {
+  const auto advance = [&](int64_t step0, int64_t step1, uint8_t* codes) {
     for (int64_t t = step0; t < step1; t += panel_steps) {
-      const int64_t end = std::min(t + panel_steps, step1);
-      pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
-      sweep<PlainValues<T, W>, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(),
-                                          cell, [&](int64_t step) { ends.take(step, state.data(), W * V); });
+      const StepRange range{t, std::min(t + panel_steps, step1)};
+      pairs.costs(t, range.step1, lanes.first_row(t), lanes.end_row(range.step1 - 1), costs.data(), stride,
+                  vector_stride);
+      const auto sweep_with = [&](const auto& cell) {
+        sweep<PlainValues<T, W>, V>(range, lanes, costs.data(), stride, vector_stride, state.data(), cell, ends);
+      };
+      if (codes != nullptr) {
+        sweep_with(DtwRecorder<T, W, V, Steps>{kind, codes, step0, rows});
+      } else {
+        sweep_with(DtwCell<T, W, Steps>{kind});
+      }
     }
   };
-  dtw_recursion<T, W, V>(kind, pairs.steps(), panel_steps, lanes, results, ends, state.data(), advance, out);
+  dtw_recursion<T>(pairs.steps(), panel_steps, lanes, results, ends, state.data(), advance, out);
 }
 
 // Every pair of a PairBatch or MatrixBatch.
@@ -103,14 +91,12 @@ void dtw_batch(const Batch& batch, const DtwOutput<T>& out) {
     const Lanes<T> lanes(pairs, options.band, options.open.begin);
     with_lanes<T>(pairs, [&](auto w, auto v) {
       if (options.weighted()) {
-        // Fewer kernels: of one vector, as `lanes_of` chooses, and banded, as no band is a wide one.
+        // Fewer kernels: of one vector, as `lanes_of` chooses.
         if constexpr (v == 1) {
-          dtw_lanes<T, w, v, true>(WeightedSteps<T>(options), pairs, lanes, results, out);
+          dtw_lanes<T, w, v>(WeightedSteps<T>(options), pairs, lanes, results, out);
         }
-      } else if (options.band.has_value()) {
-        dtw_lanes<T, w, v, true>(EqualSteps<T>(options), pairs, lanes, results, out);
       } else {
-        dtw_lanes<T, w, v, false>(EqualSteps<T>(options), pairs, lanes, results, out);
+        dtw_lanes<T, w, v>(EqualSteps<T>(options), pairs, lanes, results, out);
       }
     });
   });
@@ -130,10 +116,17 @@ void dtw_differences(const DifferenceBatch<T>& batch, Cost cost, const DtwOutput
       const DifferenceTile<T, W, V, shared, decltype(kind)> tile{pairs.x.data(), pairs.y, batch.x.dim, kHiddenOne<T>};
       Buffer<T> state(lanes.rows * W * V);
       PathEnds<T> ends(lanes, out.options.open.end);
-      auto advance = [&](int64_t step0, int64_t step1, const auto& cell) {
-        difference_sweep<T, W, V>(tile, StepRange{step0, step1}, lanes, walls, lane_rows, state.data(), cell, ends);
+      const auto advance = [&](int64_t step0, int64_t step1, uint8_t* codes) {
+        const StepRange range{step0, step1};
+        if (codes != nullptr) {
+          difference_sweep<T, W, V>(tile, range, lanes, walls, lane_rows, state.data(),
+                                    DtwRecorder<T, W, V, EqualSteps<T>>{equal, codes, step0, lanes.rows}, ends);
+        } else {
+          difference_sweep<T, W, V>(tile, range, lanes, walls, lane_rows, state.data(),
+                                    DtwCell<T, W, EqualSteps<T>>{equal}, ends);
+        }
       };
-      dtw_recursion<T, W, V>(equal, pairs.steps(), kPassSteps, lanes, results, ends, state.data(), advance, out);
+      dtw_recursion<T>(pairs.steps(), kPassSteps, lanes, results, ends, state.data(), advance, out);
     });
   });
 }

@@ -74,30 +74,61 @@ struct WeightedSteps {
   }
 };
 
+// A cell of a recursion over pairs (sweep.inl) that keeps nothing.
+template <class T, int W, class Steps>
+struct DtwCell {
+  Steps kind;
+
+  SCAV_INLINE Vec<T, W> operator()(int64_t s, int64_t, int, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
+                                   Vec<T, W> left) const {
+    return kind.template cell<W>(kind.template weight<W>(s == 0), cost, diagonal, up, left);
+  }
+};
+
+// One that writes the code of its step: of cell (s, t), vector v, at ((t - step0) * rows + s) * V * W + v * W.
+template <class T, int W, int V, class Steps>
+struct DtwRecorder {
+  Steps kind;
+  uint8_t* codes;
+  int64_t step0, rows;
+
+  SCAV_INLINE Vec<T, W> operator()(int64_t s, int64_t t, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up,
+                                   Vec<T, W> left) const {
+    typedef uint8_t Bytes __attribute__((vector_size(W)));
+    Vec<IntOf<T>, W> code;
+    const Vec<T, W> r = kind.template cell<W>(kind.template weight<W>(s == 0), cost, diagonal, up, left, code);
+    const Bytes step = __builtin_convertvector(code, Bytes);
+    std::memcpy(codes + (((t - step0) * rows + s) * V + v) * W, &step, W);
+    return r;
+  }
+};
+
 // Where the paths of some lanes end, and their sums: at a lane's last step, or where `open`, at the step of its last
 // row with the smallest sum, the first of equal ones.
 template <class T>
 struct PathEnds {
   using I = IntOf<T>;
+  int64_t lanes;
   bool open;
   Buffer<I> end_row, last_step, step;  // (lanes,)
   Buffer<T> sum;                       // (lanes,) unreachable until an end is known
 
-  PathEnds(const Lanes<T>& lanes, bool open_end)
-      : open(open_end),
-        end_row(lanes_of(lanes)),
-        last_step(lanes_of(lanes)),
-        step(lanes_of(lanes)),
-        sum(lanes_of(lanes)) {
-    for (int64_t lane = 0; lane < lanes_of(lanes); ++lane) {
-      end_row[lane] = static_cast<I>(lanes.last_row[static_cast<size_t>(lane)] + 1);
-      last_step[lane] = step[lane] = static_cast<I>(lanes.last_step[static_cast<size_t>(lane)]);
+  PathEnds(const Lanes<T>& of, bool open_end)
+      : lanes(static_cast<int64_t>(of.last_row.size())),
+        open(open_end),
+        end_row(lanes),
+        last_step(lanes),
+        step(lanes),
+        sum(lanes) {
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      end_row[lane] = static_cast<I>(of.last_row[static_cast<size_t>(lane)] + 1);
+      last_step[lane] = step[lane] = static_cast<I>(of.last_step[static_cast<size_t>(lane)]);
       sum[lane] = kUnreachable<T>;
     }
   }
 
   // Takes the ends in column t from the state after it.
-  __attribute__((noinline)) void take(int64_t t, const T* state, int64_t lanes) {
+  __attribute__((noinline)) void take(int64_t t, const T* state) {
     for (int64_t lane = 0; lane < lanes; ++lane) {
       if (t == last_step[lane] || (open && t < last_step[lane])) {
         const T r = state[(end_row[lane] - 1) * lanes + lane];
@@ -126,9 +157,6 @@ struct PathEnds {
     store<T, W>(sum.data() + vector * W, lowest);
     store<I, W>(step.data() + vector * W, at);
   }
-
- private:
-  static int64_t lanes_of(const Lanes<T>& lanes) { return static_cast<int64_t>(lanes.last_row.size()); }
 };
 
 // Where the distances of a batch go, and their paths unless `paths` is null: `path_stride` codes each.

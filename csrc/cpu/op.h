@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -23,6 +24,7 @@
 #include "cpu/layout.h"
 #include "cpu/library_gemm.h"
 #include "cpu/parallel.h"
+#include "cpu/recursions.h"
 #include "shared/boxed.h"
 #include "shared/constants.h"
 

@@ -36,72 +36,58 @@ T distance_of(const SoftDtw<T>& recurrence, const T* state, int64_t lanes, int64
   return recurrence.distance(Scaled<T, 1>{{at[0]}, {at[W]}})[0];
 }
 
-// r in the last row of each lane, (steps, lanes): where paths with an open end can end.
-template <class T>
-struct LaneEnds {
-  int64_t lanes;
-  Buffer<T> values;
+// r where the paths of some lanes end: in their last cells, or with an open end, in all cells of their last rows.
+template <class T, int W>
+struct SoftDtwEnds {
+  const SoftDtw<T>& recurrence;
+  const Lanes<T>& lanes;
+  int64_t count;  // of lanes
+  bool open;
+  bool taken;        // take() does nothing
+  Buffer<T> values;  // (lanes,), or (steps, lanes) of an open end
 
-  LaneEnds(const Lanes<T>& of, int64_t steps) : lanes(static_cast<int64_t>(of.last_row.size())), values(steps * lanes) {
-    std::fill_n(values.data(), steps * lanes, kUnreachable<T>);
+  SoftDtwEnds(const SoftDtw<T>& of, const Lanes<T>& all, int64_t steps)
+      : recurrence(of),
+        lanes(all),
+        count(static_cast<int64_t>(all.last_row.size())),
+        open(of.open.end),
+        taken(false),
+        values((open ? steps : 1) * count) {
+    std::fill_n(values.data(), (open ? steps : 1) * count, kUnreachable<T>);
   }
 
   // Takes column t from the state after it.
-  template <int W>
-  void take(const SoftDtw<T>& recurrence, const Lanes<T>& of, int64_t t, const T* state) const {
-    for (int64_t lane = 0; lane < lanes; ++lane) {
+  __attribute__((noinline)) void take(int64_t t, const T* state) const {
+    for (int64_t lane = 0; lane < count && !taken; ++lane) {
       const auto at = static_cast<size_t>(lane);
-      if (t <= of.last_step[at]) {
-        values[t * lanes + lane] = distance_of<W>(recurrence, state, lanes, of.last_row[at], lane);
+      if (open ? t <= lanes.last_step[at] : t == lanes.last_step[at]) {
+        values[(open ? t * count : 0) + lane] = distance_of<W>(recurrence, state, count, lanes.last_row[at], lane);
       }
     }
   }
 };
 
-// Results of the lanes that end at step t, read from the state after column t.
-template <class T, int W>
-void take_results(const SoftDtw<T>& recurrence, const Lanes<T>& lanes, int64_t t, const T* state,
-                  const std::vector<int64_t>& results, T* out) {
-  const auto count = static_cast<int64_t>(results.size());
-  for (int64_t lane = 0; lane < count; ++lane) {
-    const auto at = static_cast<size_t>(lane);
-    if (lanes.last_step[at] == t) {
-      const T r = distance_of<W>(recurrence, state, count, lanes.last_row[at], lane);
-      out[results[at]] = r < kReached<T> ? r : std::numeric_limits<T>::infinity();
-    }
-  }
-}
-
-template <class T, int W, int V, bool banded, class Pairs>
+template <class T, int W, int V, class Pairs>
 void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes,
                     const std::vector<int64_t>& results, T* out) {
   using Values = ScaledValues<T, W>;
-  using Value = typename Values::Value;
   constexpr int64_t width = W * V;
   const int64_t rows = pairs.rows(), steps = pairs.steps(), panel_steps = pairs.panel_steps();
   const int64_t stride = panel_steps * W, vector_stride = rows * stride;
   Buffer<T> state(rows * width * Values::kParts), costs(V * vector_stride);
   fill_unreachable<Values>(state.data(), rows * V);
-  auto cell = [&](int64_t, int64_t, int, Vec<T, W> cost, Value diagonal, Value up, Value left)
-                  __attribute__((always_inline)) {
-                    return recurrence.template cell<W, Pairs::kForbids>(cost, diagonal, up, left);
-                  };
-  const LaneEnds<T> ends(lanes, recurrence.open.end ? steps : 0);
+  const SoftDtwCell<T, W, Pairs::kForbids> cell{recurrence};
+  const SoftDtwEnds<T, W> ends(recurrence, lanes, steps);
   // Costs are computed a panel of steps at a time, and read while they are in L1.
   for (int64_t t = 0; t < steps; t += panel_steps) {
     const int64_t end = std::min(t + panel_steps, steps);
     pairs.costs(t, end, lanes.first_row(t), lanes.end_row(end - 1), costs.data(), stride, vector_stride);
-    sweep<ScaledValues<T, W>, V, banded>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(),
-                                         cell, [&](int64_t step) {
-                                           if (recurrence.open.end) {
-                                             ends.template take<W>(recurrence, lanes, step, state.data());
-                                           } else {
-                                             take_results<T, W>(recurrence, lanes, step, state.data(), results, out);
-                                           }
-                                         });
+    sweep<Values, V>(StepRange{t, end}, lanes, costs.data(), stride, vector_stride, state.data(), cell, ends);
   }
-  for (int v = 0; v < V && recurrence.open.end; ++v) {
-    const Vec<T, W> values = EndSoftmin<T, W>(recurrence, ends.values.data() + v * W, steps, width).value(recurrence);
+  for (int v = 0; v < V; ++v) {
+    const Vec<T, W> values =
+        ends.open ? EndSoftmin<T, W>(recurrence, ends.values.data() + v * W, steps, width).value(recurrence)
+                  : SoftDtw<T>::template reached_or_infinite<W>(load<T, W>(ends.values.data() + v * W));
     for (int lane = 0; lane < W; ++lane) {
       const int64_t result = results[static_cast<size_t>(v * W + lane)];
       if (result >= 0) {
@@ -111,12 +97,27 @@ void soft_dtw_lanes(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lane
   }
 }
 
+// A cell that also stores the weights of its softmin, cell (s, t) of vector v at v * vector_stride + s * stride +
+// (t - step0) * W.
+template <class T, int W, bool forbids>
+struct SoftDtwRecorder {
+  using Value = Scaled<T, W>;
+  SoftDtw<T> recurrence;
+  T *diagonal, *up;
+  int64_t step0, stride, vector_stride;
+
+  SCAV_INLINE Value operator()(int64_t s, int64_t t, int v, Vec<T, W> cost, Value d, Value u, Value l) const {
+    const int64_t at = v * vector_stride + s * stride + (t - step0) * W;
+    return soft_dtw_recorded<forbids>(recurrence, cost, d, u, l, diagonal + at, up + at);
+  }
+};
+
 // One range of steps of the adjoint e = d out / d r = d out / d cost, from the ends of the lanes to their starts. The
 // last rows receive `end_grads` (steps, lanes), or where it is null, `grads` (lanes,) at the last steps. `ahead`
 // (rows, lanes) holds what column t receives from column t + 1. `diagonal` holds the weights of the diagonal on entry,
 // e on return, which is 0 where they are negative: in cells that no path enters. Rows of the range outside the band
 // are zero.
-template <class T, int W, int V, bool banded, class Pairs>
+template <class T, int W, int V, bool banded, bool forbids>
 void soft_dtw_adjoint(const StepRange& range, const Lanes<T>& lanes, const T* grads, const T* end_grads, T* diagonal,
                       const T* up, int64_t stride, int64_t vector_stride, int64_t first_row, int64_t end_row,
                       T* ahead) {
@@ -147,7 +148,7 @@ void soft_dtw_adjoint(const StepRange& range, const Lanes<T>& lanes, const T* gr
         T* weight = weights + v * vector_stride + s * stride;
         const Vec<T, W> d = load<T, W>(weight), u = load<T, W>(up_weights + v * vector_stride + s * stride);
         Vec<T, W> e = load<T, W>(at) + from_below[v];
-        if constexpr (Pairs::kForbids) {
+        if constexpr (forbids) {
           e = d < T(0) ? Vec<T, W>{} : e;
         }
         // Outside the band, 1 less the other weights is only rounding.
@@ -169,11 +170,10 @@ void soft_dtw_adjoint(const StepRange& range, const Lanes<T>& lanes, const T* gr
   }
 }
 
-template <class T, int W, int V, bool banded, class Pairs, class To>
+template <class T, int W, int V, class Pairs, class To>
 void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, const Lanes<T>& lanes,
                              const KeptBytes& kept, const T* grads, const std::vector<To>& to) {
   using Values = ScaledValues<T, W>;
-  using Value = typename Values::Value;
   constexpr int64_t width = W * V;
   const int64_t rows = pairs.rows(), steps = pairs.steps(), state_size = rows * width * Values::kParts;
   const CheckpointPlan plan = plan_checkpoints(rows, steps, width, pairs.panel_steps(), kept);
@@ -184,36 +184,18 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
   fill_unreachable<Values>(state.data(), rows * V);
   std::fill_n(ahead.data(), rows * width, T(0));
 
-  const bool open_end = recurrence.open.end;
-  bool take_ends = open_end;
-  const LaneEnds<T> ends(lanes, open_end ? steps : 0);
-  auto advance = [&](const StepRange& range, bool last) {
+  SoftDtwEnds<T, W> ends(recurrence, lanes, steps);
+  ends.taken = !ends.open;
+  const auto advance = [&](const StepRange& range, bool last) {
     pairs.costs(range.step0, range.step1, lanes.first_row(range.step0), lanes.end_row(range.step1 - 1), costs.data(),
                 stride, vector_stride);
-    auto plain = [&](int64_t, int64_t, int, Vec<T, W> cost, Value d, Value u, Value l) __attribute__((always_inline)) {
-      return recurrence.template cell<W, Pairs::kForbids>(cost, d, u, l);
-    };
-    auto record = [&](int64_t s, int64_t t, int v, Vec<T, W> cost, Value d, Value u,
-                      Value l) __attribute__((always_inline)) {
-      const int64_t at = v * vector_stride + s * stride + (t - range.step0) * W;
-      const Value r = recurrence.template cell<W, Pairs::kForbids>(cost, d, u, l, diagonal.data() + at, up.data() + at);
-      if constexpr (Pairs::kForbids) {
-        const Vec<T, W> weight = load<T, W>(diagonal.data() + at);
-        store<T, W>(diagonal.data() + at, recurrence.is_reached(r) ? weight : splat<T, W>(T(-1)));
-      }
-      return r;
-    };
-    auto on_step = [&](int64_t t) {
-      if (take_ends) {
-        ends.template take<W>(recurrence, lanes, t, state.data());
-      }
-    };
     if (last) {
-      sweep<ScaledValues<T, W>, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), record,
-                                           on_step);
+      const SoftDtwRecorder<T, W, Pairs::kForbids> record{recurrence,  diagonal.data(), up.data(),
+                                                          range.step0, stride,          vector_stride};
+      sweep<Values, V>(range, lanes, costs.data(), stride, vector_stride, state.data(), record, ends);
     } else {
-      sweep<ScaledValues<T, W>, V, banded>(range, lanes, costs.data(), stride, vector_stride, state.data(), plain,
-                                           on_step);
+      const SoftDtwCell<T, W, Pairs::kForbids> plain{recurrence};
+      sweep<Values, V>(range, lanes, costs.data(), stride, vector_stride, state.data(), plain, ends);
     }
   };
   auto range_at = [&](int64_t index) {
@@ -223,8 +205,8 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
     std::copy_n(state.data(), state_size, states.data() + index * state_size);
     advance(range_at(index), index + 1 == plan.checkpoints);
   }
-  take_ends = false;
-  for (int v = 0; v < V && open_end; ++v) {
+  ends.taken = true;
+  for (int v = 0; v < V && ends.open; ++v) {
     T* const of_vector = ends.values.data() + v * W;
     EndSoftmin<T, W>(recurrence, of_vector, steps, width)
         .to_weights(recurrence, load<T, W>(grads + v * W), of_vector, steps, width);
@@ -236,9 +218,10 @@ void soft_dtw_lanes_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, c
       advance(range, true);
     }
     const int64_t row0 = lanes.first_row(range.step0), row1 = lanes.end_row(range.step1 - 1);
-    soft_dtw_adjoint<T, W, V, banded, Pairs>(range, lanes, grads, open_end ? ends.values.data() : nullptr,
-                                             diagonal.data(), up.data(), stride, vector_stride, row0, row1,
-                                             ahead.data());
+    const auto adjoint = lanes.banded ? soft_dtw_adjoint<T, W, V, true, Pairs::kForbids>
+                                      : soft_dtw_adjoint<T, W, V, false, Pairs::kForbids>;
+    adjoint(range, lanes, grads, ends.open ? ends.values.data() : nullptr, diagonal.data(), up.data(), stride,
+            vector_stride, row0, row1, ahead.data());
     // The product reads whole panels; a last one may end in columns past the last step.
     const int64_t panel_steps = pairs.panel_steps(),
                   covered = (range.step1 - range.step0 + panel_steps - 1) / panel_steps * panel_steps;
@@ -257,13 +240,7 @@ template <class T, class Batch>
 void soft_dtw_batch(const SoftDtw<T>& recurrence, const Batch& batch, std::optional<int64_t> band, T* out) {
   for_each_pairs(batch, [&](const auto& pairs, const std::vector<int64_t>& results) {
     const Lanes<T> lanes(pairs, band, recurrence.open.begin);
-    with_lanes<T>(pairs, [&](auto w, auto v) {
-      if (band.has_value()) {
-        soft_dtw_lanes<T, w, v, true>(recurrence, pairs, lanes, results, out);
-      } else {
-        soft_dtw_lanes<T, w, v, false>(recurrence, pairs, lanes, results, out);
-      }
-    });
+    with_lanes<T>(pairs, [&](auto w, auto v) { soft_dtw_lanes<T, w, v>(recurrence, pairs, lanes, results, out); });
   });
 }
 
@@ -281,11 +258,7 @@ void soft_dtw_pairs_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, s
   }
   const Lanes<T> lanes(pairs, band, recurrence.open.begin);
   with_lanes<T>(pairs, [&](auto w, auto v) {
-    if (band.has_value()) {
-      soft_dtw_lanes_backward<T, w, v, true>(recurrence, pairs, lanes, kept, grads.data(), to);
-    } else {
-      soft_dtw_lanes_backward<T, w, v, false>(recurrence, pairs, lanes, kept, grads.data(), to);
-    }
+    soft_dtw_lanes_backward<T, w, v>(recurrence, pairs, lanes, kept, grads.data(), to);
   });
 }
 

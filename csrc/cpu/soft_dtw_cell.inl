@@ -49,6 +49,12 @@ struct SoftDtw {
     return value.exponent > -kReached<T>;
   }
 
+  // A distance r, infinite where no path comes to.
+  template <int W>
+  static SCAV_INLINE Vec<T, W> reached_or_infinite(Vec<T, W> r) {
+    return r < kReached<T> ? r : splat<T, W>(std::numeric_limits<T>::infinity());
+  }
+
  private:
   // What a cell adds, over 2^exponent: the largest is at least 3/4.
   template <int W>
@@ -104,6 +110,33 @@ struct SoftDtw {
     return rounded == T(0) ? excess : vlog<T, W>(sum) * (excess / rounded);
   }
 };
+
+// A cell of a recursion over pairs (sweep.inl), or along the anti-diagonals of one (wavefront.inl), that keeps nothing.
+template <class T, int W, bool forbids>
+struct SoftDtwCell {
+  using Value = Scaled<T, W>;
+  SoftDtw<T> recurrence;
+
+  SCAV_INLINE Value operator()(int64_t, int64_t, int, Vec<T, W> cost, Value diagonal, Value up, Value left) const {
+    return recurrence.template cell<W, forbids>(cost, diagonal, up, left);
+  }
+  SCAV_INLINE Value operator()(int64_t, int, Vec<T, W> cost, Value diagonal, Value up, Value left) const {
+    return recurrence.template cell<W, forbids>(cost, diagonal, up, left);
+  }
+};
+
+// The cell, which also stores the weights of its softmin. Where costs forbid cells, it marks those that no path enters
+// by -1 for the diagonal's.
+template <bool forbids, class T, int W>
+SCAV_INLINE Scaled<T, W> soft_dtw_recorded(const SoftDtw<T>& recurrence, Vec<T, W> cost, Scaled<T, W> diagonal,
+                                           Scaled<T, W> up, Scaled<T, W> left, T* diagonal_weight, T* up_weight) {
+  const Scaled<T, W> r = recurrence.template cell<W, forbids>(cost, diagonal, up, left, diagonal_weight, up_weight);
+  if constexpr (forbids) {
+    const Vec<T, W> weight = load<T, W>(diagonal_weight);
+    store<T, W>(diagonal_weight, recurrence.is_reached(r) ? weight : splat<T, W>(T(-1)));
+  }
+  return r;
+}
 
 // The softmin over `count` vectors of ends, `stride` apart, lane by lane. Ends that no path comes to are unreachable.
 template <class T, int W>

@@ -57,11 +57,11 @@ struct StepRange {
   int64_t step0, step1;
 };
 
-// Advances `state` (rows, V) of Values from column step0 - 1 to column step1 - 1; `cell` is called as
-// cell(s, t, vector, cost, diagonal, up, left) for the vectors of every cell, and `on_step(t)` after each column.
-template <class Values, int V, bool banded, class T, class Cell, class OnStep>
-void sweep(const StepRange& range, const Lanes<T>& lanes, const T* costs, int64_t stride, int64_t vector_stride,
-           T* state, const Cell& cell, const OnStep& on_step) {
+// sweep(), with or without bands. No parameter depends on the kind of pairs, and `cell` is copied, so that it stays in
+// registers: one function serves all.
+template <class Values, int V, bool banded, class T, class Cell, class Ends>
+__attribute__((noinline)) void sweep_steps(const StepRange& range, const Lanes<T>& lanes, const T* costs,
+                                           int64_t stride, int64_t vector_stride, T* state, Cell cell, Ends& ends) {
   using Value = typename Values::Value;
   constexpr int W = Values::kLanes, size = W * Values::kParts;
   for (int64_t t = range.step0; t < range.step1; ++t) {
@@ -88,7 +88,20 @@ void sweep(const StepRange& range, const Lanes<T>& lanes, const T* costs, int64_
         up[v] = r;
       }
     }
-    on_step(t);
+    ends.take(t, state);
+  }
+}
+
+// Advances `state` (rows, V) of Values from column step0 - 1 to column step1 - 1; `cell` is called as
+// cell(s, t, vector, cost, diagonal, up, left) for the vectors of every cell, and `ends.take(t, state)` after each
+// column.
+template <class Values, int V, class T, class Cell, class Ends>
+void sweep(const StepRange& range, const Lanes<T>& lanes, const T* costs, int64_t stride, int64_t vector_stride,
+           T* state, const Cell& cell, Ends& ends) {
+  if (lanes.banded) {
+    sweep_steps<Values, V, true>(range, lanes, costs, stride, vector_stride, state, cell, ends);
+  } else {
+    sweep_steps<Values, V, false>(range, lanes, costs, stride, vector_stride, state, cell, ends);
   }
 }
 

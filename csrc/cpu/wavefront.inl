@@ -161,10 +161,11 @@ struct Wavefront {
     }
   }
 
-  // `costs` (ticks, kRows), as a source of costs leaves them. Calls cell(tick, vector, cost, diagonal, up, left).
+  // `costs` (ticks, kRows), as a source of costs leaves them. Calls cell(tick, vector, cost, diagonal, up, left). No
+  // parameter depends on the source: one function serves all.
   template <bool edges, class Cell>
-  void advance(int64_t tick0, int64_t tick1, const T* costs, const ValueRow<Values>& above,
-               const ValueRow<Values>& below, const Cell& cell_of_strip) {
+  __attribute__((noinline)) void advance(int64_t tick0, int64_t tick1, const T* costs, const ValueRow<Values>& above,
+                                         const ValueRow<Values>& below, const Cell& cell_of_strip) {
     const Cell cell = cell_of_strip;  // stays in registers
     Value r[kStripVectors], d[kStripVectors];
     std::copy_n(row, kStripVectors, r);

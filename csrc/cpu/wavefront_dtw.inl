@@ -19,10 +19,40 @@ struct StripWeights {
   SCAV_INLINE Vec<T, W> of(int vector) const { return vector == 0 ? first : others; }
 };
 
+// A cell of a strip that keeps nothing.
+template <class T, class Steps>
+struct StripDtwCell {
+  using V = Vec<T, kWidth<T>>;
+  Steps kind;
+  StripWeights<T> weights;
+
+  SCAV_INLINE V operator()(int64_t, int v, V cost, V diagonal, V up, V left) const {
+    return kind.template cell<kWidth<T>>(weights.of(v), cost, diagonal, up, left);
+  }
+};
+
+// One that writes the code of its step.
+template <class T, class Steps>
+struct StripDtwRecorder {
+  static constexpr int W = kWidth<T>;
+  using V = Vec<T, W>;
+  Steps kind;
+  StripWeights<T> weights;
+  uint8_t* codes;  // (ticks, kStripRows)
+
+  SCAV_INLINE V operator()(int64_t tick, int v, V cost, V diagonal, V up, V left) const {
+    typedef uint8_t Bytes __attribute__((vector_size(W)));
+    Vec<IntOf<T>, W> code;
+    const V r = kind.template cell<W>(weights.of(v), cost, diagonal, up, left, code);
+    const Bytes step = __builtin_convertvector(code, Bytes);
+    std::memcpy(codes + tick * kStripRows<T> + v * W, &step, W);
+    return r;
+  }
+};
+
 // The steps into the cells of a range of strips.
 template <class T>
 struct WavefrontCodes {
-  static constexpr int W = kWidth<T>;
   static constexpr int64_t kRows = kStripRows<T>;
   const StripCells<T> cells;
   uint8_t* const codes;
@@ -31,21 +61,6 @@ struct WavefrontCodes {
       : cells(grid, range), codes(memory.data()) {}
 
   uint8_t* of(int64_t strip) const { return codes + cells.offset(strip); }
-
-  // The cells of `kind` in a strip, which record their steps.
-  template <class Steps>
-  auto recorder(const Steps& kind, int64_t strip) const {
-    return [kind, weights = StripWeights<T>(kind, strip), to = of(strip)](
-               int64_t tick, int v, Vec<T, W> cost, Vec<T, W> diagonal, Vec<T, W> up, Vec<T, W> left)
-               __attribute__((always_inline)) {
-                 typedef uint8_t Bytes __attribute__((vector_size(W)));
-                 Vec<IntOf<T>, W> code;
-                 const Vec<T, W> r = kind.template cell<W>(weights.of(v), cost, diagonal, up, left, code);
-                 const Bytes step = __builtin_convertvector(code, Bytes);
-                 std::memcpy(to + tick * kRows + v * W, &step, W);
-                 return r;
-               };
-  }
 
   // Walks from `at` to the first cell of the range, or to (0, 0).
   void walk(PathWalk& at) const {
@@ -61,7 +76,6 @@ template <class T, class Steps, class Source>
 void wavefront_dtw_pair(const Steps& kind, const Source& source, int64_t result, const DtwOutput<T>& out) {
   const WavefrontGrid<T>& grid = source.grid;
   using Values = PlainValues<T, kWidth<T>>;
-  using V = typename Values::Value;
   const bool walks = out.bytes_per_cell() > 0;
   // Codes of a range fit in the last-level cache.
   constexpr int64_t kCodeBytes = int64_t(8) << 20;
@@ -69,11 +83,10 @@ void wavefront_dtw_pair(const Steps& kind, const Source& source, int64_t result,
   const StripRows<Values> rows(grid, walks ? grid.strips_of_bytes(kCodeBytes, 1, sizeof(T)) : strips,
                                {Values::zero(), out.options.open.begin ? Values::zero() : Values::unreachable()});
   const LastRow<Values> last_row(grid, out.options.open.end);
-  const auto plain = [&](int64_t strip) {
-    return [kind, weights = StripWeights<T>(kind, strip)](int64_t, int v, V cost, V diagonal, V up, V left)
-               __attribute__((always_inline)) {
-                 return kind.template cell<kWidth<T>>(weights.of(v), cost, diagonal, up, left);
-               };
+  const auto plain = [&](int64_t strip) { return StripDtwCell<T, Steps>{kind, StripWeights<T>(kind, strip)}; };
+  const auto recorder = [&](const WavefrontCodes<T>& codes) {
+    return
+        [&](int64_t strip) { return StripDtwRecorder<T, Steps>{kind, StripWeights<T>(kind, strip), codes.of(strip)}; };
   };
   const Buffer<uint8_t> memory(walks ? rows.largest(grid) : 0);
   PathWalk walk{-1, -1, out.path_of(result), out.options.open.begin, 0};
@@ -98,7 +111,7 @@ void wavefront_dtw_pair(const Steps& kind, const Source& source, int64_t result,
       run(plain);
     } else {
       const WavefrontCodes<T> codes(grid, range, memory);
-      run([&](int64_t strip) { return codes.recorder(kind, strip); });
+      run(recorder(codes));
       codes.walk(walk);
     }
   }
@@ -107,8 +120,7 @@ void wavefront_dtw_pair(const Steps& kind, const Source& source, int64_t result,
     WavefrontGrid<T> rest = grid;
     rest.m = walk.t + 1;
     const WavefrontCodes<T> codes(rest, rows.range(index), memory);
-    run_strips(source, rest, rows.range(index), rows, LastRow<Values>(rest, false),
-               [&](int64_t strip) { return codes.recorder(kind, strip); });
+    run_strips(source, rest, rows.range(index), rows, LastRow<Values>(rest, false), recorder(codes));
     codes.walk(walk);
   }
   out.put(result, distance, grid.n, grid.m, walk.cells);

@@ -5,16 +5,8 @@ namespace scav::SCAV_LEVEL {
 
 template <class T>
 using StripValues = ScaledValues<T, kWidth<T>>;
-
-// The cell of a recursion that keeps nothing.
 template <class T, class Source>
-auto soft_dtw_plain(const SoftDtw<T>& recurrence) {
-  using Value = typename StripValues<T>::Value;
-  return [&recurrence](int64_t, int, Vec<T, kWidth<T>> cost, Value diagonal, Value up, Value left)
-             __attribute__((always_inline)) {
-               return recurrence.template cell<kWidth<T>, Source::kForbids>(cost, diagonal, up, left);
-             };
-}
+using StripCell = SoftDtwCell<T, kWidth<T>, Source::kForbids>;
 
 // r above the first row. A cell of an open row enters the grid twice, diagonally and from s - 1: each counts half.
 template <class T>
@@ -48,7 +40,7 @@ T wavefront_soft_dtw_pair(const SoftDtw<T>& recurrence, const Source& source) {
   const StripRows<StripValues<T>> rows(grid, grid.strips(), soft_dtw_top(recurrence));
   const LastRow<StripValues<T>> last_row(grid, recurrence.open.end);
   const Scaled<T, 1> value = run_strips(source, grid, rows.range(0), rows, last_row,
-                                        [&](int64_t) { return soft_dtw_plain<T, Source>(recurrence); });
+                                        [&](int64_t) { return StripCell<T, Source>{recurrence}; });
   if (last_row.open()) {
     return end_softmin(recurrence, end_distances(recurrence, last_row), last_row.vectors()).value(recurrence)[0];
   }
@@ -78,14 +70,27 @@ class EndGradients {
   int64_t steps_ = 0;
 };
 
+// A cell of a strip that also stores the weights of its softmin.
+template <class T, bool forbids>
+struct StripRecorder {
+  static constexpr int W = kWidth<T>;
+  using Value = typename StripValues<T>::Value;
+  SoftDtw<T> recurrence;
+  T *diagonal, *up;  // (ticks, kStripRows)
+
+  SCAV_INLINE Value operator()(int64_t tick, int v, Vec<T, W> cost, Value d, Value u, Value l) const {
+    const int64_t at = tick * kStripRows<T> + v * W;
+    return soft_dtw_recorded<forbids>(recurrence, cost, d, u, l, diagonal + at, up + at);
+  }
+};
+
 // Weights of the softmins in the cells of a range of strips, and the adjoint e = d out / d r = d out / d cost, which
 // takes the place of the diagonal's weights.
-template <class T, class Source>
+template <class T, bool forbids>
 struct WavefrontAdjoint {
   static constexpr int W = kWidth<T>;
   static constexpr int64_t kRows = kStripRows<T>;
   using V = Vec<T, W>;
-  using Value = typename StripValues<T>::Value;
 
   const WavefrontGrid<T>& grid;
   const StripCells<T> cells;
@@ -96,18 +101,8 @@ struct WavefrontAdjoint {
                    const Buffer<T>& up_weights, const EndGradients<T>& end_gradients)
       : grid(all), cells(all, range), diagonal(diagonal_weights.data()), up(up_weights.data()), ends(end_gradients) {}
 
-  auto recorder(const SoftDtw<T>& recurrence, int64_t strip) const {
-    return [&recurrence, to_diagonal = diagonal + cells.offset(strip), to_up = up + cells.offset(strip)](
-               int64_t tick, int v, V cost, Value d, Value u, Value l) __attribute__((always_inline)) {
-      const int64_t at = tick * kRows + v * W;
-      const Value r = recurrence.template cell<W, Source::kForbids>(cost, d, u, l, to_diagonal + at, to_up + at);
-      if constexpr (Source::kForbids) {
-        // Marks cells that no path enters.
-        const V weight = load<T, W>(to_diagonal + at);
-        store<T, W>(to_diagonal + at, recurrence.is_reached(r) ? weight : splat<T, W>(T(-1)));
-      }
-      return r;
-    };
+  StripRecorder<T, forbids> recorder(const SoftDtw<T>& recurrence, int64_t strip) const {
+    return {recurrence, diagonal + cells.offset(strip), up + cells.offset(strip)};
   }
 
   // The adjoint of one strip: `below` holds what the strip below sends to its last row, `above` becomes what it sends
@@ -179,7 +174,7 @@ struct WavefrontAdjoint {
           e += end_lane * ends.at(tick - last_row);
         }
         V d = load<T, W>(at), u = load<T, W>(up_weights + tick * kRows + v * W);
-        if constexpr (Source::kForbids) {
+        if constexpr (forbids) {
           e = d < T(0) ? V{} : e;
         }
         // Weights outside the grid or the band may be anything.
@@ -215,13 +210,13 @@ void wavefront_soft_dtw_pair_backward(const SoftDtw<T>& recurrence, const Source
   sent.of(grid.strips()).fill(grid.m, T(0));
   for (int64_t index = 0; index + 1 < rows.ranges(); ++index) {
     run_strips(source, grid, rows.range(index), rows, no_row,
-               [&](int64_t) { return soft_dtw_plain<T, Source>(recurrence); });
+               [&](int64_t) { return StripCell<T, Source>{recurrence}; });
   }
   EndGradients<T> ends(grad);
   for (int64_t index = rows.ranges() - 1; index >= 0; --index) {
     const StripRange range = rows.range(index);
     const int64_t count = range.end - range.first;
-    const WavefrontAdjoint<T, Source> adjoint(grid, range, diagonal, up, ends);
+    const WavefrontAdjoint<T, Source::kForbids> adjoint(grid, range, diagonal, up, ends);
     run_strips(source, grid, range, rows, last_row, [&](int64_t strip) { return adjoint.recorder(recurrence, strip); });
     if (index + 1 == rows.ranges() && last_row.open()) {
       ends.take(recurrence, last_row, grid.m);
