@@ -6,6 +6,8 @@
 // Once the potentials are roughly right, K[i, j] = exp(F[i] + G[j] - S[i, j]) is held fixed and iterations are
 // multiplications: u = 1 / (K b v), v = 1 / (K' a u). When u or v grows, it is absorbed into F and G by an iteration in
 // logarithms, which is also how every iteration runs where a pair's K is larger than the scratch that a thread may use.
+// The exponentials of that iteration's rows, E[i, j] = exp(G[j] - S[i, j] - max of row i), are a K of other potentials:
+// its columns' sums and the next K are E times a number of the row and one of the column, without exponentials.
 // Weights are held over their means, n a and m b, which are 1 for uniform ones. G and K include m b, so that K is at
 // most 1, and 0 in the columns of steps without weight as in those past the last step. Rows without weight are computed
 // as all others, and count nowhere.
@@ -61,6 +63,8 @@ class SinkhornPair {
   static constexpr T kLargest = kLargestScaling<T>;
   // K of a row without weight may be larger before the iterations converge; beyond this, it is out of range in any sum.
   static constexpr T kHighest = sizeof(T) == 4 ? T(60) : T(500);
+  // Columns of E with smaller sums may have lost some of them: E is 0 below the smallest normal number.
+  static constexpr T kSmallest = sizeof(T) == 4 ? T(1e-20) : T(1e-280);
 
  public:
   // `a` (n,) and `b` (m,) are weights over their means, or null: 1.
@@ -266,7 +270,9 @@ class SinkhornPair {
       if (tolerance > 0) {
         error += log_error(first, end);
       }
-      add_log_columns(costs, first, end, width_, scale_, weighted_f_, sums_, peaks_);
+      if (!resident()) {
+        add_log_columns(costs, first, end, width_, scale_, weighted_f_, sums_, peaks_);
+      }
     }
     if (error < tolerance) {
       error_ = error;
@@ -277,6 +283,14 @@ class SinkhornPair {
     if (!finite) {
       return true;
     }
+    if (resident()) {
+      kernel_is_scaled_ = scale_columns();
+      if (kernel_is_scaled_) {
+        return false;
+      }
+      std::fill_n(sums_, width_, T(0));
+      add_log_columns(costs_, 0, n_, width_, scale_, weighted_f_, sums_, peaks_);
+    }
     const T log_n = std::log(static_cast<T>(n_));
     for (int64_t j = 0; j < width_; j += w) {
       const V log_b = load<T, w>(log_b_ + j);
@@ -286,16 +300,46 @@ class SinkhornPair {
     return false;
   }
 
+  // Takes G from E, which the rows left in `kernel_` with m over their sums in `u_next_`, and leaves in `v_` what
+  // makes E a K with these. Returns false where it cannot.
+  bool scale_columns() {
+    std::fill_n(sums_, width_, T(0));
+    bool in_range = true;
+    for (int64_t i = 0; i < n_; ++i) {
+      in_range &= std::isfinite(u_next_[i]);
+      const T weight = a_[i] * u_next_[i];
+      for (int64_t j = 0; j < width_; j += w) {
+        store<T, w>(sums_ + j, load<T, w>(sums_ + j) + weight * load<T, w>(kernel_ + i * width_ + j));
+      }
+    }
+    for (int64_t j = 0; j < width_; j += w) {
+      const V b = load<T, w>(b_ + j);
+      in_range &= !any_negative<T, w>(load<T, w>(sums_ + j) > kSmallest * b ? V{} : -b);
+    }
+    if (!in_range) {
+      return false;
+    }
+    const T n = static_cast<T>(n_);
+    for (int64_t j = 0; j < width_; j += w) {
+      const V b = load<T, w>(b_ + j), log_b = load<T, w>(log_b_ + j), factor = n * b / load<T, w>(sums_ + j);
+      store<T, w>(g_ + j, b > T(0) ? load<T, w>(g_ + j) + vlog<T, w>(factor) : log_b);
+      store<T, w>(v_ + j, b > T(0) ? factor : V{});
+    }
+    return true;
+  }
+
   // Minus infinity where every exponential of the sum vanished.
   static V log_of(V sum) { return sum > T(0) ? vlog<T, w>(sum) : splat<T, w>(-std::numeric_limits<T>::infinity()); }
 
-  // f_next[i] = -log sum_j exp(G[j] - S[i, j]) / m for rows [first, end)
+  // f_next[i] = -log sum_j exp(G[j] - S[i, j]) / m for rows [first, end). Leaves the exponentials in `kernel_` and m
+  // over their sums in `u_next_`, where K is held.
   void log_rows(const T* costs, int64_t first, int64_t end) {
     const T log_m = std::log(static_cast<T>(m_));
     for (int64_t start = first; start < end; start += w) {
       V peaks = splat<T, w>(T(0)), sums = splat<T, w>(T(1));
       for (int64_t i = start; i < std::min(start + w, end); ++i) {
         const T* row = costs + i * width_;
+        T* const kept = resident() ? kernel_ + i * width_ : nullptr;
         V peak = splat<T, w>(kMasked<T>), sum{};
         for (int64_t j = 0; j < width_; j += w) {
           peak = vmax(peak, load<T, w>(g_ + j) - scale_ * load<T, w>(row + j));
@@ -305,10 +349,15 @@ class SinkhornPair {
           highest = std::max(highest, peak[lane]);
         }
         for (int64_t j = 0; j < width_; j += w) {
-          sum += vexp<T, w>(load<T, w>(g_ + j) - scale_ * load<T, w>(row + j) - highest);
+          const V exponential = vexp<T, w>(load<T, w>(g_ + j) - scale_ * load<T, w>(row + j) - highest);
+          sum += exponential;
+          if (kept != nullptr) {
+            store<T, w>(kept + j, exponential);
+          }
         }
         peaks[i - start] = highest;
         sums[i - start] = horizontal_sum<T, w>(sum);
+        u_next_[i] = static_cast<T>(m_) / sums[i - start];
       }
       const V next = log_m - peaks - log_of(sums);
       std::memcpy(f_next_ + start, &next, static_cast<size_t>(std::min<int64_t>(w, end - start)) * sizeof(T));
@@ -321,11 +370,16 @@ class SinkhornPair {
       return;
     }
     for (int64_t i = 0; i < n_; ++i) {
-      u_[i] = 1;
+      T* const row = kernel_ + i * width_;
       for (int64_t j = 0; j < width_; j += w) {
-        const V exponent = f_[i] + load<T, w>(g_ + j) - scale_ * load<T, w>(costs_ + i * width_ + j);
-        store<T, w>(kernel_ + i * width_ + j, vexp<T, w>(vmin(exponent, splat<T, w>(kHighest))));
+        if (kernel_is_scaled_) {
+          store<T, w>(row + j, load<T, w>(row + j) * (u_next_[i] * load<T, w>(v_ + j)));
+        } else {
+          const V exponent = f_[i] + load<T, w>(g_ + j) - scale_ * load<T, w>(costs_ + i * width_ + j);
+          store<T, w>(row + j, vexp<T, w>(vmin(exponent, splat<T, w>(kHighest))));
+        }
       }
+      u_[i] = 1;
     }
     std::fill_n(v_, width_, 1 / static_cast<T>(m_));
   }
@@ -420,6 +474,7 @@ class SinkhornPair {
   T scale_;
   int64_t iterations_ = 0, unpolled_ = 0;
   T error_ = std::numeric_limits<T>::quiet_NaN();
+  bool kernel_is_scaled_ = false;  // K is kernel_[i, j] u_next_[i] v_[j]
   Buffer<T> scratch_;              // all that follow
   T* costs_;                       // (part_rows, width)
   T* kernel_;                      // (n, width), where resident

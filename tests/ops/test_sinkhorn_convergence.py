@@ -262,3 +262,22 @@ def test_a_search_does_not_return_convergence() -> None:
         scav_kernels.topk(UNCONVERGED.x, UNCONVERGED.y, 2, metric="sinkhorn", return_convergence=True)
     with pytest.raises(TypeError, match="sinkhorn: expected return_convergence to be a bool"):
         scav_kernels.sinkhorn(*UNCONVERGED, return_convergence=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("scaling", [None, 0.5])
+@pytest.mark.parametrize("far", [1.0, 2.0, 2.3, 4.5, 20.0, 40.0])
+def test_a_step_far_from_all_others(far: float, scaling: float | None, dtype: torch.dtype) -> None:
+    """Exponentials of its costs over epsilon, relative to those of other steps, are of all sizes down to none."""
+    cost = torch.rand(2, 2, 9, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    cost[..., 3] += far
+    cost[:, 1, 4] += far
+    options: dict[str, Any] = {"max_iterations": 200, "tolerance": 1e-6, "scaling": scaling}
+    given, wide = (cost.to(of).requires_grad_() for of in (dtype, torch.float64))
+    found = scav_kernels.sinkhorn_from_cost(given, **options)
+    expected = reference.sinkhorn_from_cost(wide, **options)
+    assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+    tight = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(found.double(), expected, **tight)
+    plans = (torch.autograd.grad(of.sum(), costs)[0] for of, costs in ((found, given), (expected, wide)))
+    torch.testing.assert_close(*(plan.double() for plan in plans), **tight)
