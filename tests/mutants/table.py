@@ -156,8 +156,8 @@ MUTANTS = [
         "dtw",
         "cpu/dtw_path.inl",
         "results are read at the last row of the longest x, not of the pair's own",
-        "static_cast<I>(lanes.last_row[static_cast<size_t>(lane)] + 1);",
-        "static_cast<I>(lanes.rows);",
+        "static_cast<I>(of.last_row[static_cast<size_t>(lane)] + 1);",
+        "static_cast<I>(of.rows);",
     ),
     Mutant(
         "path-tie-of-sides",
@@ -172,7 +172,7 @@ MUTANTS = [
         "dtw",
         DTW,
         "steps of a long path are recorded from the last state, not from that of each checkpoint",
-        "std::copy_n(states.data() + index * rows * width, rows * width, state);",
+        "std::copy_n(states.data() + index * state_size, state_size, state);",
         "",
     ),
     Mutant(
@@ -594,10 +594,26 @@ MUTANTS = [
     Mutant(
         "unreached-cells",
         "soft_dtw_from_cost",
-        SOFT_DTW,
+        "cpu/soft_dtw_cell.inl",
         "cells that no path enters have weights in the adjoint",
         "recurrence.is_reached(r) ? weight : splat<T, W>(T(-1))",
         "weight",
+    ),
+    Mutant(
+        "scaled-kernel",
+        "sinkhorn",
+        SINKHORN,
+        "the exponentials of an iteration in logarithms become K without the factors of its rows",
+        "load<T, w>(row + j) * (u_next_[i] * load<T, w>(v_ + j))",
+        "load<T, w>(row + j) * load<T, w>(v_ + j)",
+    ),
+    Mutant(
+        "lost-exponentials",
+        "sinkhorn_from_cost",
+        SINKHORN,
+        "columns that lost some of their exponentials are summed from the rest",
+        "sizeof(T) == 4 ? T(1e-20) : T(1e-280)",
+        "T(0)",
     ),
     Mutant(
         "nonfinite-padding",
