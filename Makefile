@@ -104,11 +104,15 @@ lint: build
 
 build: $(VENV)/.built
 
+# It says that it needs Python 3.12; its binary is for the stable interfaces of Python and torch, and runs with 3.11 too.
+TORCHDTW := --no-deps --python-version 3.12 --only-binary :all: torchdtw==0.4.2
+
 # The stamp is the pins as they were installed. Objects stay in build/torch-VERSION, and only what changed is compiled.
 $(VENV)/.installed: constraints.txt constraints-no-deps.txt pyproject.toml
 	$(call environment,$(VENV),constraints.txt)
 	$(call install,$(VENV),-r constraints.txt)
 	$(call install,$(VENV),--no-deps -r constraints-no-deps.txt)
+	$(call install,$(VENV),$(TORCHDTW) --target $(VENV)/lib/python3*/site-packages)
 	touch $@
 
 $(NEWEST)/.installed: constraints-newest.txt
@@ -135,7 +139,7 @@ $(VENV)-aeon/.installed:
 # names first.
 lock:
 	{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --all --exclude pip --exclude basic-pitch \
-	--exclude tinysoundfont --exclude-editable -r constraints-bench.txt | \
+	--exclude torchdtw --exclude tinysoundfont --exclude-editable -r constraints-bench.txt | \
 	sed '1,/^## The following/d'; } > constraints.new && mv constraints.new constraints.txt
 
 # Rewrites constraints-newest.txt likewise.

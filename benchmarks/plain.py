@@ -36,12 +36,16 @@ def chamfer(x: Tensor, y: Tensor) -> Tensor:
 
 
 def dtw(x: Tensor, y: Tensor, cost: str = "euclidean") -> Tensor:
-    """Row by row, all pairs at once.
+    cell = costs(x, y)
+    return dtw_of_costs(cell.square() if cost == "sqeuclidean" else cell)
+
+
+def dtw_of_costs(cell: Tensor) -> Tensor:
+    """(B1, N, B2, M) -> (B1, B2), row by row, all pairs at once.
 
     Along a row, r[t] = c[t] + min(enter[t], r[t−1]), where enter[t] comes from the row before, is the running sum of c
     plus the running minimum of enter[k] less the sum before k.
     """
-    cell = costs(x, y).square() if cost == "sqeuclidean" else costs(x, y)
     first, *rows = cell.unbind(1)  # each (B1, B2, M)
     r = first.cumsum(-1)
     for row in rows:

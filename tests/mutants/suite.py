@@ -47,7 +47,7 @@ CHOSEN = {
     "sinkhorn": "sinkhorn and not from_cost and not divergence",
     "dtw_from_cost": "(from_cost or blocked_ways) and not soft_dtw and not sinkhorn",
     "soft_dtw_from_cost": "(from_cost or blocked_ways) and soft_dtw",
-    "sinkhorn_from_cost": "(from_cost or blocked_ways) and (sinkhorn or transport)",
+    "sinkhorn_from_cost": "(from_cost or blocked_ways) and (sinkhorn or transport) or step_far_from_all",
     "search": "aligned_bounds or nearest_by_a_bound or listed or rounding_is_allowed or survivors",
     "search_all_pairs": "selected_pairs",
     "search_series": "series_search",

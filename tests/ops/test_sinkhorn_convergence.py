@@ -276,7 +276,8 @@ def test_a_step_far_from_all_others(far: float, scaling: float | None, dtype: to
     given, wide = (cost.to(of).requires_grad_() for of in (dtype, torch.float64))
     found = scav_kernels.sinkhorn_from_cost(given, **options)
     expected = reference.sinkhorn_from_cost(wide, **options)
-    assert isinstance(found, Tensor) and isinstance(expected, Tensor)
+    assert isinstance(found, Tensor)
+    assert isinstance(expected, Tensor)
     tight = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(found.double(), expected, **tight)
     plans = (torch.autograd.grad(of.sum(), costs)[0] for of, costs in ((found, given), (expected, wide)))

@@ -140,8 +140,9 @@ def test_path_of_long_sequences() -> None:
 @pytest.mark.parametrize("name", ["dtw", "soft_dtw"])
 @pytest.mark.parametrize("d", [2, 40])
 def test_one_pair_agrees_with_many(name: str, d: int) -> None:
-    # Long enough that neither keeps the cells of all steps; in float64, so that both take the same path.
-    given = sequences(Shape(b1=1, b2=16, n=1300, m=1200, d=d), torch.float64)
+    # Long enough that neither keeps the cells of all steps, even of four lanes; in float64, so that both take the same
+    # path.
+    given = sequences(Shape(b1=1, b2=16, n=1800, m=1300, d=d), torch.float64)
     assert given.y_lengths is not None
     kernel, many = getattr(scav_kernels, name), given.leaves()
     distances = kernel(*many)
@@ -151,11 +152,11 @@ def test_one_pair_agrees_with_many(name: str, d: int) -> None:
         pair = Sequences(given.x, given.y[index, None], None, given.y_lengths[index, None]).leaves()
         distance = kernel(*pair)
         to_x, to_y = torch.autograd.grad(distance.sum(), pair[:2])
-        allowed = floor(torch.float64, 1300)
+        allowed = floor(torch.float64, 1800)
         assert_within("distance", distance[0].detach(), distances[0, index, None].detach(), allowed, torch.float64)
         assert_within("gradient of y", to_y[0], y_gradient[index], 100 * allowed, torch.float64)
         x_sum += to_x
-    assert_within("gradient of x", x_sum, x_gradient, 100 * floor(torch.float64, 1300), torch.float64)
+    assert_within("gradient of x", x_sum, x_gradient, 100 * allowed, torch.float64)
 
 
 @pytest.mark.parametrize("name", ["dtw", "soft_dtw"])

@@ -18,6 +18,7 @@ import scipy.optimize
 import scipy.spatial
 import scipy.stats
 import torch
+import torchdtw
 from dtaidistance import dtw, dtw_ndim
 from ops.cases import step_weights
 from ops.inputs import Sequences
@@ -141,6 +142,24 @@ def with_gradient(value: float, gradient: Tensor, cost: Tensor) -> Tensor:
 @first_pair
 def tslearn_soft_dtw_alignment(x: Tensor, y: Tensor, gamma: float = 1.0) -> np.ndarray:
     return tslearn.soft_dtw_alignment(x.numpy(), y.numpy(), gamma=gamma)[0]
+
+
+# torchdtw. DTW is the sum over the number of steps on the path.
+
+
+def torchdtw_of_cost(given: Sequences, normalize: str) -> Tensor:
+    assert normalize == "path", "it has no other"
+    cost = ground_cost(given.x[:, None], given.y[None], "euclidean").contiguous()  # (B1, B2, N, M)
+    lengths = (
+        torch.full((len(steps),), steps.shape[1]) if valid is None else valid
+        for steps, valid in ((given.x, given.x_lengths), (given.y, given.y_lengths))
+    )
+    return torchdtw.dtw_batch(cost, *lengths, symmetric=False)
+
+
+@first_pair
+def torchdtw_path(x: Tensor, y: Tensor) -> Tensor:
+    return torchdtw.dtw_path(ground_cost(x, y, "euclidean"))
 
 
 # dtaidistance. A window counts the diagonal: 1 is a band of 0. DTW is the root of the sum of squared distances and

@@ -231,6 +231,14 @@ ROWS = [
         ours=of_cost,
     ),
     Row(
+        cases("dtw_from_cost", {"normalize": "path"}),
+        "torchdtw.dtw_batch",
+        lib.torchdtw_of_cost,
+        EXACT_VALUE,
+        ours=of_cost,
+    ),
+    Row(cases("dtw_path", {}), "torchdtw.dtw_path", lib.torchdtw_path, EXACT_VALUE, ours=first_pair),
+    Row(
         cases("soft_dtw_from_cost", *GAMMAS),
         "tslearn.metrics.SoftDTW",
         lib.tslearn_soft_dtw_of_cost,

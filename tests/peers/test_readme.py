@@ -8,6 +8,7 @@ import ot.batch
 import pysdtw
 import pytest
 import torch
+import torchdtw
 import tslearn.metrics
 from torch import Tensor
 from torch.nn import functional
@@ -17,8 +18,8 @@ import scav_kernels.nn
 README = Path(__file__).parents[2] / "README.md"
 LINES = re.findall(r"^```diff\n-(.*)\n\+(.*)\n```$", README.read_text(encoding="utf-8"), re.MULTILINE)
 # Relative. Sinkhorn's stop at small errors by rules of their own, GeomLoss at larger ones.
-TOLERANCES = {"F": 1e-3, "geomloss": 3e-2, "ot": 1e-3, "pysdtw": 1e-5, "tslearn": 1e-5}
-NOT_INSTALLED = ["SoftDTW", "pylate", "torchdtw"]
+TOLERANCES = {"F": 1e-3, "geomloss": 3e-2, "ot": 1e-3, "pysdtw": 1e-5, "torchdtw": 1e-5, "tslearn": 1e-5}
+NOT_INSTALLED = ["SoftDTW", "pylate"]
 
 
 def library(line: str) -> str:
@@ -35,8 +36,10 @@ def run(line: str) -> Tensor:
         "geomloss": geomloss,
         "ot": ot,
         "pysdtw": pysdtw,
+        "torchdtw": torchdtw,
     }
-    names |= {"tslearn": tslearn, "x": x, "y": y, "x_lengths": torch.tensor([20, 1, 7, 12]), "y_lengths": None}
+    names |= {"tslearn": tslearn, "x": x, "y": y}
+    names |= {"x_lengths": torch.tensor([20, 1, 7, 12]), "y_lengths": torch.full((4,), 20)}
     exec(line, names)
     return torch.as_tensor(names[line.split(" = ")[0]])
 
