@@ -104,7 +104,8 @@ lint: build
 
 build: $(VENV)/.built
 
-# It says that it needs Python 3.12; its binary is for the stable interfaces of Python and torch, and runs with 3.11 too.
+# torchdtw says that it needs Python 3.12. Its binary is for the stable interfaces of Python and torch, and runs with
+# 3.11 too.
 TORCHDTW := --no-deps --python-version 3.12 --only-binary :all: torchdtw==0.4.2
 
 # The stamp is the pins as they were installed. Objects stay in build/torch-VERSION, and only what changed is compiled.

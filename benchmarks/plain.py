@@ -36,6 +36,7 @@ def chamfer(x: Tensor, y: Tensor) -> Tensor:
 
 
 def dtw(x: Tensor, y: Tensor, cost: str = "euclidean") -> Tensor:
+    """(B1, N, D), (B2, M, D) -> (B1, B2), from the costs of all steps at once."""
     cell = costs(x, y)
     return dtw_of_costs(cell.square() if cost == "sqeuclidean" else cell)
 

@@ -7,7 +7,7 @@
 // multiplications: u = 1 / (K b v), v = 1 / (K' a u). When u or v grows, it is absorbed into F and G by an iteration in
 // logarithms, which is also how every iteration runs where a pair's K is larger than the scratch that a thread may use.
 // The exponentials of that iteration's rows, E[i, j] = exp(G[j] - S[i, j] - max of row i), are a K of other potentials:
-// its columns' sums and the next K are E times a number of the row and one of the column, without exponentials.
+// its columns' sums and the next K are E times a factor for each row and a factor for each column.
 // Weights are held over their means, n a and m b, which are 1 for uniform ones. G and K include m b, so that K is at
 // most 1, and 0 in the columns of steps without weight as in those past the last step. Rows without weight are computed
 // as all others, and count nowhere.
@@ -284,8 +284,8 @@ class SinkhornPair {
       return true;
     }
     if (resident()) {
-      kernel_is_scaled_ = scale_columns();
-      if (kernel_is_scaled_) {
+      kernel_lacks_factors_ = scale_columns();
+      if (kernel_lacks_factors_) {
         return false;
       }
       std::fill_n(sums_, width_, T(0));
@@ -372,7 +372,7 @@ class SinkhornPair {
     for (int64_t i = 0; i < n_; ++i) {
       T* const row = kernel_ + i * width_;
       for (int64_t j = 0; j < width_; j += w) {
-        if (kernel_is_scaled_) {
+        if (kernel_lacks_factors_) {
           store<T, w>(row + j, load<T, w>(row + j) * (u_next_[i] * load<T, w>(v_ + j)));
         } else {
           const V exponent = f_[i] + load<T, w>(g_ + j) - scale_ * load<T, w>(costs_ + i * width_ + j);
@@ -474,14 +474,14 @@ class SinkhornPair {
   T scale_;
   int64_t iterations_ = 0, unpolled_ = 0;
   T error_ = std::numeric_limits<T>::quiet_NaN();
-  bool kernel_is_scaled_ = false;  // K is kernel_[i, j] u_next_[i] v_[j]
-  Buffer<T> scratch_;              // all that follow
-  T* costs_;                       // (part_rows, width)
-  T* kernel_;                      // (n, width), where resident
-  T *g_, *v_, *sums_, *peaks_;     // (width,) G + log m b, v / m, and the columns' sums
-  T *b_, *log_b_;                  // (width,) m b
-  T *f_, *f_next_, *u_, *u_next_;  // (padded_n,) F, u
-  T *weighted_f_, *a_, *log_a_;    // (padded_n,) f_next + log n a, n a
+  bool kernel_lacks_factors_ = false;  // K is kernel_[i, j] u_next_[i] v_[j]
+  Buffer<T> scratch_;                  // all that follow
+  T* costs_;                           // (part_rows, width)
+  T* kernel_;                          // (n, width), where resident
+  T *g_, *v_, *sums_, *peaks_;         // (width,) G + log m b, v / m, and the columns' sums
+  T *b_, *log_b_;                      // (width,) m b
+  T *f_, *f_next_, *u_, *u_next_;      // (padded_n,) F, u
+  T *weighted_f_, *a_, *log_a_;        // (padded_n,) f_next + log n a, n a
 };
 
 // Every pair of a PairBatch or MatrixBatch of one lane. `f` may be null: (results, f_stride) potentials.
