@@ -3,6 +3,7 @@
 Arguments: the rank of this process, the number of processes, the folder where they meet.
 """
 
+import gc
 import sys
 from pathlib import Path
 
@@ -50,6 +51,10 @@ def main() -> None:
     share = Sequences(*(part[rank * size : (rank + 1) * size] for part in GIVEN))
     model = nn.parallel.DistributedDataParallel(Model(gather=gather))
     torch.save(loss_and_gradients(model, share), folder / f"{rank}.pt")
+    # torch joins gloo's threads when the last owner of the group goes. If that is the model's reducer, it holds the
+    # interpreter's lock, for which a thread that lets go of a tensor may wait: neither would end.
+    del model
+    gc.collect()
     dist.destroy_process_group()
 
 

@@ -181,7 +181,12 @@ class TestSequenceContrastiveLoss:
         processes = [
             subprocess.Popen([*command, str(rank), "2", str(tmp_path)], cwd=ROOT, env=environment) for rank in range(2)
         ]
-        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+        try:
+            assert [process.wait(timeout=120) for process in processes] == [0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
         expected = gathered_loss.loss_and_gradients(gathered_loss.Model(), gathered_loss.GIVEN)
         for rank in range(2):
             for found, value in zip(torch.load(tmp_path / f"{rank}.pt"), expected, strict=True):
