@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include "cpu/float_settings.h"
 #include "cpu/torch_settings.h"
 
 namespace scav {
@@ -32,7 +33,10 @@ void run_ranges(int64_t count, const std::function<void(int64_t, int64_t)>& rang
     range(0, 1);
     return;
   }
-  torch::stable::parallel_for(0, count, 1, range);
+  torch::stable::parallel_for(0, count, 1, [&, settings = float_settings()](int64_t begin, int64_t end) {
+    const FloatSettings of_caller(settings);
+    range(begin, end);
+  });
 }
 
 void run_parts(int64_t parts, const std::function<void(int64_t)>& part) {

@@ -17,7 +17,8 @@ int64_t thread_count();
 // forever: there, torch is set to one thread, as it does itself in the workers of a DataLoader.
 void leave_threads_behind_after_fork();
 
-// Runs range(begin, end) for ranges that make up [0, count), on the threads. `range` throws nothing.
+// Runs range(begin, end) for ranges that make up [0, count), on the threads, which take the floating-point settings of
+// the caller. `range` throws nothing.
 void run_ranges(int64_t count, const std::function<void(int64_t, int64_t)>& range);
 
 // Runs part(0) … part(parts - 1) on the threads. An exception in one part ends the others at their next poll().

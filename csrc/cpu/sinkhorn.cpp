@@ -1,5 +1,6 @@
 // scav::sinkhorn and scav::sinkhorn_from_cost, forward and backward, on the CPU; schemas in scav_kernels/ops.
 
+#include "cpu/float_settings.h"
 #include "cpu/op.h"
 #include "cpu/step_weights.h"
 #include "shared/sinkhorn_result.h"
@@ -60,6 +61,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn(const Tensor& x, const Tenso
                                                     int64_t max_iterations, double tolerance,
                                                     std::optional<double> scaling, std::string cost, bool paired,
                                                     bool save_potentials, bool return_convergence) {
+  const FlushDenormals flush;
   const char* op = "sinkhorn";
   const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, cost, paired);
   const SinkhornOptions options =
@@ -83,6 +85,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_backward(
     const Tensor& grad, const Tensor& x, const Tensor& y, const OptionalTensor& x_lengths,
     const OptionalTensor& y_lengths, const OptionalTensor& x_weights, const OptionalTensor& y_weights, const Tensor& f,
     double epsilon, std::string cost, bool paired, bool need_x, bool need_y, bool need_x_weights, bool need_y_weights) {
+  const FlushDenormals flush;
   const char* op = "sinkhorn_backward";
   const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, cost, paired);
   const ScalarType dtype = inputs.x.scalar_type();
@@ -114,6 +117,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sinkhorn_from_cost(
     const Tensor& cost, const OptionalTensor& x_lengths, const OptionalTensor& y_lengths,
     const OptionalTensor& x_weights, const OptionalTensor& y_weights, double epsilon, int64_t max_iterations,
     double tolerance, std::optional<double> scaling, bool save_potentials, bool return_convergence) {
+  const FlushDenormals flush;
   const char* op = "sinkhorn_from_cost";
   CostInputs costs = check_costs(op, cost, x_lengths, y_lengths);
   const SinkhornOptions options =
@@ -139,6 +143,7 @@ std::tuple<Tensor, Tensor, Tensor> sinkhorn_from_cost_backward(
     const Tensor& grad, const Tensor& cost, const OptionalTensor& x_lengths, const OptionalTensor& y_lengths,
     const OptionalTensor& x_weights, const OptionalTensor& y_weights, const Tensor& f, double epsilon,
     bool need_x_weights, bool need_y_weights) {
+  const FlushDenormals flush;
   const char* op = "sinkhorn_from_cost_backward";
   CostInputs costs = check_costs(op, cost, x_lengths, y_lengths);
   const ScalarType dtype = costs.cost.scalar_type();

@@ -5,6 +5,7 @@
 #endif
 #include <numbers>
 
+#include "cpu/float_settings.h"
 #include "cpu/op.h"
 #include "cpu/pipeline.h"
 #include "shared/dtw_options.h"
@@ -18,6 +19,7 @@ namespace {
 Tensor soft_dtw(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
                 const std::optional<Tensor>& y_lengths, double gamma, std::string cost, std::optional<int64_t> band,
                 bool open_begin, bool open_end, bool paired) {
+  const FlushDenormals flush;
   const Inputs inputs = check_inputs("soft_dtw", x, y, x_lengths, y_lengths, cost, paired);
   const SoftDtwOptions options =
       check_soft_dtw_options("soft_dtw", gamma, band, open_begin, open_end, inputs.x.scalar_type());
@@ -36,6 +38,7 @@ std::tuple<Tensor, Tensor> soft_dtw_backward(const Tensor& grad, const Tensor& x
                                              const std::optional<Tensor>& y_lengths, double gamma, std::string cost,
                                              std::optional<int64_t> band, bool open_begin, bool open_end, bool paired,
                                              bool need_x, bool need_y) {
+  const FlushDenormals flush;
   const Inputs inputs = check_inputs("soft_dtw_backward", x, y, x_lengths, y_lengths, cost, paired);
   const SoftDtwOptions options =
       check_soft_dtw_options("soft_dtw_backward", gamma, band, open_begin, open_end, inputs.x.scalar_type());
@@ -56,6 +59,7 @@ std::tuple<Tensor, Tensor> soft_dtw_backward(const Tensor& grad, const Tensor& x
 Tensor soft_dtw_from_cost(const Tensor& cost, const std::optional<Tensor>& x_lengths,
                           const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band,
                           bool open_begin, bool open_end) {
+  const FlushDenormals flush;
   const CostInputs costs = check_costs("soft_dtw_from_cost", cost, x_lengths, y_lengths);
   const SoftDtwOptions options =
       check_soft_dtw_options("soft_dtw_from_cost", gamma, band, open_begin, open_end, costs.cost.scalar_type());
@@ -73,6 +77,7 @@ Tensor soft_dtw_from_cost(const Tensor& cost, const std::optional<Tensor>& x_len
 Tensor soft_dtw_from_cost_backward(const Tensor& grad, const Tensor& cost, const std::optional<Tensor>& x_lengths,
                                    const std::optional<Tensor>& y_lengths, double gamma, std::optional<int64_t> band,
                                    bool open_begin, bool open_end) {
+  const FlushDenormals flush;
   const char* op = "soft_dtw_from_cost_backward";
   const CostInputs costs = check_costs(op, cost, x_lengths, y_lengths);
   const SoftDtwOptions options =

@@ -616,6 +616,22 @@ MUTANTS = [
         "T(0)",
     ),
     Mutant(
+        "denormal-weights",
+        "soft_dtw_from_cost",
+        "cpu/float_settings.h",
+        "weights below the smallest normal number stay as they are",
+        "kFlush = _MM_FLUSH_ZERO_ON",
+        "kFlush = 0",
+    ),
+    Mutant(
+        "settings-of-the-caller",
+        "sinkhorn_from_cost",
+        "cpu/parallel.cpp",
+        "threads keep floating-point settings of their own",
+        "const FloatSettings of_caller(settings);",
+        "const FloatSettings of_caller(settings * 0 + float_settings());",
+    ),
+    Mutant(
         "nonfinite-padding",
         "soft_dtw_from_cost",
         "cpu/cost_inputs.cpp",
