@@ -1,5 +1,6 @@
 """Dynamic time warping, of sequences and of given costs, one pair and one cell at a time."""
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -93,6 +94,7 @@ def dtw_path_of_cost(
 
 
 @torch.no_grad()
+@numpy.errstate(all="ignore")
 def _solve(
     cost: Tensor, band: int | None, step_penalty: float, diagonal_weight: float, open_begin: bool, open_end: bool
 ) -> tuple[Tensor, bool]:
@@ -103,25 +105,22 @@ def _solve(
     extra = (diagonal_weight - 1) * cost - step_penalty
     extra[0] = -step_penalty
     extra = torch.where(cost.isinf(), 0, extra)
+    # NumPy's numbers round as those of the tensors, and a loop over them is faster.
+    steps, extras = (of.cpu().numpy() for of in (cost + step_penalty, extra))
     # One row and column of infinities before the first step, so that r[s + 1, t + 1] belongs to cell (s, t).
-    r = cost.new_full((n + 1, m + 1), torch.inf)
+    r = numpy.full((n + 1, m + 1), numpy.inf, steps.dtype)
     r[0, : m if open_begin else 1] = 0
     for s in range(n):
         for t in range(m):
             if allowed[s][t]:
-                # The fourth cell of the window is the one being filled, still infinite.
-                before = r[s : s + 2, t : t + 2].clone()
-                before[0, 0] += extra[s, t]
-                if s == 0:
-                    before[0, 1] = torch.inf
-                r[s + 1, t + 1] = cost[s, t] + step_penalty + before.amin()
+                diagonal, up = r[s, t] + extras[s, t], r[s, t + 1] if s > 0 else numpy.inf
+                r[s + 1, t + 1] = steps[s, t] + numpy.minimum(numpy.minimum(diagonal, up), r[s + 1, t])
 
     s, t = n - 1, int(r[n, 1:].argmin()) if open_end else m - 1
     path = [(s, t)]
-    reached = bool(r[n, t + 1] != torch.inf)
-    values, extras = r.tolist(), extra.tolist()
+    reached = bool(r[n, t + 1] != numpy.inf)
     while s > 0 or t > 0:
-        diagonal, up, left = values[s][t] + extras[s][t], values[s][t + 1], values[s + 1][t]
+        diagonal, up, left = r[s, t] + extras[s, t], r[s, t + 1], r[s + 1, t]
         # The borders are told by the index, not by their infinities: costs may be infinite or NaN, too.
         if s == 0 and open_begin and diagonal <= left:
             break

@@ -228,13 +228,15 @@ def iterate(cost: Tensor, solver: Solver, a: Tensor, b: Tensor) -> tuple[Tensor,
     for larger in () if scaling is None else annealed(kept, epsilon, scaling, max_iterations):
         g = of_columns(of_rows(g, kept, larger), kept, larger)
     iterations, error = 0, torch.inf
+    following = of_rows(g, kept, epsilon)
     while iterations < max_iterations and not error < tolerance:
         iterations += 1
-        before = g
-        f = of_rows(g, kept, epsilon)
+        before, f = g, following
         g = of_columns(f, kept, epsilon)
-        plan = torch.exp(log_a + log_b + (f[:, None] + g - kept) / epsilon)
-        error = (plan.sum(1) - log_a[:, 0].exp()).abs().sum().item()
+        following = of_rows(g, kept, epsilon)
+        # Σ_t P[s, t] = a_s exp((f_s − following_s) / epsilon)
+        error = (a[a > 0] * (torch.exp((f - following) / epsilon) - 1)).abs().sum().item()
+    plan = torch.exp(log_a + log_b + (f[:, None] + g - kept) / epsilon)
     whole = torch.zeros_like(cost)
     whole[torch.outer(a > 0, b > 0)] = plan.flatten()
     return of_rows(before, cost[:, b > 0], epsilon), of_columns(f, cost[a > 0], epsilon), whole, iterations

@@ -1,7 +1,8 @@
-"""Soft-DTW, of sequences, debiased, and of given costs, one pair and one cell at a time."""
+"""Soft-DTW, of sequences, debiased, and of given costs, one pair and one anti-diagonal at a time."""
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from scav_kernels.reference.dtw import band_mask
 from scav_kernels.reference.ground_cost import ground_cost
@@ -74,25 +75,25 @@ def soft_dtw_of_cost(
 ) -> Tensor:
     """(n, m) -> ()."""
     n, m = cost.shape
-    allowed = band_mask(n, m, band).tolist()
-    cells = [row.unbind() for row in cost.unbind()]
-    infinite = cost.new_tensor(torch.inf)
-    # One row and column before the first step, so that r[s + 1][t + 1] belongs to cell (s, t). A path starts diagonally
-    # from that row.
-    r = [[infinite] * (m + 1) for _ in range(n + 1)]
-    r[0][: m if open_begin else 1] = [cost.new_tensor(0)] * (m if open_begin else 1)
-    for s in range(n):
-        for t in range(m):
-            if allowed[s][t]:
-                up = r[s][t + 1] if s > 0 else infinite
-                r[s + 1][t + 1] = cells[s][t] + softmin(torch.stack([r[s][t], up, r[s + 1][t]]), gamma)
-    return softmin(torch.stack(r[n][1:]), gamma) if open_end else r[n][m]
+    cost = cost.masked_fill(~band_mask(n, m, band).to(cost.device), torch.inf)
+    # With row s moved by s places, column k is the anti-diagonal s + t = k; its cells depend on the two before.
+    diagonals = pad(cost, (0, n), value=torch.inf).flatten()[: n * (n + m - 1)].reshape(n, n + m - 1).unbind(1)
+    infinite, zero = cost.new_full((1,), torch.inf), cost.new_zeros(1)
+    r = [infinite.expand(n)] * 2
+    for k, costs in enumerate(diagonals):
+        # A path starts as if diagonally from a row before the first.
+        start = zero if k == 0 or open_begin else infinite
+        before = [torch.cat([start, r[k][:-1]]), torch.cat([infinite, r[k + 1][:-1]]), r[k + 1]]
+        r.append(costs + softmin(torch.stack(before), gamma))
+    ends = torch.stack([of_diagonal[-1] for of_diagonal in r[-m:]])  # r[n − 1, t] of all t
+    return softmin(ends, gamma) if open_end else ends[-1]
 
 
 def softmin(a: Tensor, gamma: float) -> Tensor:
-    """(k,) -> (), −gamma · log Σ exp(−a / gamma)."""
+    """(k, ...) -> (...), −gamma · log Σ exp(−a / gamma) over the first dimension; inf where all are."""
+    least = a.detach().amin(0)
+    forbidden = least == torch.inf
+    a, least = a.masked_fill(forbidden, 0), least.masked_fill(forbidden, 0)
     # Relative to the smallest: gradients, which multiply along a path, are then weights whose sum is exactly one.
-    least = a.detach().amin()
-    if least == torch.inf:
-        return least
-    return least - gamma * torch.logsumexp((least - a) / gamma, 0)
+    value = least - gamma * torch.logsumexp((least - a) / gamma, 0)
+    return value.masked_fill(forbidden, torch.inf)

@@ -37,7 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("gop", [12, 75])
+@pytest.mark.parametrize("gop", [pytest.param(12, marks=pytest.mark.slow), 75])
 @pytest.mark.parametrize("name", WAYS)
 def test_a_part_equals_the_same_stretch_of_the_whole(tmp_path: Path, name: str, gop: int) -> None:
     path = make_marked(tmp_path / name, seconds=4.0, gop=gop, **WAYS[name])

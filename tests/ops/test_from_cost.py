@@ -311,7 +311,9 @@ def test_threads_and_runs_agree(case: Case, threads: Any) -> None:
 
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow), torch.bfloat16], ids=str
+)
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_opcheck(case: Case, dtype: torch.dtype, ragged: bool) -> None:
     given = costs(dtype=dtype)

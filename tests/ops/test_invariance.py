@@ -92,7 +92,7 @@ def test_expanded_inputs_and_strided_lengths(case: Case) -> None:
     assert_same_up_to_rounding(answer(expanded, given), answer(repeated, given))
 
 
-@pytest.mark.parametrize("ragged", [False, True], ids=["whole", "ragged"])
+@pytest.mark.parametrize("ragged", [pytest.param(False, marks=pytest.mark.slow), True], ids=["whole", "ragged"])
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_thread_count(case: Case, paired: bool, ragged: bool, threads: Callable[[int], None]) -> None:

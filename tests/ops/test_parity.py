@@ -1,11 +1,12 @@
 """Values and gradients against the float64 reference, across every lane and tile edge."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from .cases import CASES, CORE, Case
+from .cases import CASES, CORE, Case, crossed
 from .inputs import Shape, answer, sequences
 from .tolerances import assert_accurate, assert_same_up_to_rounding
 
@@ -26,6 +27,24 @@ SWEEP += [
 DTYPES = [torch.float32, torch.float64]
 
 
+class Form(NamedTuple):
+    """What a case is tried with."""
+
+    shape: Shape
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{self.shape}-{self.dtype}"
+
+
+FORMS = [
+    Form(shape, dtype)
+    for shape in (Shape(b1=3, b2=5, n=9, m=7), Shape(b1=2, b2=18, n=5, m=8, d=17))
+    for dtype in DTYPES
+]
+PAIRED_FORMS = [Form(Shape(b1=b, b2=b, n=9, m=7), dtype) for b in (1, 4, 17) for dtype in DTYPES]
+
+
 def check(case: Case, shape: Shape, dtype: torch.dtype, paired: bool = False) -> None:
     given = sequences(shape, dtype)
     oracle = answer(case.reference, given.map(torch.Tensor.double), paired)
@@ -41,18 +60,14 @@ def test_every_size(case: Case, shape: Shape, dtype: torch.dtype) -> None:
     check(case, shape, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [Shape(b1=3, b2=5, n=9, m=7), Shape(b1=2, b2=18, n=5, m=8, d=17)], ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_option(case: Case, shape: Shape, dtype: torch.dtype) -> None:
-    check(case, shape, dtype)
+@pytest.mark.parametrize(("case", "form"), crossed(CASES, FORMS))
+def test_every_option(case: Case, form: Form) -> None:
+    check(case, *form)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [Shape(b1=b, b2=b, n=9, m=7) for b in (1, 4, 17)], ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_paired(case: Case, shape: Shape, dtype: torch.dtype) -> None:
-    check(case, shape, dtype, paired=True)
+@pytest.mark.parametrize(("case", "form"), crossed(CASES, PAIRED_FORMS))
+def test_paired(case: Case, form: Form) -> None:
+    check(case, *form, paired=True)
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)

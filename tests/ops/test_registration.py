@@ -26,8 +26,10 @@ def op(case: Case) -> torch._ops.OpOverload:
 
 
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
-@pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("ragged", [pytest.param(False, marks=pytest.mark.slow), True], ids=["full", "ragged"])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow), torch.bfloat16], ids=str
+)
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_opcheck(case: Case, dtype: torch.dtype, ragged: bool, paired: bool) -> None:
     given = sequences(Shape(b1=3, b2=3, ragged=ragged), dtype).leaves()

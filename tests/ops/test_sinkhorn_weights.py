@@ -325,7 +325,7 @@ def test_forbidden_cells_of_steps_without_weight() -> None:
 
 
 @pytest.mark.parametrize("scaling", [None, 0.5])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 def test_opcheck(paired: bool, dtype: torch.dtype, scaling: float | None) -> None:
     given = sequences(SHAPE, dtype).leaves()

@@ -20,6 +20,11 @@ from .inputs import Sequences, Shape, answer, sequences
 from .tolerances import assert_same_up_to_rounding
 
 FROM_COST = [scav_kernels.dtw_from_cost, scav_kernels.soft_dtw_from_cost, scav_kernels.sinkhorn_from_cost]
+# What torch records and compiles is the same for all ops: `make test` takes two of them, `make check` the others.
+RECORDED = [
+    pytest.param(case, id=str(case), marks=[] if case.metric in ("dtw", "sinkhorn") else [pytest.mark.slow])
+    for case in PUBLIC
+]
 
 
 class Model(nn.Module):
@@ -159,7 +164,7 @@ def test_compile_from_cost(distance: Callable[..., Tensor]) -> None:
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("case", PUBLIC, ids=str)
+@pytest.mark.parametrize("case", RECORDED)
 def test_compile_under_autocast(case: Case) -> None:
     torch._dynamo.reset()
     network, given = model(case), sequences(Shape(b1=3, b2=3))
@@ -199,7 +204,7 @@ def traced(network: nn.Module, given: Sequences) -> Callable[..., Tensor]:
 # Both are torch's own.
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`isinstance.treespec:FutureWarning")
 @pytest.mark.parametrize("record", [exported, decomposed, traced])
-@pytest.mark.parametrize("case", PUBLIC, ids=str)
+@pytest.mark.parametrize("case", RECORDED)
 def test_gradients_of_a_model_recorded_without_them(
     case: Case, record: Callable[[nn.Module, Sequences], Callable[..., Tensor]]
 ) -> None:
@@ -210,7 +215,7 @@ def test_gradients_of_a_model_recorded_without_them(
     assert torch.equal(found.y_grad, expected.y_grad)
 
 
-@pytest.mark.parametrize("case", PUBLIC, ids=str)
+@pytest.mark.parametrize("case", RECORDED)
 def test_compiled_transforms(case: Case) -> None:
     given = sequences(Shape(b1=3, b2=3, ragged=False))
 
@@ -249,7 +254,7 @@ class Distances(Dataset[Tensor]):
         return self.case.kernel(*(tensor[index : index + 1] for tensor in self.given))[0, 0]
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CORE[:2], ids=str)
 def test_data_loader_workers(case: Case, start: str, threads: Callable[[int], None]) -> None:
     given = sequences(Shape(b1=4, b2=4))

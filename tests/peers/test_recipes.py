@@ -20,6 +20,7 @@ def run(word: str) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 def test_soft_dtw_barycenter() -> None:
     names = run("LBFGS")
     series = names["series"].numpy()
