@@ -51,7 +51,7 @@ notebooks: build
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace --log-level ERROR --coalesce-streams \
 	--ExecutePreprocessor.record_timing=False docs/notebooks/*.ipynb
 
-# Quarter of an hour on two cores; docs/benchmarks.md says what it measures.
+# Half an hour on two cores; docs/benchmarks.md says what it measures.
 bench: build $(VENV)/.bench $(VENV)-aeon/.installed
 	$(BIN)/python -m benchmarks.run
 
