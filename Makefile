@@ -29,9 +29,10 @@ CUDA_KERNELS := $(or $(SCAV_BUILD_CUDA),$(if $(wildcard /dev/nvidiactl /dev/dxg)
 demo: build
 	$(BIN)/scav demo
 
-# Some tests wait for processes that they start, so that there is one worker more than cores. Threads that wait sleep, and
-# so leave their cores to other workers.
+# Some tests wait for processes that they start, so that there is one worker more than cores. Workers have one thread each,
+# but for tests that ask for more. Threads that wait sleep, and so leave their cores to other workers.
 test check: export OMP_WAIT_POLICY := passive
+test: export OMP_NUM_THREADS := 1
 test: build
 	$(BIN)/python -m pytest tests -m "not slow" --numprocesses $$(($$(nproc) + 1)) --dist worksteal
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet

@@ -90,9 +90,8 @@ def test_other_errors_stay_as_they_are(tmp_path):
     assert caught.value.filename == str(tmp_path / "none" / "a")
 
 
-@pytest.mark.parametrize(
-    ("limit", "name"), [(20_000, "checkpoint.pt"), pytest.param(200, "config.yaml", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("limit", "name"), [(20_000, "checkpoint.pt"), (200, "config.yaml")])
 def test_train_names_the_file_that_could_not_be_written(limit, name, feature_files, tmp_path):
     options = [f"--config={json.dumps(SETTINGS)}", f"--train_features={feature_files[0]}", f"--out={tmp_path}"]
     command = [sys.executable, "-c", PROGRAM, str(limit), "train", "--tensorboard=false", *options]

@@ -618,10 +618,10 @@ MUTANTS = [
     Mutant(
         "denormal-weights",
         "soft_dtw_from_cost",
-        "cpu/float_settings.h",
+        "cpu/soft_dtw.cpp",
         "weights below the smallest normal number stay as they are",
-        "kFlush = _MM_FLUSH_ZERO_ON",
-        "kFlush = 0",
+        '  const FlushDenormals flush;\n  const char* op = "soft_dtw_from_cost_backward";',
+        '  const char* op = "soft_dtw_from_cost_backward";',
     ),
     Mutant(
         "settings-of-the-caller",

@@ -1,6 +1,8 @@
 """The distances of given costs: as their namesakes on sequences, and as the reference on costs of any kind."""
 
 import inspect
+import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -308,6 +310,23 @@ def test_threads_and_runs_agree(case: Case, threads: Any) -> None:
     threads(2)
     for found, expected in zip(answer(case.kernel, given), one, strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other CPUs are not told to")
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("metric", "options"), [("soft_dtw", {"gamma": 0.01}), ("sinkhorn", {"epsilon": 0.01})])
+def test_weights_are_zero_instead_of_denormal(
+    metric: str, options: dict[str, float], count: int, threads: Callable[[int], None]
+) -> None:
+    """Some CPUs take a hundred cycles for an operation with a denormal number."""
+    threads(count)
+    cost = torch.rand(8, 8, 33, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    getattr(scav_kernels, f"{metric}_from_cost")(cost, **options).sum().backward()
+    tiny = torch.finfo(torch.float32).tiny
+    assert (cost.grad[cost.grad != 0] >= tiny).all()
+    assert (cost.grad < 1e3 * tiny).any()
+    # The caller's own arithmetic is as before.
+    assert (torch.full((4,), tiny) / 2 != 0).all()
 
 
 @pytest.mark.parametrize("ragged", [False, True], ids=["full", "ragged"])

@@ -103,7 +103,7 @@ def test_thread_count(case: Case, paired: bool, ragged: bool, threads: Callable[
     assert_same_up_to_rounding(answer(case.kernel, given, paired), one)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_a_batch_larger_than_cache(case: Case, count: int, threads: Callable[[int], None]) -> None:
     # Each x takes 600 kB, so that gradients are gathered for a few at a time.

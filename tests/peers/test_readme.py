@@ -48,7 +48,14 @@ def test_every_peer_has_its_lines() -> None:
     assert sorted(library(theirs) for theirs, _ in LINES) == sorted([*TOLERANCES, *NOT_INSTALLED])
 
 
-@pytest.mark.parametrize(("theirs", "ours"), LINES, ids=[library(theirs) for theirs, _ in LINES])
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    # pysdtw compiles for five seconds.
+    [
+        pytest.param(*line, id=library(line[0]), marks=[pytest.mark.slow] if library(line[0]) == "pysdtw" else [])
+        for line in LINES
+    ],
+)
 def test_lines_compute_the_same(theirs: str, ours: str) -> None:
     value = run(ours)
     assert value.isfinite().all()
