@@ -1,5 +1,5 @@
 #pragma once
-// What a thread does with denormal numbers, those below the smallest normal one.
+// Floating-point settings of a thread: whether its results below the smallest normal number are rounded to 0.
 
 #include <cstdint>
 #if defined(__x86_64__)
@@ -31,8 +31,8 @@ class FloatSettings {
 };
 
 // Until the end of the scope, this thread and those of its parallel loops round denormal results to 0. Weights of
-// soft-DTW and plans of Sinkhorn fall so low beside others that count, and an operation with one denormal number takes
-// some CPUs a hundred cycles.
+// soft-DTW and plans of Sinkhorn fall so low beside others that count, and operations with denormal numbers are slow on
+// some CPUs.
 struct FlushDenormals : FloatSettings {
   FlushDenormals() : FloatSettings(float_settings() | kFlush) {}
 };

@@ -28,7 +28,7 @@ DTYPES = [torch.float32, torch.float64]
 
 
 class Form(NamedTuple):
-    """What a case is tried with."""
+    """Sizes and dtype of the inputs."""
 
     shape: Shape
     dtype: torch.dtype

@@ -20,7 +20,7 @@ from .inputs import Sequences, Shape, answer, sequences
 from .tolerances import assert_same_up_to_rounding
 
 FROM_COST = [scav_kernels.dtw_from_cost, scav_kernels.soft_dtw_from_cost, scav_kernels.sinkhorn_from_cost]
-# What torch records and compiles is the same for all ops: `make test` takes two of them, `make check` the others.
+# torch records and compiles all ops in the same way: `make test` takes two of them, `make check` the others.
 RECORDED = [
     pytest.param(case, id=str(case), marks=[] if case.metric in ("dtw", "sinkhorn") else [pytest.mark.slow])
     for case in PUBLIC
