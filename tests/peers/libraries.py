@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
+import dtw as dtw_python
 import geomloss
 import numpy as np
 import ot
@@ -195,6 +196,66 @@ def dtaidistance_of(distance: Callable[..., float]) -> Callable[..., float]:
 dtaidistance_dtw = each_pair(dtaidistance_of(lambda a, b, **options: dtw.distance(a[:, 0], b[:, 0], **options)))
 dtaidistance_dtw_ndim = each_pair(dtaidistance_of(dtw_ndim.distance))
 dtaidistance_dtw_ndim_fast = each_pair(dtaidistance_of(dtw_ndim.distance_fast))
+
+
+# dtw-python. With open ends it stops where the sum divided by the number of steps is least; ours where the sum is. The
+# numbers of the path's cells are in `index1` and `index2`.
+
+
+def dtw_python_of(x: Tensor, y: Tensor, diagonal_weight: float = 1.0, band: int | None = None, **options: Any) -> Any:
+    if band is not None:
+        options |= {"window_type": "sakoechiba", "window_args": {"window_size": band}}
+    pattern = {1.0: "symmetric1", 2.0: "symmetric2"}[diagonal_weight]
+    return dtw_python.dtw(ground_cost(x, y, "euclidean").detach().numpy(), step_pattern=pattern, **options)
+
+
+@each_pair
+def dtw_python_distance(x: Tensor, y: Tensor, normalize: str | None = None, **options: Any) -> float:
+    found = dtw_python_of(x, y, distance_only=True, **options)
+    return found.distance if normalize is None else found.normalizedDistance
+
+
+@each_pair
+def dtw_python_open_end(x: Tensor, y: Tensor, open_end: bool, **options: Any) -> float:
+    return dtw_python_of(x, y, keep_internals=True, open_end=open_end, **options).costMatrix[-1].min()
+
+
+@first_pair
+def dtw_python_path(x: Tensor, y: Tensor, **options: Any) -> np.ndarray:
+    found = dtw_python_of(x, y, **options)
+    return np.stack([found.index1, found.index2], 1)
+
+
+# librosa. Its steps are the diagonal one, that in y and that in x. The path begins at its end, and has its columns
+# swapped in a subsequence with n > m.
+
+
+def librosa_of(
+    x: Tensor, y: Tensor, open_begin: bool = False, open_end: bool = False, **options: float
+) -> tuple[np.ndarray, np.ndarray]:
+    import librosa.sequence  # seconds, which tests of the table need not spend
+
+    assert open_begin == open_end, "it has both or none"
+    weight, penalty = options.get("diagonal_weight", 1.0), options.get("step_penalty", 0.0)
+    return librosa.sequence.dtw(
+        C=ground_cost(x, y, "euclidean").detach().numpy(),
+        subseq=open_end,
+        weights_mul=np.array([weight, 1.0, 1.0]),
+        weights_add=np.array([0.0, penalty, penalty]),
+    )
+
+
+@each_pair
+def librosa_dtw(x: Tensor, y: Tensor, **options: Any) -> float:
+    sums, _ = librosa_of(x, y, **options)
+    return sums[-1].min() if options.get("open_end") else sums[-1, -1]
+
+
+@first_pair
+def librosa_path(x: Tensor, y: Tensor, **options: Any) -> np.ndarray:
+    _, path = librosa_of(x, y, **options)
+    swapped = options.get("open_end", False) and len(x) > len(y)
+    return path[::-1, :: -1 if swapped else 1].copy()
 
 
 # pysdtw. Its bandwidth is ours where n = m, but 0 means none; where n ≠ m it follows the slanted diagonal.

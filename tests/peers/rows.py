@@ -93,7 +93,10 @@ DTW = cases("dtw", {}, {"band": 1})
 DTW_SQUARED = cases("dtw", SQUARED, {**SQUARED, "band": 0}, {**SQUARED, "band": 1})
 DTW_PENALTY = cases("dtw", {"step_penalty": 0.3}, {**SQUARED, "step_penalty": 0.3})
 BEGIN, END = {"open_begin": True}, {"open_end": True}
-DTW_OPEN = cases("dtw", BEGIN, END, {**BEGIN, **END}, {**SQUARED, **BEGIN, **END, "step_penalty": 0.3})
+SUBSEQUENCE = {**BEGIN, **END}
+DTW_OPEN = cases("dtw", BEGIN, END, SUBSEQUENCE, {**SQUARED, **SUBSEQUENCE, "step_penalty": 0.3})
+SYMMETRIC2 = {"diagonal_weight": 2.0}
+LIBROSA = [{}, SUBSEQUENCE, {**SYMMETRIC2, "step_penalty": 0.3}, {**SUBSEQUENCE, **SYMMETRIC2, "step_penalty": 0.3}]
 SOFT_DTW = cases("soft_dtw", *GAMMAS)
 SOFT_DTW_BANDED = cases("soft_dtw", {"gamma": 0.1, "band": 2})
 SOFT_DTW_DIVERGENCE = cases("soft_dtw_divergence", *GAMMAS)
@@ -114,6 +117,10 @@ WINDOW = "square it: the library takes the root; `window` = `band` + 1"
 DISTANCES = "none: the library takes no root here; `window` = `band` + 1"
 PENALTY = "none with distances; of squares, square it, and `penalty`² = `step_penalty`"
 PSI = "as before; `psi` = (0, 0, m − 1, m − 1) where both ends are open"
+PATTERN = "`symmetric1` is the default, `symmetric2` is `diagonal_weight=2.0`, `normalizedDistance` is `normalize`"
+LAST_ROW = "the least number in the last row of `costMatrix`"
+SUMS = "the last sum, or the least in the last row; `weights_mul` = [w, 1, 1], `weights_add` = [0, p, p]"
+FLIPPED = "reverse it; swap its columns where `subseq` and n > m"
 LINEAR = "+ ε KL(P ‖ a⊗b): the library leaves the regularizer out"
 SHANNON = "+ ε log(n m): its regularizer is Σ P log P"
 HALVES = "× 2, with ε = 2 blur²: its cost is ‖x − y‖² / 2"
@@ -146,6 +153,38 @@ ROWS = [
     ),
     Row(DTW_PENALTY, "dtaidistance.dtw_ndim.distance(penalty)", lib.dtaidistance_dtw_ndim, EXACT_VALUE, PENALTY),
     Row(DTW_OPEN, "dtaidistance.dtw_ndim.distance(psi)", lib.dtaidistance_dtw_ndim, EXACT_VALUE, PSI),
+    Row(
+        cases("dtw", {}, SYMMETRIC2, {**SYMMETRIC2, "normalize": "steps"}),
+        "dtw.dtw(step_pattern)",
+        lib.dtw_python_distance,
+        EXACT_VALUE,
+        PATTERN,
+    ),
+    Row(
+        cases("dtw", {"band": 1}, {**SYMMETRIC2, "band": 1}),
+        'dtw.dtw(window_type="sakoechiba")',
+        lib.dtw_python_distance,
+        EXACT_VALUE,
+        "`window_size` = `band` where n = m",
+        shapes=EQUAL,
+    ),
+    Row(cases("dtw", {**SYMMETRIC2, **END}), "dtw.dtw(open_end)", lib.dtw_python_open_end, EXACT_VALUE, LAST_ROW),
+    Row(
+        cases("dtw_path", {}, SYMMETRIC2),
+        "dtw.dtw(step_pattern).index1, index2",
+        lib.dtw_python_path,
+        EXACT_VALUE,
+        ours=first_pair,
+    ),
+    Row(cases("dtw", *LIBROSA), "librosa.sequence.dtw(subseq)", lib.librosa_dtw, EXACT_VALUE, SUMS),
+    Row(
+        cases("dtw_path", *LIBROSA),
+        "librosa.sequence.dtw(subseq)",
+        lib.librosa_path,
+        EXACT_VALUE,
+        FLIPPED,
+        ours=first_pair,
+    ),
     Row(SOFT_DTW, "tslearn.metrics.soft_dtw", lib.tslearn_soft_dtw, EXACT),
     Row(SOFT_DTW + SOFT_DTW_BANDED, "tslearn.metrics.cdist_soft_dtw", lib.tslearn_cdist_soft_dtw, EXACT_VALUE),
     Row(
