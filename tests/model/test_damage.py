@@ -217,7 +217,7 @@ def test_malformed_checkpoints_are_named_in_one_line(fault, run, tmp_path):
 
 
 @pytest.mark.parametrize("part", [*PARTS, "model", "objective", "average", "averaged"])
-@pytest.mark.parametrize("value", [None, "x", [], {}])
+@pytest.mark.parametrize("value", [None, "x", *(pytest.param(v, marks=pytest.mark.slow) for v in ([], {}))])
 def test_malformed_runs_are_not_resumed(part, value, run, train_features, tmp_path):
     state = checkpoint.load(run[0] / CHECKPOINT)
     if value is None:

@@ -66,7 +66,7 @@ def test_a_package_for_another_torch_is_a_problem(monkeypatch):
     assert f"torchaudio   problem: {problem}; install the build of torchaudio for this torch" in lines
 
 
-@pytest.mark.parametrize("missing", ["scav_kernels._C", "torch"])
+@pytest.mark.parametrize("missing", [pytest.param("scav_kernels._C", marks=pytest.mark.slow), "torch"])
 def test_a_broken_installation_is_described(missing):
     program = f"import sys; sys.modules[{missing!r}] = None; from scav_model.doctor import report; print(report())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

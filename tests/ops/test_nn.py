@@ -204,7 +204,7 @@ class TestSequenceContrastiveLoss:
         assert encoder.weight.grad.abs().sum() > 0
         torch.testing.assert_close(value, loss(encoded.float(), y, x_lengths, y_lengths))
 
-    @pytest.mark.parametrize("metric", ["interpolated_euclidean", "soft_dtw"])
+    @pytest.mark.parametrize("metric", [pytest.param("interpolated_euclidean", marks=pytest.mark.slow), "soft_dtw"])
     def test_compile(self, metric: str) -> None:
         torch._dynamo.reset()
         x, y, x_lengths, y_lengths = sequences(Shape(b1=3, b2=3))

@@ -49,7 +49,7 @@ def assert_agrees(found: tuple[Tensor, Convergence], oracle: tuple[Tensor, Conve
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
+@pytest.mark.parametrize("paired", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_agrees_with_the_reference(options: dict[str, Any], paired: bool, dtype: torch.dtype) -> None:
     given = sequences(RAGGED, dtype)

@@ -30,6 +30,8 @@ def test_soft_dtw_barycenter() -> None:
     assert found == pytest.approx(expected, abs=1e-3)
 
 
+# tslearn compiles for seconds.
+@pytest.mark.slow
 def test_dtw_barycenter_averaging() -> None:
     names = run("einsum")
     series = names["series"].numpy()

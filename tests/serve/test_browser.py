@@ -159,6 +159,7 @@ def test_players_and_cursor_move_together(page: playwright.Page) -> None:
     assert drawn
 
 
+@pytest.mark.slow
 def test_other_formats_play_or_say_why_not(page: playwright.Page) -> None:
     search_by_clip(page)
     page.locator("video[src*='clip=horn']").evaluate("(video) => video.play()")
@@ -199,6 +200,7 @@ def test_a_file_is_dropped(page: playwright.Page, shown: World) -> None:
     assert "over" not in page.locator("#drop").get_attribute("class").split()
 
 
+@pytest.mark.slow
 def test_the_microphone_searches_videos(page: playwright.Page) -> None:
     page.get_by_role("button", name="Record with the microphone").click()
     page.get_by_role("button", name="Stop and search (1 s)").click()
@@ -209,6 +211,7 @@ def test_the_microphone_searches_videos(page: playwright.Page) -> None:
     assert open_first(page).locator("canvas").count() == 2
 
 
+@pytest.mark.slow
 def test_hasty_clicks_leave_one_alignment_and_nothing_that_listens(page: playwright.Page) -> None:
     page.add_init_script(
         """
