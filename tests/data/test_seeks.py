@@ -40,9 +40,7 @@ FEW = ("h264.mp4", "h264.ts", "mpeg2.mpg", "vp8.webm", "open_gops.mkv")
 
 
 @pytest.mark.parametrize("gop", [pytest.param(12, marks=pytest.mark.slow), 75])
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FEW else [pytest.mark.slow]) for name in WAYS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in FEW else [pytest.mark.slow]) for name in WAYS])
 def test_a_part_equals_the_same_stretch_of_the_whole(tmp_path: Path, name: str, gop: int) -> None:
     path = make_marked(tmp_path / name, seconds=4.0, gop=gop, **WAYS[name])
     whole = read_clip(path)

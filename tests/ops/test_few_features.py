@@ -94,6 +94,34 @@ def test_identical_sequences_are_at_distance_zero(cost: str, d: int, paired: boo
     assert torch.equal(distance, torch.zeros(19))
 
 
+def roots_of_squares(values: Tensor) -> Tensor:
+    """Roots of the squares of values (B,), as costs of steps of two features."""
+    x, y = torch.zeros(3, 1, 2, dtype=values.dtype), torch.zeros(len(values), 1, 2, dtype=values.dtype)
+    y[:, 0, 1] = values
+    distances = scav_kernels.dtw(x, y)
+    assert torch.equal(distances, distances[:1].expand(3, -1))
+    return distances[0]
+
+
+# Squares from 2^-124 to 2^126: kernels take the roots of small ones in another way.
+@pytest.mark.parametrize("exponent", [-62, -51, -50, -49, 0, 51])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_roots_of_whole_squares_are_exact(dtype: torch.dtype, exponent: int) -> None:
+    values = torch.arange(4096, dtype=dtype) * 2.0**exponent
+    assert torch.equal(roots_of_squares(values), values)
+
+
+def test_roots_are_right_to_the_last_digit() -> None:
+    values = sequences(Shape(b1=1, b2=1, n=100_000, m=1, d=1, ragged=False)).x.flatten().abs()
+    exact = (values * values).double().sqrt()
+    assert ((roots_of_squares(values) - exact).abs() <= 1.1 * 2**-24 * exact).all()
+
+
+def test_roots_of_numbers_too_large_to_square_are_infinite() -> None:
+    values = torch.tensor([1e19, 1e20, 3e38, 1.0]).repeat(9)
+    assert torch.equal(roots_of_squares(values), values.where(values < 1e20, torch.inf))
+
+
 def more_features(steps: Tensor) -> Tensor:
     """The same distances by products."""
     return torch.nn.functional.pad(steps, (0, MOST))
