@@ -17,7 +17,12 @@ std::tuple<Tensor, Tensor> chamfer(const Tensor& x, const Tensor& y, const std::
                                    const std::optional<Tensor>& y_lengths, std::string cost, std::string direction,
                                    bool paired, bool save_nearest) {
   constexpr const char* op = "chamfer";
-  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, cost, paired);
+  Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, cost, paired);
+  // Of a minimum, one root is enough.
+  const bool root = inputs.cost == Cost::euclidean;
+  if (root) {
+    inputs.cost = Cost::sqeuclidean;
+  }
   const ChamferSides sides = parse_direction(op, direction);
   Tensor out = inputs.new_result();
   Tensor nearest = save_nearest ? new_zeros(nearest_shape(inputs, sides), kInt) : new_scratch({0}, kInt);
@@ -26,7 +31,8 @@ std::tuple<Tensor, Tensor> chamfer(const Tensor& x, const Tensor& y, const std::
   }
   SCAV_DISPATCH(out.scalar_type(), [&] {
     SCAV_AT_LEVEL(chamfer_forward<scalar_t>)
-    (inputs, sides, out.mutable_data_ptr<scalar_t>(), save_nearest ? nearest.mutable_data_ptr<int32_t>() : nullptr);
+    (inputs, root, sides, out.mutable_data_ptr<scalar_t>(),
+     save_nearest ? nearest.mutable_data_ptr<int32_t>() : nullptr);
   });
   spread_nonfinite(inputs, out);
   return {out, nearest};

@@ -130,13 +130,10 @@ class ChamferGroup {
   Buffer<T> tile_;  // (kRows, panel)
 };
 
-// Distances of all pairs, and their nearest steps unless `nearest` is null, zero on entry.
+// Distances of all pairs, of the roots of the least costs if `root`, and their nearest steps unless `nearest` is null,
+// zero on entry.
 template <class T>
-void chamfer_forward(const Inputs& given, const ChamferSides& sides, T* out, int32_t* nearest) {
-  // Of a minimum, one root is enough.
-  const bool root = given.cost == Cost::euclidean;
-  Inputs inputs = given;
-  inputs.cost = root ? Cost::sqeuclidean : given.cost;
+void chamfer_forward(const Inputs& inputs, bool root, const ChamferSides& sides, T* out, int32_t* nearest) {
   const LaneCount lanes = inputs.paired ? LaneCount{1, 1} : choose_lanes<T>(grid_sizes(inputs), false, {0, sizeof(T)});
   const PairBatch<T> batch(inputs, lanes, false);
   const ChamferResults<T> results{sides, out, nearest, inputs.steps_x(), inputs.steps_y()};

@@ -59,9 +59,9 @@ CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<T
   if (costs.cost.stride(3) != 1) {
     costs.cost = to_contiguous(costs.cost);
   }
-  costs.nonfinite = new_scratch(costs.result_shape(), costs.cost.scalar_type());
   SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
-    scalar_t* nonfinite = costs.nonfinite.mutable_data_ptr<scalar_t>();
+    costs.nonfinite = Scratch::of<scalar_t>(costs.pairs());
+    scalar_t* nonfinite = costs.nonfinite.data<scalar_t>();
     for_each_pair(costs, [&](int64_t pair) { nonfinite[pair] = find_nonfinite<scalar_t>(costs, pair); });
   });
   return costs;
@@ -69,7 +69,7 @@ CostInputs check_costs(const char* op, const Tensor& cost, const std::optional<T
 
 void spread_nonfinite(const CostInputs& costs, Tensor& result) {
   SCAV_DISPATCH(result.scalar_type(), [&] {
-    const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
+    const scalar_t* nonfinite = costs.nonfinite.data<scalar_t>();
     scalar_t* out = result.mutable_data_ptr<scalar_t>();
     for (int64_t pair = 0; pair < costs.pairs(); ++pair) {
       if (nonfinite[pair] != 0) {
@@ -82,7 +82,7 @@ void spread_nonfinite(const CostInputs& costs, Tensor& result) {
 Tensor without_nonfinite(const CostInputs& costs, const Tensor& grad) {
   Tensor finite = copy_of(grad);
   SCAV_DISPATCH(finite.scalar_type(), [&] {
-    const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
+    const scalar_t* nonfinite = costs.nonfinite.data<scalar_t>();
     scalar_t* out = finite.mutable_data_ptr<scalar_t>();
     for (int64_t pair = 0; pair < costs.pairs(); ++pair) {
       if (nonfinite[pair] != 0) {
@@ -95,7 +95,7 @@ Tensor without_nonfinite(const CostInputs& costs, const Tensor& grad) {
 
 Tensor finish_gradient(const CostInputs& costs, const Tensor& grad, Tensor gradient) {
   SCAV_DISPATCH(gradient.scalar_type(), [&] {
-    const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
+    const scalar_t* nonfinite = costs.nonfinite.data<scalar_t>();
     const scalar_t* outer = grad.const_data_ptr<scalar_t>();
     scalar_t* cells = gradient.mutable_data_ptr<scalar_t>();
     for_each_pair(costs, [&](int64_t pair) {

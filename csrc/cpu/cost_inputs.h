@@ -9,11 +9,11 @@
 namespace scav {
 
 struct CostInputs {
-  bool paired;                  // B2 = 1: the costs are those of B1 pairs, with a length of y each
-  Tensor cost;                  // (B1, B2, N, M) float32 or float64, steps of y adjacent
-  Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64; (B1,), (B1,) if paired
+  bool paired;                   // B2 = 1: the costs are those of B1 pairs, with a length of y each
+  Tensor cost;                   // (B1, B2, N, M) float32 or float64, steps of y adjacent
+  Lengths x_lengths, y_lengths;  // (B1,), (B2,) int64; (B1,), (B1,) if paired
   // By result: 0, or the NaN or -inf in a valid cell, which the pair's distance becomes.
-  Tensor nonfinite;
+  Scratch nonfinite;
   Tensor given;  // as the caller passed them
 
   int64_t batch_x() const { return cost.size(0); }
@@ -21,8 +21,8 @@ struct CostInputs {
   int64_t steps_x() const { return cost.size(2); }
   int64_t steps_y() const { return cost.size(3); }
   int64_t pairs() const { return batch_x() * batch_y(); }
-  int64_t length_x(int64_t pair) const { return x_lengths.const_data_ptr<int64_t>()[pair / batch_y()]; }
-  int64_t length_y(int64_t pair) const { return y_lengths.const_data_ptr<int64_t>()[paired ? pair : pair % batch_y()]; }
+  int64_t length_x(int64_t pair) const { return x_lengths.data()[pair / batch_y()]; }
+  int64_t length_y(int64_t pair) const { return y_lengths.data()[paired ? pair : pair % batch_y()]; }
   bool empty() const { return pairs() == 0; }
 
   // (B1, B2), or (B1,) if paired.

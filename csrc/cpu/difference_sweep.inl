@@ -60,9 +60,14 @@ template <class T, int W>
 std::vector<LaneEnd> lane_ends(const Lanes<T>& lanes, bool open) {
   std::vector<LaneEnd> ends;
   for (size_t lane = 0; lane < lanes.last_row.size(); ++lane) {
-    if (lanes.last_step[lane] >= 0) {
-      ends.push_back(
-          {open ? 0 : lanes.last_step[lane] / kPassSteps, lanes.last_row[lane] + 1, static_cast<int64_t>(lane) / W});
+    if (lanes.last_step[lane] < 0) {
+      continue;
+    }
+    const LaneEnd end{open ? 0 : lanes.last_step[lane] / kPassSteps, lanes.last_row[lane] + 1,
+                      static_cast<int64_t>(lane) / W};
+    // Sequences of one length, as most are, end together.
+    if (ends.empty() || ends.back() != end) {
+      ends.push_back(end);
     }
   }
   std::sort(ends.begin(), ends.end());
@@ -298,7 +303,11 @@ struct DifferenceBatch {
     } else {
       pairs.y = groups.steps.data() + groups.starts[static_cast<size_t>(&group - layout.groups.data())];
     }
+    const auto lanes = static_cast<size_t>(vectors * W);
     std::vector<int64_t> results;
+    results.reserve(lanes);
+    pairs.lengths_x.reserve(lanes);
+    pairs.lengths_y.reserve(lanes);
     for (int64_t v = 0; v < vectors; ++v) {
       // Vectors past the last x compute it again, for no result.
       const int64_t i = x_order[static_cast<size_t>(std::min(first + v, end - 1))];

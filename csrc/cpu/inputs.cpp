@@ -33,14 +33,13 @@ void use_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes
 
 // Measures a batch into new tensors; `norms` stay undefined unless they are needed.
 template <class T>
-void measure_batch(const Tensor& data, const Tensor& lengths, bool need_norms, Tensor& norms, Tensor& nonfinite) {
+void measure_batch(const Tensor& data, const Lengths& lengths, bool need_norms, Scratch& norms, Scratch& nonfinite) {
   const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);
-  nonfinite = new_scratch({batch}, data.scalar_type());
+  nonfinite = Scratch::of<T>(batch);
   if (need_norms) {
-    norms = new_scratch({batch, steps}, data.scalar_type());
+    norms = Scratch::of<T>(batch * steps);
   }
-  measure<T>(data.const_data_ptr<T>(), lengths.const_data_ptr<int64_t>(), batch, steps, dim,
-             need_norms ? norms.mutable_data_ptr<T>() : nullptr, nonfinite.mutable_data_ptr<T>());
+  measure<T>(data.const_data_ptr<T>(), lengths.data(), batch, steps, dim, norms.data<T>(), nonfinite.data<T>());
 }
 
 // In float64: the squares of large float32 features overflow.
@@ -64,12 +63,12 @@ double norm_of(const T* row, int64_t dim) {
 
 // Valid rows divided by their norms; padding zero.
 template <class T>
-Tensor unit_rows(const Tensor& data, const Tensor& lengths) {
+Tensor unit_rows(const Tensor& data, const Lengths& lengths) {
   const int64_t steps = data.size(1), dim = data.size(2);
   Tensor result = zeros_like(data);
   const T* from = data.const_data_ptr<T>();
   T* to = result.mutable_data_ptr<T>();
-  const int64_t* valid = lengths.const_data_ptr<int64_t>();
+  const int64_t* valid = lengths.data();
   run_ranges(data.size(0), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       for (int64_t row = b * steps; row < b * steps + valid[b]; ++row) {
@@ -87,13 +86,13 @@ Tensor unit_rows(const Tensor& data, const Tensor& lengths) {
 // caller's dtype, whose largest number is `largest`, does not hold it. In place on valid rows; nonfinite sequences,
 // whose gradients finish_gradient sets, are left alone.
 template <class T>
-void through_unit_rows(const Tensor& given, const Tensor& lengths, const Tensor& nonfinite, double largest,
+void through_unit_rows(const Tensor& given, const Lengths& lengths, const Scratch& nonfinite, double largest,
                        Tensor& grad) {
   const int64_t steps = given.size(1), dim = given.size(2);
   const T* from = given.const_data_ptr<T>();
   T* g = grad.mutable_data_ptr<T>();
-  const int64_t* valid = lengths.const_data_ptr<int64_t>();
-  const T* bad = nonfinite.const_data_ptr<T>();
+  const int64_t* valid = lengths.data();
+  const T* bad = nonfinite.data<T>();
   run_ranges(given.size(0), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       if (bad[b] != 0) {
@@ -127,18 +126,19 @@ void through_unit_rows(const Tensor& given, const Tensor& lengths, const Tensor&
 // Calls f(index of x, index of y, index of the result).
 template <class F>
 void for_each_pair(const Inputs& inputs, const F& f) {
-  for (int64_t i = 0; i < inputs.batch_x(); ++i) {
+  const int64_t batch_x = inputs.batch_x(), batch_y = inputs.batch_y();
+  for (int64_t i = 0; i < batch_x; ++i) {
     if (inputs.paired) {
       f(i, i, i);
       continue;
     }
-    for (int64_t j = 0; j < inputs.batch_y(); ++j) {
-      f(i, j, i * inputs.batch_y() + j);
+    for (int64_t j = 0; j < batch_y; ++j) {
+      f(i, j, i * batch_y + j);
     }
   }
 }
 
-Tensor finish_gradient(const Tensor& given, const Tensor& lengths, const Tensor& nonfinite, Cost cost, Tensor grad,
+Tensor finish_gradient(const Tensor& given, const Lengths& lengths, const Scratch& nonfinite, Cost cost, Tensor grad,
                        const std::vector<char>& nonfinite_gradients) {
   if (!grad.defined()) {
     return new_scratch({0}, given.scalar_type());
@@ -156,7 +156,7 @@ Tensor finish_gradient(const Tensor& given, const Tensor& lengths, const Tensor&
     for (size_t b = 0; b < nonfinite_gradients.size(); ++b) {
       if (nonfinite_gradients[b]) {
         const auto index = static_cast<int64_t>(b);
-        std::fill_n(rows + index * row, lengths.const_data_ptr<int64_t>()[index] * given.size(2),
+        std::fill_n(rows + index * row, lengths.data()[index] * given.size(2),
                     std::numeric_limits<scalar_t>::quiet_NaN());
       }
     }
@@ -224,8 +224,8 @@ Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std:
       inputs.y = to_dtype(to_dtype(inputs.y, kBFloat16), dtype);
     }
     if (use == RowUse::measured_by_kernel) {
-      inputs.x_nonfinite = new_scratch({x.size(0)}, dtype);
-      inputs.y_nonfinite = new_scratch({y.size(0)}, dtype);
+      inputs.x_nonfinite = Scratch::of<scalar_t>(x.size(0));
+      inputs.y_nonfinite = Scratch::of<scalar_t>(y.size(0));
       return;
     }
     // Pairs of resampled rows, costs from differences and cosines have no use for norms.
@@ -240,8 +240,8 @@ Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std:
 
 void spread_nonfinite(const Inputs& inputs, Tensor& result) {
   SCAV_DISPATCH(result.scalar_type(), [&] {
-    const scalar_t* x = inputs.x_nonfinite.const_data_ptr<scalar_t>();
-    const scalar_t* y = inputs.y_nonfinite.const_data_ptr<scalar_t>();
+    const scalar_t* x = inputs.x_nonfinite.data<scalar_t>();
+    const scalar_t* y = inputs.y_nonfinite.data<scalar_t>();
     scalar_t* out = result.mutable_data_ptr<scalar_t>();
     for_each_pair(inputs, [&](int64_t i, int64_t j, int64_t pair) {
       const scalar_t nonfinite = x[i] + y[j];
@@ -256,8 +256,8 @@ NonfiniteGradients separate_nonfinite(const Inputs& inputs, Tensor grad) {
   NonfiniteGradients nonfinite_gradients{grad, std::vector<char>(static_cast<size_t>(inputs.batch_x())),
                                          std::vector<char>(static_cast<size_t>(inputs.batch_y()))};
   SCAV_DISPATCH(grad.scalar_type(), [&] {
-    const scalar_t* x = inputs.x_nonfinite.const_data_ptr<scalar_t>();
-    const scalar_t* y = inputs.y_nonfinite.const_data_ptr<scalar_t>();
+    const scalar_t* x = inputs.x_nonfinite.data<scalar_t>();
+    const scalar_t* y = inputs.y_nonfinite.data<scalar_t>();
     const scalar_t* given = grad.const_data_ptr<scalar_t>();
     scalar_t* cleaned = nullptr;
     for_each_pair(inputs, [&](int64_t i, int64_t j, int64_t pair) {

@@ -31,9 +31,9 @@ struct Sequences {
 };
 
 struct Inputs {
-  Tensor x, y;                  // (B1, N, D), (B2, M, D): contiguous, float32 or float64; unit rows for cosine
-  Tensor x_lengths, y_lengths;  // (B1,), (B2,) int64
-  Tensor x_norms, y_norms, x_nonfinite, y_nonfinite;
+  Tensor x, y;                   // (B1, N, D), (B2, M, D): contiguous, float32 or float64; unit rows for cosine
+  Lengths x_lengths, y_lengths;  // (B1,), (B2,) int64
+  Scratch x_norms, y_norms, x_nonfinite, y_nonfinite;
   Tensor x_given, y_given;  // as the caller passed them
   Cost cost;
   bool paired;
@@ -59,14 +59,9 @@ struct Inputs {
 
  private:
   template <class T>
-  static Sequences<T> view(const Tensor& data, const Tensor& lengths, const Tensor& norms, const Tensor& nonfinite) {
-    return {data.const_data_ptr<T>(),
-            lengths.const_data_ptr<int64_t>(),
-            data.size(0),
-            data.size(1),
-            data.size(2),
-            norms.defined() ? norms.const_data_ptr<T>() : nullptr,
-            nonfinite.const_data_ptr<T>()};
+  static Sequences<T> view(const Tensor& data, const Lengths& lengths, const Scratch& norms, const Scratch& nonfinite) {
+    return {data.const_data_ptr<T>(), lengths.data(),     data.size(0), data.size(1), data.size(2),
+            norms.data<T>(),          nonfinite.data<T>()};
   }
 };
 

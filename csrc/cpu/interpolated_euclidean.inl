@@ -759,7 +759,7 @@ namespace scav::SCAV_LEVEL {
 template <class T>
 void interpolated_euclidean(const Inputs& inputs, bool squared, const std::string& resample, T* out, const T* grad,
                             T* dx, T* dy) {
-  T *x_nonfinite = inputs.x_nonfinite.mutable_data_ptr<T>(), *y_nonfinite = inputs.y_nonfinite.mutable_data_ptr<T>();
+  T *x_nonfinite = inputs.x_nonfinite.data<T>(), *y_nonfinite = inputs.y_nonfinite.data<T>();
   auto pass = [&](bool of_x, PairFilter takes) {
     // Strides in the results: (B1, B2), or (B,) when paired.
     const int64_t stride_x = inputs.paired ? 0 : inputs.batch_y(), stride_y = 1;

@@ -50,7 +50,7 @@ struct MatrixCosts {
 template <class T>
 MatrixCosts<T> matrix_costs(const CostInputs& costs, int64_t pair) {
   return {costs.rows<T>(pair), costs.cost.stride(2), costs.length_x(pair), costs.length_y(pair),
-          costs.nonfinite.const_data_ptr<T>()[pair] != 0};
+          costs.nonfinite.data<T>()[pair] != 0};
 }
 
 // Every pair of the caller's costs, those of about equal size in the same recursion.

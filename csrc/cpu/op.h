@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "cpu/buffer.h"
+#include "shared/scratch.h"
 #include "cpu/cost_inputs.h"
 #include "cpu/inputs.h"
 #include "cpu/layout.h"

@@ -41,8 +41,8 @@ Tensor no_gradient(const StepWeights& weights, ScalarType dtype) {
 }
 
 // Gradients of x's and of y's weights, from the potentials `f` and `g` of a result's pairs.
-std::tuple<Tensor, Tensor> weights_gradients(const PairWeights& weights, int64_t batch_x, const Tensor& x_lengths,
-                                             const Tensor& y_lengths, double epsilon, const Tensor& grad,
+std::tuple<Tensor, Tensor> weights_gradients(const PairWeights& weights, int64_t batch_x, const Lengths& x_lengths,
+                                             const Lengths& y_lengths, double epsilon, const Tensor& grad,
                                              const Tensor& f, const Tensor& g, const std::vector<char>& nonfinite_x,
                                              const std::vector<char>& nonfinite_y, bool need_x, bool need_y) {
   const PairsOfSequence own{1, 1, 1};

@@ -9,13 +9,13 @@
 
 namespace scav {
 
-StepWeights check_weights(const char* op, const char* name, const std::optional<Tensor>& weights, const Tensor& lengths,
-                          int64_t steps, ScalarType dtype) {
+StepWeights check_weights(const char* op, const char* name, const std::optional<Tensor>& weights,
+                          const Lengths& lengths, int64_t steps, ScalarType dtype) {
   StepWeights result;
   if (!weights.has_value()) {
     return result;
   }
-  const int64_t batch = lengths.size(0);
+  const int64_t batch = lengths.size();
   check_floating(op, name, *weights);
   check_cpu(op, name, *weights);
   SCAV_CHECK_VALUE(weights->dim() == 2 && weights->size(0) == batch && weights->size(1) == steps, op, ": expected ",
@@ -23,7 +23,7 @@ StepWeights check_weights(const char* op, const char* name, const std::optional<
                    "; pass the weights of every step, in the order of the steps");
   const Tensor packed = to_contiguous(to_dtype(*weights, kDouble));
   const double* given = packed.const_data_ptr<double>();
-  const int64_t* valid = lengths.const_data_ptr<int64_t>();
+  const int64_t* valid = lengths.data();
   result.given = *weights;
   result.relative = new_zeros({batch, steps}, dtype);
   for (int64_t b = 0; b < batch; ++b) {
@@ -82,16 +82,16 @@ bool has_blocked_step(const CostInputs& costs, int64_t pair, const T* a, const T
 }
 
 template <class T>
-void fill_gradient(const StepWeights& weights, const Tensor& lengths, const PairsOfSequence& pairs, double epsilon,
+void fill_gradient(const StepWeights& weights, const Lengths& lengths, const PairsOfSequence& pairs, double epsilon,
                    const Tensor& grad, const Tensor& potentials, const std::vector<char>& nonfinite, Tensor& gradient) {
   const int64_t steps = potentials.size(potentials.dim() - 1);
   const T* outer = grad.const_data_ptr<T>();
   const T* values = potentials.const_data_ptr<T>();
   T* out = gradient.mutable_data_ptr<T>();
-  run_ranges(lengths.size(0), [&](int64_t begin, int64_t end) {
+  run_ranges(lengths.size(), [&](int64_t begin, int64_t end) {
     std::vector<double> sums;
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t n = lengths.const_data_ptr<int64_t>()[b];
+      const int64_t n = lengths.data()[b];
       if (nonfinite[static_cast<size_t>(b)]) {
         std::fill_n(out + b * steps, n, std::numeric_limits<T>::quiet_NaN());
         continue;
@@ -129,7 +129,7 @@ void fill_gradient(const StepWeights& weights, const Tensor& lengths, const Pair
 
 void mark_blocked_steps(CostInputs& costs, const PairWeights& weights) {
   SCAV_DISPATCH(costs.cost.scalar_type(), [&] {
-    scalar_t* nonfinite = costs.nonfinite.mutable_data_ptr<scalar_t>();
+    scalar_t* nonfinite = costs.nonfinite.data<scalar_t>();
     run_ranges(costs.pairs(), [&](int64_t begin, int64_t end) {
       for (int64_t pair = begin; pair < end; ++pair) {
         if (nonfinite[pair] == 0 &&
@@ -146,7 +146,7 @@ NonfiniteGradients separate_nonfinite(const CostInputs& costs, const Tensor& gra
   NonfiniteGradients result{without_nonfinite(costs, grad), std::vector<char>(static_cast<size_t>(costs.batch_x())),
                             std::vector<char>(static_cast<size_t>(batch_y))};
   SCAV_DISPATCH(grad.scalar_type(), [&] {
-    const scalar_t* nonfinite = costs.nonfinite.const_data_ptr<scalar_t>();
+    const scalar_t* nonfinite = costs.nonfinite.data<scalar_t>();
     const scalar_t* outer = grad.const_data_ptr<scalar_t>();
     for (int64_t pair = 0; pair < costs.pairs(); ++pair) {
       if (nonfinite[pair] != 0 && nonfinite[pair] != std::numeric_limits<scalar_t>::infinity() && outer[pair] != 0) {
@@ -158,8 +158,9 @@ NonfiniteGradients separate_nonfinite(const CostInputs& costs, const Tensor& gra
   return result;
 }
 
-Tensor weights_gradient(const StepWeights& weights, const Tensor& lengths, const PairsOfSequence& pairs, double epsilon,
-                        const Tensor& grad, const Tensor& potentials, const std::vector<char>& nonfinite) {
+Tensor weights_gradient(const StepWeights& weights, const Lengths& lengths, const PairsOfSequence& pairs,
+                        double epsilon, const Tensor& grad, const Tensor& potentials,
+                        const std::vector<char>& nonfinite) {
   Tensor gradient = zeros_like(weights.relative);
   SCAV_DISPATCH(grad.scalar_type(), [&] {
     fill_gradient<scalar_t>(weights, lengths, pairs, epsilon, grad, potentials, nonfinite, gradient);

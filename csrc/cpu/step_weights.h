@@ -40,8 +40,8 @@ struct PairWeights {
 };
 
 // Weights (B, N) of a floating-point dtype that are finite, not negative, and not all 0 within a length.
-StepWeights check_weights(const char* op, const char* name, const std::optional<Tensor>& weights, const Tensor& lengths,
-                          int64_t steps, ScalarType dtype);
+StepWeights check_weights(const char* op, const char* name, const std::optional<Tensor>& weights,
+                          const Lengths& lengths, int64_t steps, ScalarType dtype);
 
 // Marks, with inf, the pairs in which a step that has weight has no finite cost to another: no plan moves its mass.
 void mark_blocked_steps(CostInputs& costs, const PairWeights& weights);
@@ -57,7 +57,8 @@ struct PairsOfSequence {
 // Gradient in the weights, in their shape and dtype. Without the scaling to sum 1, a pair's distance has the gradient
 // epsilon * potentials (results, N). `grad` (results,) is 0 for pairs that hold inf or NaN; sequences of such pairs
 // that count are marked in `nonfinite`, and get NaN.
-Tensor weights_gradient(const StepWeights& weights, const Tensor& lengths, const PairsOfSequence& pairs, double epsilon,
-                        const Tensor& grad, const Tensor& potentials, const std::vector<char>& nonfinite);
+Tensor weights_gradient(const StepWeights& weights, const Lengths& lengths, const PairsOfSequence& pairs,
+                        double epsilon, const Tensor& grad, const Tensor& potentials,
+                        const std::vector<char>& nonfinite);
 
 }  // namespace scav

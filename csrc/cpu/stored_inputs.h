@@ -11,7 +11,8 @@ Tensor check_indices(const char* op, const char* name, const Tensor& indices, in
 
 // Steps (B, N, D) whose features lie side by side, with their valid lengths, checked.
 struct StoredSteps {
-  Tensor steps, lengths;
+  Tensor steps;
+  Lengths lengths;
 
   StoredSteps(const char* op, const char* name, const Tensor& given, const std::optional<Tensor>& lengths);
 
@@ -21,8 +22,7 @@ struct StoredSteps {
     const Stored stored = steps.scalar_type() == kBFloat16 ? Stored::bfloat16
                           : steps.scalar_type() == kHalf   ? Stored::half
                                                            : Stored::same;
-    return {steps.const_data_ptr(), stored,          lengths.const_data_ptr<int64_t>(),
-            steps.stride(0),        steps.stride(1), steps.size(2)};
+    return {steps.const_data_ptr(), stored, lengths.data(), steps.stride(0), steps.stride(1), steps.size(2)};
   }
 };
 

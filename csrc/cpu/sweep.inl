@@ -22,6 +22,8 @@ struct Lanes {
       : banded(band.has_value()), low(pairs.lanes()), high(pairs.lanes()), rows(pairs.rows()), open_begin(open) {
     const int64_t reach = rows + pairs.steps();
     const int64_t radius = banded ? std::min(*band, reach) : reach;
+    last_row.reserve(static_cast<size_t>(pairs.lanes()));
+    last_step.reserve(static_cast<size_t>(pairs.lanes()));
     for (int64_t lane = 0; lane < pairs.lanes(); ++lane) {
       const int64_t n = pairs.rows_of(lane), m = pairs.steps_of(lane);
       last_row.push_back(n - 1);

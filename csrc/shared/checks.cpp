@@ -74,20 +74,18 @@ void check_cpu(const char* op, const char* name, const Tensor& value) {
              "; move all inputs to one device");
 }
 
-Tensor check_lengths(const char* op, const char* name, const std::optional<Tensor>& lengths, int64_t batch,
-                     int64_t steps) {
+Lengths check_lengths(const char* op, const char* name, const std::optional<Tensor>& lengths, int64_t batch,
+                      int64_t steps) {
   if (!lengths.has_value()) {
-    Tensor all = new_scratch({batch}, kLong);
-    std::fill_n(all.mutable_data_ptr<int64_t>(), batch, steps);
-    return all;
+    return {batch, steps};
   }
-  const Tensor packed = to_contiguous(*lengths);
-  const int64_t* values = packed.const_data_ptr<int64_t>();
+  Lengths checked(*lengths);
+  const int64_t* values = checked.data();
   for (int64_t b = 0; b < batch; ++b) {
     SCAV_CHECK_VALUE(values[b] >= 1 && values[b] <= steps, op, ": expected ", name, " between 1 and ", steps,
                      " (the padded number of steps), got ", values[b], " at index ", b);
   }
-  return packed;
+  return checked;
 }
 
 Tensor check_grad(const char* op, const Shape& shape, ScalarType dtype, const Device& device, const Tensor& grad) {

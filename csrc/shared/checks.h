@@ -2,10 +2,11 @@
 // Checks that every op shares. They throw ValueError, TypeError or RuntimeError, which say what was expected,
 // what was received and how to fix it.
 
+#include <algorithm>
 #include <optional>
 #include <string>
 
-#include "shared/tensor.h"
+#include "shared/scratch.h"
 
 namespace scav {
 
@@ -30,9 +31,26 @@ void check_grid(const char* op, const Tensor& cost, const std::optional<Tensor>&
 
 void check_cpu(const char* op, const char* name, const Tensor& value);
 
-// Valid steps of checked lengths, between 1 and `steps`, contiguous; all steps where there are none. On the CPU.
-Tensor check_lengths(const char* op, const char* name, const std::optional<Tensor>& lengths, int64_t batch,
-                     int64_t steps);
+// Valid steps of the sequences of a batch, on the CPU.
+class Lengths {
+ public:
+  Lengths() = default;
+  // (B,) int64
+  explicit Lengths(const Tensor& given) : given_(to_contiguous(given)), size_(given.size(0)) {}
+  // Of sequences without padding.
+  Lengths(int64_t batch, int64_t steps) : all_(batch), size_(batch) { std::fill_n(all_.data(), batch, steps); }
+  const int64_t* data() const { return given_.defined() ? given_.const_data_ptr<int64_t>() : all_.data(); }
+  int64_t size() const { return size_; }
+
+ private:
+  Tensor given_;
+  Buffer<int64_t> all_;
+  int64_t size_ = 0;
+};
+
+// Checked lengths, between 1 and `steps`; all steps where there are none.
+Lengths check_lengths(const char* op, const char* name, const std::optional<Tensor>& lengths, int64_t batch,
+                      int64_t steps);
 
 // `grad` of a result of this shape, of a floating-point dtype: contiguous, in the dtype of accumulation.
 Tensor check_grad(const char* op, const Shape& shape, ScalarType dtype, const Device& device, const Tensor& grad);

@@ -18,20 +18,22 @@ Tensor detach(const Tensor& tensor) {
 
 int32_t shim_dtype(ScalarType dtype) { return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)); }
 
-void free_scratch(void* data) { std::free(static_cast<void**>(data)[-1]); }
-
 // The stable ABI says that a call failed, not why: for a shape that torch can have, memory is the reason.
 template <class Allocation>
 Tensor allocate(const Shape& shape, ScalarType dtype, const Device& device, const Allocation& allocation) {
   try {
     return allocation();
   } catch (const std::exception&) {
-    throw_error<OutOfMemoryError>("out of memory: a tensor of shape ", text_of(shape), " and dtype ", dtype, " on ",
-                                  text_of(device), " cannot be allocated; use smaller batches");
+    throw_out_of_memory(shape, dtype, device);
   }
 }
 
 }  // namespace
+
+void throw_out_of_memory(const Shape& shape, ScalarType dtype, const Device& device) {
+  throw_error<OutOfMemoryError>("out of memory: a tensor of shape ", text_of(shape), " and dtype ", dtype, " on ",
+                                text_of(device), " cannot be allocated; use smaller batches");
+}
 
 Shape shape_of(const Tensor& tensor) { return tensor.sizes().vec(); }
 
@@ -94,6 +96,30 @@ Tensor copy_of(const Tensor& tensor) {
   return copy;
 }
 
+void* allocate_scratch(int64_t count, int64_t size) {
+  // From malloc, aligned here: glibc rarely gives a freed aligned block to the next request of its size, so that with
+  // torch's allocator, which asks it for alignment, memory grew with the number of calls.
+  constexpr uintptr_t kAlignment = 64;
+  int64_t bytes = 0;
+  bool overflows = __builtin_mul_overflow(count, size, &bytes);
+  // torch_from_blob ends the process where the bytes of a tensor are no int64.
+  overflows |= __builtin_add_overflow(bytes, int64_t(sizeof(void*) + kAlignment), &bytes);
+  void* const memory = overflows ? nullptr : std::malloc(static_cast<size_t>(bytes));
+  if (memory == nullptr) {
+    return nullptr;
+  }
+  const uintptr_t first = reinterpret_cast<uintptr_t>(memory) + sizeof(void*);
+  void** const data = reinterpret_cast<void**>((first + kAlignment - 1) / kAlignment * kAlignment);
+  data[-1] = memory;
+  return data;
+}
+
+void free_scratch(void* data) {
+  if (data != nullptr) {
+    std::free(static_cast<void**>(data)[-1]);
+  }
+}
+
 Tensor new_scratch(const Shape& shape, ScalarType dtype) {
   Shape strides(shape.size());
   int64_t count = 1;
@@ -102,23 +128,12 @@ Tensor new_scratch(const Shape& shape, ScalarType dtype) {
     strides[axis] = count;
     overflows |= __builtin_mul_overflow(count, shape[axis], &count);
   }
-  // From malloc, aligned here: glibc rarely gives a freed aligned block to the next request of its size, so that with
-  // torch's allocator, which asks it for alignment, memory grew with the number of calls.
-  constexpr uintptr_t kAlignment = 64;
-  int64_t bytes = 0;
-  overflows |= __builtin_mul_overflow(count, int64_t(aoti_torch_dtype_element_size(shim_dtype(dtype))), &bytes);
-  // torch_from_blob ends the process where the bytes of a tensor are no int64.
-  overflows |= __builtin_add_overflow(bytes, int64_t(sizeof(void*) + kAlignment), &bytes);
-  return allocate(shape, dtype, cpu(), [&] {
-    void* const memory = overflows ? nullptr : std::malloc(static_cast<size_t>(bytes));
-    if (memory == nullptr) {
-      throw std::bad_alloc();
-    }
-    const uintptr_t first = reinterpret_cast<uintptr_t>(memory) + sizeof(void*);
-    void** const data = reinterpret_cast<void**>((first + kAlignment - 1) / kAlignment * kAlignment);
-    data[-1] = memory;
-    return torch::stable::from_blob(data, shape, strides, cpu(), dtype, &free_scratch);
-  });
+  void* const data =
+      overflows ? nullptr : allocate_scratch(count, int64_t(aoti_torch_dtype_element_size(shim_dtype(dtype))));
+  if (data == nullptr) {
+    throw_out_of_memory(shape, dtype, cpu());
+  }
+  return torch::stable::from_blob(data, shape, strides, cpu(), dtype, &free_scratch);
 }
 
 }  // namespace scav
