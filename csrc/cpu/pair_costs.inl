@@ -1,5 +1,5 @@
 // Ground costs of pairs of their own, x number i against y number i, and their adjoint. Nothing is shared between
-// pairs, so y is packed a panel at a time, while the panel's costs are computed. Included once per SIMD level
+// pairs, so y is packed a few panels at a time, while their costs are computed. Included once per SIMD level
 // (foreach_level.h): no include guard.
 
 namespace scav::SCAV_LEVEL {
@@ -10,23 +10,23 @@ struct PairAdjoint {
   T *dx, *dy;
 };
 
-// What the pairs of a recursion pack, one panel of one y after the other.
+// What the pairs of a recursion pack, some panels of one y after the other.
 template <class T>
 struct PairScratch {
-  Packed<T> packed;  // one panel
+  Packed<T> packed;  // kPanel columns
   PackScratch<T> rows;
   Buffer<uint32_t> x_words;  // (N, words_of(D)) of x number x_in_words, where rows are multiplied as bfloat16
   int64_t x_in_words = -1;
-  Buffer<T> dy, dy_weights;  // (kNarrowPanel, D), (kNarrowPanel,): the panel's part of an Adjoint
+  Buffer<T> dy, dy_weights;  // (kPanel, D), (kPanel,): the panels' part of an Adjoint
 
   PairScratch(const Sequences<T>& x, const Sequences<T>& y, bool in_bfloat16, bool with_gradients)
-      : packed(packed_room(y, alone(0, y.steps), kNarrowPanel, with_gradients, in_bfloat16)), rows(y.dim, in_bfloat16) {
+      : packed(packed_room(y, alone(0, y.steps), kPanel, with_gradients, in_bfloat16)), rows(y.dim, in_bfloat16) {
     if (in_bfloat16) {
       x_words = Buffer<uint32_t>(x.steps * words_of(x.dim));
     }
     if (with_gradients) {
-      dy = Buffer<T>(kNarrowPanel * y.dim);
-      dy_weights = Buffer<T>(kNarrowPanel);
+      dy = Buffer<T>(kPanel * y.dim);
+      dy_weights = Buffer<T>(kPanel);
     }
   }
 };
@@ -48,9 +48,9 @@ class PairCosts {
 
   // As GroupCosts::costs.
   void costs(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, T* out, int64_t stride) const {
-    for (int64_t panel = panel0; panel < panel1; ++panel, out += kNarrowPanel) {
-      with_panel(panel, [&](const GroupCosts<T>& source) { source.costs(panel, panel + 1, row0, row1, out, stride); });
-    }
+    for_panels(panel0, panel1, [&](const GroupCosts<T>& source, int64_t panel, int64_t column) {
+      source.costs(panel, panel + 1, row0, row1, out + column, stride);
+    });
   }
 
   // As GroupCosts::adjoint, but adds the whole gradient of y.
@@ -58,34 +58,39 @@ class PairCosts {
                const PairAdjoint<T>& to) const {
     const PairScratch<T>& scratch = *scratch_;
     const int64_t dim = x_.dim;
-    for (int64_t panel = panel0; panel < panel1; ++panel, costs += kNarrowPanel, weights += kNarrowPanel) {
-      std::fill_n(scratch.dy.data(), kNarrowPanel * dim, T(0));
-      std::fill_n(scratch.dy_weights.data(), kNarrowPanel, T(0));
-      with_panel(panel, [&](const GroupCosts<T>& source) {
-        source.adjoint(panel, panel + 1, row0, row1, costs, weights, stride,
-                       {to.dx, to.dy ? scratch.dy.data() : nullptr, scratch.dy_weights.data()});
-      });
-      const int64_t first = panel * kNarrowPanel;
-      for (int64_t j = 0; to.dy != nullptr && j < std::min(kNarrowPanel, steps() - first); ++j) {
+    for_panels(panel0, panel1, [&](const GroupCosts<T>& source, int64_t panel, int64_t column) {
+      const int64_t width = source.group.panel, first = panel * width;
+      std::fill_n(scratch.dy.data(), width * dim, T(0));
+      std::fill_n(scratch.dy_weights.data(), width, T(0));
+      source.adjoint(panel, panel + 1, row0, row1, costs + column, weights + column, stride,
+                     {to.dx, to.dy ? scratch.dy.data() : nullptr, scratch.dy_weights.data()});
+      for (int64_t j = 0; to.dy != nullptr && j < std::min(width, steps() - first); ++j) {
         const T *row = y_.row(b_, first + j), *gathered = scratch.dy.data() + j * dim;
         T* dy = to.dy + (first + j) * dim;
         for (int64_t k = 0; k < dim; ++k) {
           dy[k] += gathered[k] + scratch.dy_weights[j] * row[k];
         }
       }
-    }
+    });
   }
 
  private:
-  // Calls f(GroupCosts) with one panel packed.
+  // Calls f(GroupCosts, panel, column) for the panels from `panel0` to `panel1`, packed: up to four of them as one wide
+  // `panel` of the GroupCosts, which begins `column` columns after `panel0`.
   template <class F>
-  void with_panel(int64_t panel, const F& f) const {
+  void for_panels(int64_t panel0, int64_t panel1, const F& f) const {
     PairScratch<T>& scratch = *scratch_;
     scratch.packed.layout.order[0] = b_;
-    Group group = group_;
-    group.column = -panel * kNarrowPanel;  // the scratch begins with this panel
-    pack_panel(scratch.packed, group, panel, scratch.rows);
-    f(GroupCosts<T>{x_, scratch.packed, group, cost_, b_, words_of_x()});
+    for (int64_t at = panel0, count; at < panel1; at += count) {
+      for (count = kPanel / kNarrowPanel; at % count != 0 || at + count > panel1; count /= 2) {
+      }
+      Group group = group_;
+      group.panel = count * kNarrowPanel;
+      group.column = -at * kNarrowPanel;  // the scratch begins with this panel
+      const int64_t panel = at / count;
+      pack_panel(scratch.packed, group, panel, scratch.rows);
+      f(GroupCosts<T>{x_, scratch.packed, group, cost_, b_, words_of_x()}, panel, (at - panel0) * kNarrowPanel);
+    }
   }
 
   // Words of all x's, of which those of x number b_ are there; null where there are none.

@@ -222,8 +222,8 @@ struct PairBatch {
       pairs.sources.emplace_back(scratch, x, y, inputs.cost,
                                  pair_groups.order[static_cast<size_t>(group.first + lane)]);
     }
-    // An x is read once for all these steps, whose cells stay in the second-level cache.
-    constexpr int64_t kCells = (int64_t(256) << 10) / static_cast<int64_t>(sizeof(T));
+    // An x is read once for all these steps, and they fill wide panels. Their cells about fit the second-level cache.
+    constexpr int64_t kCells = (int64_t(1) << 20) / static_cast<int64_t>(sizeof(T));
     const int64_t fitting = kCells / (pairs.rows() * pairs.lanes()) / kNarrowPanel * kNarrowPanel;
     pairs.steps_at_once = std::clamp(fitting, kNarrowPanel, std::max(pairs.steps(), kNarrowPanel));
     return pairs;
