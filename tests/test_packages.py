@@ -32,6 +32,7 @@ def copy(tmp_path: Path) -> Path:
     return shutil.copytree(ROOT, tmp_path / "copy", ignore=left_out)
 
 
+@pytest.mark.slow
 def test_the_source_package_has_every_source(copy: Path, tmp_path: Path) -> None:
     command = [sys.executable, "setup.py", "--quiet", "sdist", f"--dist-dir={tmp_path}"]
     subprocess.run(command, cwd=copy, check=True, capture_output=True)

@@ -275,6 +275,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return clip_folder(folder / "clip"), beats_file(folder / "beats.pt")
 
 
+@pytest.mark.slow
 def test_clip_and_beats(make_media: Maker, tmp_path: Path, models: tuple[Path, Path]) -> None:
     clip, beats = models
     files = [make_media("wide.mp4", size=(96, 32), seconds=2.0), make_media("high.mp4", size=(32, 64), seconds=1.0)]

@@ -231,7 +231,7 @@ def test_an_index_of_format_2_answers_and_grows(make_index):
 
 
 @pytest.mark.parametrize("asked", ["interpolated_euclidean", "dtw", "soft_dtw", "sinkhorn"])
-@pytest.mark.parametrize("built", ["interpolated_euclidean", "dtw"])
+@pytest.mark.parametrize("built", [pytest.param("interpolated_euclidean", marks=pytest.mark.slow), "dtw"])
 @pytest.mark.parametrize("side", ["video", pytest.param("audio", marks=pytest.mark.slow)])
 def test_another_distance_finds_what_an_index_of_it_finds(make_index, built, asked, side):
     per_step = asked in ("dtw", "soft_dtw")

@@ -73,6 +73,7 @@ def test_a_broken_installation_is_described(missing):
     assert f"problem: ModuleNotFoundError: import of {missing} halted" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_extra_model_is_not_needed():
     packages = [package for package, extra in doctor.EXTRAS.items() if extra == "model"]
     program = (

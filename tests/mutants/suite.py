@@ -34,6 +34,7 @@ FILES = [
     "test_sinkhorn_weights.py",
     "test_chamfer_properties.py",
     "test_few_features.py",
+    "test_pairs.py",
     "test_dtw_options.py",
     "test_wavefront.py",
 ]

@@ -616,6 +616,14 @@ MUTANTS = [
         "T(0)",
     ),
     Mutant(
+        "wide-panel-gradient",
+        "soft_dtw",
+        "cpu/pair_costs.inl",
+        "gradients of a wide panel of a pair of its own go to the steps of a narrow one",
+        "first = panel * width;",
+        "first = panel * kNarrowPanel;",
+    ),
+    Mutant(
         "denormal-weights",
         "soft_dtw_from_cost",
         "cpu/soft_dtw.cpp",

@@ -175,6 +175,7 @@ class TestSequenceContrastiveLoss:
         with pytest.raises(ValueError, match=r"gather.*rows of all processes.*\(2, 4\)"):
             SequenceContrastiveLoss(gather=lambda rows: rows.repeat(2, 1, 1) if rows.dim() == 3 else rows)(x[:2], y[:2])
 
+    @pytest.mark.slow
     def test_processes_that_gather_have_the_gradient_of_the_whole_batch(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "tests.ops.gathered_loss"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

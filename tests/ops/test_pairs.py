@@ -9,7 +9,7 @@ from torch import Tensor
 import scav_kernels
 
 from .cases import CORE, OPS, Case, crossed
-from .inputs import Shape, answer, sequences
+from .inputs import Shape, answer, sequences, weights
 from .test_padding import padding, poisoned
 from .tolerances import assert_accurate
 
@@ -40,6 +40,22 @@ def test_counts(case: Case, count: int) -> None:
 def test_steps(case: Case, steps: tuple[int, int, bool]) -> None:
     n, m, ragged = steps
     assert_right(case, Shape(b1=18, b2=18, n=n, m=m, d=FEATURES[(n + ragged) % 4], ragged=ragged))
+
+
+# Costs of 16 and of 80 steps of y at a time, whose products take one, two or four panels.
+@pytest.mark.parametrize("n", [260, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("metric", ["dtw", "soft_dtw", "sinkhorn"])
+def test_long_pairs_are_those_among_all(metric: str, dtype: torch.dtype, n: int) -> None:
+    given = sequences(Shape(b1=33, b2=33, n=n, m=150, d=20), dtype)
+    own = answer(Case(metric, metric).kernel, given, paired=True)
+    outer = weights(own.value).diag()
+    x, y = given.x.clone().requires_grad_(), given.y.clone().requires_grad_()
+    among_all = scav_kernels.cdist(x, y, given.x_lengths, given.y_lengths, metric=metric)
+    of_x, of_y = torch.autograd.grad((among_all * outer).sum(), (x, y))
+    torch.testing.assert_close(own.value, among_all.diagonal().detach())
+    torch.testing.assert_close(own.x_grad, of_x)
+    torch.testing.assert_close(own.y_grad, of_y)
 
 
 @pytest.mark.parametrize("metric", ["interpolated_euclidean", "dtw"])

@@ -54,8 +54,7 @@ def check(case: Case, shape: Shape, dtype: torch.dtype, paired: bool = False) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize("shape", SWEEP, ids=str)
-@pytest.mark.parametrize("case", CORE, ids=str)
+@pytest.mark.parametrize(("case", "shape"), crossed(CORE, SWEEP))
 def test_every_size(case: Case, shape: Shape, dtype: torch.dtype) -> None:
     check(case, shape, dtype)
 

@@ -104,7 +104,7 @@ def test_sinkhorn_converges_to_the_optimum(n: int, m: int) -> None:
     torch.testing.assert_close(f.mean() + g.mean(), primal)
 
 
-@pytest.mark.parametrize(("n", "m"), [(4, 4), (3, 5)])
+@pytest.mark.parametrize(("n", "m"), [pytest.param(4, 4, marks=pytest.mark.slow), (3, 5)])
 def test_sinkhorn_tends_to_the_linear_program(n: int, m: int) -> None:
     cost, epsilon = random_cost(n, m), 5e-3
     rows, columns = np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))

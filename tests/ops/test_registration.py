@@ -28,7 +28,13 @@ def op(case: Case) -> torch._ops.OpOverload:
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 @pytest.mark.parametrize("ragged", [pytest.param(False, marks=pytest.mark.slow), True], ids=["full", "ragged"])
 @pytest.mark.parametrize(
-    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow), torch.bfloat16], ids=str
+    "dtype",
+    [
+        pytest.param(torch.float32, marks=pytest.mark.slow),
+        pytest.param(torch.float64, marks=pytest.mark.slow),
+        torch.bfloat16,
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("case", CORE, ids=str)
 def test_opcheck(case: Case, dtype: torch.dtype, ragged: bool, paired: bool) -> None:

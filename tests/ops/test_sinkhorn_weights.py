@@ -324,7 +324,7 @@ def test_forbidden_cells_of_steps_without_weight() -> None:
 # ---- torch ----
 
 
-@pytest.mark.parametrize("scaling", [None, 0.5])
+@pytest.mark.parametrize("scaling", [None, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("paired", [False, True], ids=["all_pairs", "paired"])
 def test_opcheck(paired: bool, dtype: torch.dtype, scaling: float | None) -> None:
@@ -379,6 +379,7 @@ def test_jacobians() -> None:
     assert all(map(torch.equal, jacrev(distance, 0)(*own), jacobians[0]))
 
 
+@pytest.mark.slow
 def test_compile_has_no_graph_break() -> None:
     torch._dynamo.reset()
 

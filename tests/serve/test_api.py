@@ -152,7 +152,7 @@ def temporary(tmp_path, monkeypatch: pytest.MonkeyPatch):
     return folder
 
 
-@pytest.mark.parametrize("side", ["video", "audio"])
+@pytest.mark.parametrize("side", ["video", pytest.param("audio", marks=pytest.mark.slow)])
 def test_an_upload_finds_what_its_file_finds(client: TestClient, world: World, temporary, side: str) -> None:
     path = world.folder / "wood.mkv"
     answer = upload(client, path.read_bytes())

@@ -287,6 +287,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
         return content.read().decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(page: playwright.Page, axe: str, url: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)

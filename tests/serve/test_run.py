@@ -109,9 +109,8 @@ def test_an_answer_that_nobody_reads_does_not_keep_the_server(capfd: pytest.Capt
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_command_serves_until_a_signal(world: World, tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "scav_model.cli", "serve", str(world.index), "--port=0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}

@@ -45,6 +45,7 @@ def frequency(sound):
     return np.abs(np.fft.rfft(middle * np.hanning(len(middle)))).argmax() * SAMPLE_RATE / len(middle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "seconds", "tone"),
     [

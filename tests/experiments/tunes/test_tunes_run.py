@@ -12,6 +12,8 @@ from scav_model.experiments.tunes import dataset, run, tuning
 from scav_model.experiments.tunes.dataset import TunesSize
 from scav_model.experiments.tunes.run import run_tunes
 
+pytestmark = pytest.mark.slow
+
 TINY = TunesSize(tunes=6, epochs=1, batch_size=4, dim=16)
 KEYS = ["condition", "model", "search", "direction", "seed", "R@1", "R@5", "R@10", "MedR", "gallery"]
 CONDITIONS = ("async", "reordered")
