@@ -31,7 +31,7 @@ void use_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes
 #endif
 }
 
-// Measures a batch into new tensors; `norms` stay undefined unless they are needed.
+// Measures a batch into new scratch memory; `norms` stay undefined unless they are needed.
 template <class T>
 void measure_batch(const Tensor& data, const Lengths& lengths, bool need_norms, Scratch& norms, Scratch& nonfinite) {
   const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);

@@ -33,6 +33,7 @@ class Scratch {
   std::unique_ptr<void, Free> memory_;
 };
 
+// Numbers of one type.
 template <class T>
 class Buffer {
  public:
