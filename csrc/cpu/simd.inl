@@ -85,6 +85,7 @@ SCAV_INLINE Vec<T, W> vsqrt(Vec<T, W> value) {
   }
 #if SCAV_VECTOR_BYTES == 64
   // The instruction for roots takes more than twice as long as an estimate of 1 / root and a step of Newton's method.
+  // The compiler makes multiply-adds of the step, without which its error would be larger.
   if constexpr (std::is_same_v<T, float> && W == kWidth<T>) {
     using V = Vec<T, W>;
     using Bits = Vec<uint32_t, W>;
