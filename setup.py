@@ -103,7 +103,10 @@ SLOWEST = ("dtw", "soft_dtw")
 # The oldest torch whose stable ABI the extensions use: one binary runs with it and all later ones.
 STABLE_ABI = "0x020b000000000000"  # 2.11
 # What both extensions are made of beside their own folder.
-SHARED = [f"csrc/shared/{name}.cpp" for name in ("boxed", "checks", "dtw_options", "interrupt", "signals", "tensor")]
+SHARED = [
+    f"csrc/shared/{name}.cpp"
+    for name in ("boxed", "checks", "dtw_options", "interrupt", "scratch", "signals", "tensor")
+]
 
 
 def compiler_flags() -> dict[str, list[str]]:

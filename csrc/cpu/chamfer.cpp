@@ -25,7 +25,7 @@ std::tuple<Tensor, Tensor> chamfer(const Tensor& x, const Tensor& y, const std::
   }
   const ChamferSides sides = parse_direction(op, direction);
   Tensor out = inputs.new_result();
-  Tensor nearest = save_nearest ? new_zeros(nearest_shape(inputs, sides), kInt) : new_scratch({0}, kInt);
+  Tensor nearest = save_nearest ? new_zeros(nearest_shape(inputs, sides), kInt) : new_nothing(kInt);
   if (inputs.empty()) {
     return {out, nearest};
   }

@@ -19,7 +19,7 @@ std::tuple<Tensor, Tensor> dtw(const Tensor& x, const Tensor& y, const std::opti
                                                normalize, inputs.x.scalar_type());
   Tensor out = inputs.new_result();
   const Shape path_shape = inputs.result_shape({inputs.steps_x() + inputs.steps_y()});
-  Tensor path = save_path ? new_full(path_shape, kPathEnd, kByte) : new_scratch({0}, kByte);
+  Tensor path = save_path ? new_full(path_shape, kPathEnd, kByte) : new_nothing(kByte);
   if (inputs.empty()) {
     return {out, path};
   }
@@ -64,7 +64,7 @@ std::tuple<Tensor, Tensor> dtw_from_cost(const Tensor& cost, const std::optional
                                                costs.cost.scalar_type());
   Tensor out = costs.new_result();
   const Shape path_shape = costs.result_shape(costs.steps_x() + costs.steps_y());
-  Tensor path = save_path ? new_full(path_shape, kPathEnd, kByte) : new_scratch({0}, kByte);
+  Tensor path = save_path ? new_full(path_shape, kPathEnd, kByte) : new_nothing(kByte);
   if (costs.empty()) {
     return {out, path};
   }

@@ -141,7 +141,7 @@ void for_each_pair(const Inputs& inputs, const F& f) {
 Tensor finish_gradient(const Tensor& given, const Lengths& lengths, const Scratch& nonfinite, Cost cost, Tensor grad,
                        const std::vector<char>& nonfinite_gradients) {
   if (!grad.defined()) {
-    return new_scratch({0}, given.scalar_type());
+    return new_nothing(given.scalar_type());
   }
   if (cost == Cost::cosine) {
     const Tensor raw = to_contiguous(to_dtype(given, grad.scalar_type()));

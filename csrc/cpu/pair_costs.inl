@@ -81,8 +81,11 @@ class PairCosts {
   void for_panels(int64_t panel0, int64_t panel1, const F& f) const {
     PairScratch<T>& scratch = *scratch_;
     scratch.packed.layout.order[0] = b_;
-    for (int64_t at = panel0, count; at < panel1; at += count) {
-      for (count = kPanel / kNarrowPanel; at % count != 0 || at + count > panel1; count /= 2) {
+    for (int64_t at = panel0, count = 0; at < panel1; at += count) {
+      count = kPanel / kNarrowPanel;
+      // A panel begins at a multiple of its columns.
+      while (at % count != 0 || at + count > panel1) {
+        count /= 2;
       }
       Group group = group_;
       group.panel = count * kNarrowPanel;

@@ -37,7 +37,7 @@ Tensor potentials_of_y(bool needed, Shape shape, int64_t steps, ScalarType dtype
 
 // Gradients that are not needed are empty, like the weights or, where there are none, in `dtype`.
 Tensor no_gradient(const StepWeights& weights, ScalarType dtype) {
-  return new_scratch({0}, weights.given.defined() ? weights.given.scalar_type() : dtype);
+  return new_nothing(weights.given.defined() ? weights.given.scalar_type() : dtype);
 }
 
 // Gradients of x's and of y's weights, from the potentials `f` and `g` of a result's pairs.

@@ -14,13 +14,9 @@ class Scratch {
   template <class T>
   static Scratch of(int64_t size) {
     Scratch scratch;
-    scratch.memory_.reset(allocate_scratch(size, sizeof(T)));
-    if (!scratch.defined()) {
-      throw_out_of_memory({size}, kTypeOf<T>, cpu());
-    }
+    scratch.memory_.reset(allocate(size, kTypeOf<T>, sizeof(T)));
     return scratch;
   }
-  bool defined() const { return memory_ != nullptr; }
   template <class T>
   T* data() const {
     return static_cast<T*>(memory_.get());
@@ -28,8 +24,11 @@ class Scratch {
 
  private:
   struct Free {
-    void operator()(void* data) const { free_scratch(data); }
+    void operator()(void* data) const;
   };
+  // Throws where there is too little memory for `size` numbers of `bytes` bytes each.
+  static void* allocate(int64_t size, ScalarType dtype, int64_t bytes);
+
   std::unique_ptr<void, Free> memory_;
 };
 

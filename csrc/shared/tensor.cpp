@@ -2,9 +2,6 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include <cstdlib>
-#include <new>
-
 namespace scav {
 
 namespace {
@@ -15,8 +12,6 @@ Tensor detach(const Tensor& tensor) {
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::detach", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
-
-int32_t shim_dtype(ScalarType dtype) { return torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)); }
 
 // The stable ABI says that a call failed, not why: for a shape that torch can have, memory is the reason.
 template <class Allocation>
@@ -96,44 +91,6 @@ Tensor copy_of(const Tensor& tensor) {
   return copy;
 }
 
-void* allocate_scratch(int64_t count, int64_t size) {
-  // From malloc, aligned here: glibc rarely gives a freed aligned block to the next request of its size, so that with
-  // torch's allocator, which asks it for alignment, memory grew with the number of calls.
-  constexpr uintptr_t kAlignment = 64;
-  int64_t bytes = 0;
-  bool overflows = __builtin_mul_overflow(count, size, &bytes);
-  // torch_from_blob ends the process where the bytes of a tensor are no int64.
-  overflows |= __builtin_add_overflow(bytes, int64_t(sizeof(void*) + kAlignment), &bytes);
-  void* const memory = overflows ? nullptr : std::malloc(static_cast<size_t>(bytes));
-  if (memory == nullptr) {
-    return nullptr;
-  }
-  const uintptr_t first = reinterpret_cast<uintptr_t>(memory) + sizeof(void*);
-  void** const data = reinterpret_cast<void**>((first + kAlignment - 1) / kAlignment * kAlignment);
-  data[-1] = memory;
-  return data;
-}
-
-void free_scratch(void* data) {
-  if (data != nullptr) {
-    std::free(static_cast<void**>(data)[-1]);
-  }
-}
-
-Tensor new_scratch(const Shape& shape, ScalarType dtype) {
-  Shape strides(shape.size());
-  int64_t count = 1;
-  bool overflows = false;
-  for (size_t axis = shape.size(); axis-- > 0;) {
-    strides[axis] = count;
-    overflows |= __builtin_mul_overflow(count, shape[axis], &count);
-  }
-  void* const data =
-      overflows ? nullptr : allocate_scratch(count, int64_t(aoti_torch_dtype_element_size(shim_dtype(dtype))));
-  if (data == nullptr) {
-    throw_out_of_memory(shape, dtype, cpu());
-  }
-  return torch::stable::from_blob(data, shape, strides, cpu(), dtype, &free_scratch);
-}
+Tensor new_nothing(ScalarType dtype) { return torch::stable::from_blob(nullptr, {0}, {1}, cpu(), dtype); }
 
 }  // namespace scav

@@ -53,15 +53,11 @@ Tensor to_contiguous(const Tensor& tensor);
 // A contiguous copy that autograd does not see.
 Tensor copy_of(const Tensor& tensor);
 
+// A tensor of shape (0,) on the CPU for a result that is not asked for, in a fraction of new_empty's time.
+Tensor new_nothing(ScalarType dtype);
+
+// Throws OutOfMemoryError: a tensor of that shape does not fit.
 [[noreturn]] void throw_out_of_memory(const Shape& shape, ScalarType dtype, const Device& device);
-
-// Memory on the CPU for `count` numbers of `size` bytes, aligned for vectors, or null where there is too little.
-void* allocate_scratch(int64_t count, int64_t size);
-void free_scratch(void* data);
-
-// A contiguous tensor on the CPU whose values are not set, not even in torch's deterministic mode: for memory that no
-// caller reads, in a quarter of new_empty's time.
-Tensor new_scratch(const Shape& shape, ScalarType dtype);
 
 }  // namespace scav
 

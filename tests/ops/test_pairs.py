@@ -42,7 +42,7 @@ def test_steps(case: Case, steps: tuple[int, int, bool]) -> None:
     assert_right(case, Shape(b1=18, b2=18, n=n, m=m, d=FEATURES[(n + ragged) % 4], ragged=ragged))
 
 
-# Costs of 16 and of 80 steps of y at a time, whose products take one, two or four panels.
+# More cells than are computed at once: their products take one, two or four panels of 16 steps of y.
 @pytest.mark.parametrize("n", [260, 100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("metric", ["dtw", "soft_dtw", "sinkhorn"])
