@@ -29,19 +29,23 @@ CUDA_KERNELS := $(or $(SCAV_BUILD_CUDA),$(if $(wildcard /dev/nvidiactl /dev/dxg)
 demo: build
 	$(BIN)/scav demo
 
-# Some tests wait for processes that they start, so that there is one worker more than cores. Workers have one thread each,
-# but for tests that ask for more. Threads that wait sleep, and so leave their cores to other workers.
+# nproc takes OMP_NUM_THREADS, where it is set, for the number of cores.
+CORES = $$(env -u OMP_NUM_THREADS nproc)
+
+# Workers have one thread each, but for tests that ask for more. Threads that wait sleep, and so leave their cores to
+# other workers.
 test check: export OMP_WAIT_POLICY := passive
 test: export OMP_NUM_THREADS := 1
 test: build
-	$(BIN)/python -m pytest tests -m "not slow" --numprocesses $$(($$(nproc) + 1)) --dist worksteal
+	$(BIN)/python -m pytest tests -m "not slow" --numprocesses $(CORES) --dist worksteal
 	$(BIN)/python -m pytest benchmarks --smoke --benchmark-quiet --quiet
 
-# The long proofs, half an hour or more on two cores: random calls, kernels under a shim and an interpreter, other
-# libraries, notebooks, signals and kills, clusters. PART=2/4 runs the second of four parts.
+# The long proofs, an hour or more on two cores: random calls, kernels under a shim and an interpreter, other
+# libraries, notebooks, signals and kills, clusters. PART=2/6 runs the second of six parts. Many wait for processes that
+# they start, so that there is one worker more than cores.
 PART ?= 1/1
 check: build
-	$(BIN)/python -m pytest tests -m slow --part $(PART) --numprocesses $$(($$(nproc) + 1)) --dist worksteal
+	$(BIN)/python -m pytest tests -m slow --part $(PART) --numprocesses $$(($(CORES) + 1)) --dist worksteal
 
 # The site, in build/site. It works from the disk, without a network.
 docs: $(VENV)/.installed

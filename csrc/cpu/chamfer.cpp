@@ -17,7 +17,7 @@ std::tuple<Tensor, Tensor> chamfer(const Tensor& x, const Tensor& y, const std::
                                    const std::optional<Tensor>& y_lengths, std::string cost, std::string direction,
                                    bool paired, bool save_nearest) {
   constexpr const char* op = "chamfer";
-  Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, cost, paired);
+  Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, cost, paired, RowUse::multiplied, Measuring::by_pair);
   // Of a minimum, one root is enough.
   const bool root = inputs.cost == Cost::euclidean;
   if (root) {

@@ -144,7 +144,7 @@ void chamfer_forward(const Inputs& inputs, bool root, const ChamferSides& sides,
       for (int64_t i = pairs * part / parts; i < pairs * (part + 1) / parts; ++i) {
         scratch->packed.layout.order[0] = i;
         const Group group = alone(i, batch.y.lengths[i]).groups[0];
-        const std::vector<PairCosts<T>> sources{{scratch, batch.x, batch.y, inputs.cost, i}};
+        const std::vector<PairCosts<T>> sources{{scratch, inputs, batch.x, batch.y, i}};
         ChamferGroup<T>(scratch->packed, group, results).run(sources, root, [&](int64_t, int64_t) { return i; });
       }
     });

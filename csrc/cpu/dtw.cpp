@@ -14,7 +14,8 @@ std::tuple<Tensor, Tensor> dtw(const Tensor& x, const Tensor& y, const std::opti
                                const std::optional<Tensor>& y_lengths, std::string cost, std::optional<int64_t> band,
                                double step_penalty, double diagonal_weight, bool open_begin, bool open_end,
                                std::optional<std::string> normalize, bool paired, bool save_path) {
-  const Inputs inputs = check_inputs("dtw", x, y, x_lengths, y_lengths, cost, paired);
+  const Inputs inputs =
+      check_inputs("dtw", x, y, x_lengths, y_lengths, cost, paired, RowUse::multiplied, Measuring::by_pair);
   const DtwOptions options = check_dtw_options("dtw", band, step_penalty, diagonal_weight, open_begin, open_end,
                                                normalize, inputs.x.scalar_type());
   Tensor out = inputs.new_result();

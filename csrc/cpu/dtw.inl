@@ -144,11 +144,13 @@ template <class T>
 void dtw_forward(const Inputs& inputs, const DtwOptions& options, T* distances, uint8_t* paths) {
   const DtwOutput<T> out{options, distances, paths, inputs.steps_x() + inputs.steps_y()};
   if (suits_wavefront<T>(grid_sizes(inputs))) {
+    measure_rows(inputs);
     wavefront_dtw<T>(inputs, out);
     return;
   }
   const int64_t vectors = options.weighted() ? 0 : difference_vectors<T>(inputs, out.bytes_per_cell());
   if (vectors > 0) {
+    measure_rows(inputs);
     const DifferenceBatch<T> batch(inputs, vectors);
     dtw_differences(batch, inputs.cost, out);
     return;

@@ -31,15 +31,14 @@ void use_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] size_t bytes
 #endif
 }
 
-// Measures a batch into new scratch memory; `norms` stay undefined unless they are needed.
+// Measures `count` sequences of a batch from number `first` on; `norms` may be undefined.
 template <class T>
-void measure_batch(const Tensor& data, const Lengths& lengths, bool need_norms, Scratch& norms, Scratch& nonfinite) {
-  const int64_t batch = data.size(0), steps = data.size(1), dim = data.size(2);
-  nonfinite = Scratch::of<T>(batch);
-  if (need_norms) {
-    norms = Scratch::of<T>(batch * steps);
-  }
-  measure<T>(data.const_data_ptr<T>(), lengths.data(), batch, steps, dim, norms.data<T>(), nonfinite.data<T>());
+void measure_sequences(const Tensor& data, const Lengths& lengths, int64_t first, int64_t count, const Scratch& norms,
+                       const Scratch& nonfinite) {
+  const int64_t steps = data.size(1), dim = data.size(2);
+  T* const to_norms = norms.data<T>();
+  measure<T>(data.const_data_ptr<T>() + first * steps * dim, lengths.data() + first, count, steps, dim,
+             to_norms == nullptr ? nullptr : to_norms + first * steps, nonfinite.data<T>() + first);
 }
 
 // In float64: the squares of large float32 features overflow.
@@ -195,7 +194,8 @@ std::vector<int64_t> Inputs::result_shape(std::vector<int64_t> tail) const {
 }
 
 Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
-                    const std::optional<Tensor>& y_lengths, const std::string& cost, bool paired, RowUse use) {
+                    const std::optional<Tensor>& y_lengths, const std::string& cost, bool paired, RowUse use,
+                    Measuring measuring) {
   leave_threads_behind_after_fork();
   check_pairs(op, x, y, x_lengths, y_lengths, paired);
   check_cpu(op, "x", x);
@@ -223,20 +223,43 @@ Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std:
       inputs.x = to_dtype(to_dtype(inputs.x, kBFloat16), dtype);
       inputs.y = to_dtype(to_dtype(inputs.y, kBFloat16), dtype);
     }
-    if (use == RowUse::measured_by_kernel) {
-      inputs.x_nonfinite = Scratch::of<scalar_t>(x.size(0));
-      inputs.y_nonfinite = Scratch::of<scalar_t>(y.size(0));
-      return;
-    }
+    inputs.x_nonfinite = Scratch::of<scalar_t>(x.size(0));
+    inputs.y_nonfinite = Scratch::of<scalar_t>(y.size(0));
     // Pairs of resampled rows, costs from differences and cosines have no use for norms.
     const bool need_norms = use == RowUse::resampled
                                 ? !paired
                                 : inputs.cost != Cost::cosine && !has_difference_cells(inputs.cost, x.size(2));
-    measure_batch<scalar_t>(inputs.x, inputs.x_lengths, need_norms, inputs.x_norms, inputs.x_nonfinite);
-    measure_batch<scalar_t>(inputs.y, inputs.y_lengths, need_norms, inputs.y_norms, inputs.y_nonfinite);
+    if (need_norms) {
+      inputs.x_norms = Scratch::of<scalar_t>(x.size(0) * x.size(1));
+      inputs.y_norms = Scratch::of<scalar_t>(y.size(0) * y.size(1));
+    }
   });
+  inputs.measured = false;
+  if (!paired || measuring == Measuring::at_once) {
+    measure_rows(inputs);
+    inputs.measured = true;
+  }
   return inputs;
 }
+
+void measure_rows(const Inputs& inputs) {
+  if (inputs.measured) {
+    return;
+  }
+  SCAV_DISPATCH(inputs.x.scalar_type(), [&] {
+    measure_sequences<scalar_t>(inputs.x, inputs.x_lengths, 0, inputs.batch_x(), inputs.x_norms, inputs.x_nonfinite);
+    measure_sequences<scalar_t>(inputs.y, inputs.y_lengths, 0, inputs.batch_y(), inputs.y_norms, inputs.y_nonfinite);
+  });
+}
+
+template <class T>
+void measure_pair(const Inputs& inputs, int64_t i) {
+  measure_sequences<T>(inputs.x, inputs.x_lengths, i, 1, inputs.x_norms, inputs.x_nonfinite);
+  measure_sequences<T>(inputs.y, inputs.y_lengths, i, 1, inputs.y_norms, inputs.y_nonfinite);
+}
+
+template void measure_pair<float>(const Inputs&, int64_t);
+template void measure_pair<double>(const Inputs&, int64_t);
 
 void spread_nonfinite(const Inputs& inputs, Tensor& result) {
   SCAV_DISPATCH(result.scalar_type(), [&] {

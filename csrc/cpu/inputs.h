@@ -38,6 +38,7 @@ struct Inputs {
   Cost cost;
   bool paired;
   bool in_bfloat16;  // whether the rows of x and y are bfloat16 numbers, to be multiplied as such
+  bool measured;     // whether the norms and x_nonfinite, y_nonfinite are written
 
   int64_t batch_x() const { return x.size(0); }
   int64_t batch_y() const { return y.size(0); }
@@ -67,9 +68,14 @@ struct Inputs {
 
 // What an op does with the rows.
 enum class RowUse {
-  multiplied,          // computes costs of all steps
-  resampled,           // multiplies them once they are resampled
-  measured_by_kernel,  // compares the rows of pairs of their own, and writes `nonfinite` itself, as measure() does
+  multiplied,  // computes costs of all steps
+  resampled,   // compares or multiplies them once they are resampled
+};
+
+// When rows are measured.
+enum class Measuring {
+  at_once,
+  by_pair,  // pairs of their own each before it is computed, so that its rows are read from memory once
 };
 
 // Where the CPU multiplies bfloat16 and the user lets float32 products use it (float32_matmul_precision "medium"), rows
@@ -77,7 +83,12 @@ enum class RowUse {
 // before they are multiplied.
 Inputs check_inputs(const char* op, const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
                     const std::optional<Tensor>& y_lengths, const std::string& cost, bool paired,
-                    RowUse use = RowUse::multiplied);
+                    RowUse use = RowUse::multiplied, Measuring measuring = Measuring::at_once);
+
+// Measure all rows of inputs that are not measured, or those of pair number i.
+void measure_rows(const Inputs& inputs);
+template <class T>
+void measure_pair(const Inputs& inputs, int64_t i);
 
 // Results of pairs that hold inf or NaN become that inf or NaN.
 void spread_nonfinite(const Inputs& inputs, Tensor& result);

@@ -17,9 +17,8 @@ void check_resample(const char* op, const std::string& resample) {
 Tensor interpolated_euclidean(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x_lengths,
                               const std::optional<Tensor>& y_lengths, bool squared, std::string resample, bool paired) {
   constexpr const char* op = "interpolated_euclidean";
-  // A pair of its own is measured when it is computed, so that its rows are read from memory once.
-  const RowUse use = paired ? RowUse::measured_by_kernel : RowUse::resampled;
-  const Inputs inputs = check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, use);
+  const Inputs inputs =
+      check_inputs(op, x, y, x_lengths, y_lengths, "euclidean", paired, RowUse::resampled, Measuring::by_pair);
   check_resample(op, resample);
   Tensor out = inputs.new_result();
   if (inputs.empty()) {

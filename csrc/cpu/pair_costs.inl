@@ -37,17 +37,29 @@ class PairCosts {
  public:
   static constexpr bool kForbids = false;
 
-  PairCosts(std::shared_ptr<PairScratch<T>> scratch, const Sequences<T>& x, const Sequences<T>& y, Cost cost, int64_t b)
-      : scratch_(std::move(scratch)), x_(x), y_(y), cost_(cost), b_(b), group_(alone(b, y.lengths[b]).groups[0]) {}
+  PairCosts(std::shared_ptr<PairScratch<T>> scratch, const Inputs& inputs, const Sequences<T>& x, const Sequences<T>& y,
+            int64_t b)
+      : scratch_(std::move(scratch)),
+        inputs_(inputs),
+        x_(x),
+        y_(y),
+        b_(b),
+        group_(alone(b, y.lengths[b]).groups[0]),
+        measured_(inputs.measured) {}
 
   int64_t rows() const { return x_.lengths[b_]; }
   int64_t steps() const { return group_.steps; }
   int64_t panels() const { return group_.panels(); }
   int64_t columns() const { return group_.columns; }
+  // Of a pair that is measured.
   bool is_nonfinite() const { return x_.nonfinite[b_] + y_.nonfinite[b_] != 0; }
 
-  // As GroupCosts::costs.
+  // As GroupCosts::costs. The first costs of a pair measure it.
   void costs(int64_t panel0, int64_t panel1, int64_t row0, int64_t row1, T* out, int64_t stride) const {
+    if (!measured_) {
+      measure_pair<T>(inputs_, b_);
+      measured_ = true;
+    }
     for_panels(panel0, panel1, [&](const GroupCosts<T>& source, int64_t panel, int64_t column) {
       source.costs(panel, panel + 1, row0, row1, out + column, stride);
     });
@@ -92,7 +104,7 @@ class PairCosts {
       group.column = -at * kNarrowPanel;  // the scratch begins with this panel
       const int64_t panel = at / count;
       pack_panel(scratch.packed, group, panel, scratch.rows);
-      f(GroupCosts<T>{x_, scratch.packed, group, cost_, b_, words_of_x()}, panel, (at - panel0) * kNarrowPanel);
+      f(GroupCosts<T>{x_, scratch.packed, group, inputs_.cost, b_, words_of_x()}, panel, (at - panel0) * kNarrowPanel);
     }
   }
 
@@ -111,10 +123,11 @@ class PairCosts {
   }
 
   std::shared_ptr<PairScratch<T>> scratch_;
+  const Inputs& inputs_;
   const Sequences<T>&x_, &y_;
-  Cost cost_;
   int64_t b_;
   Group group_;
+  mutable bool measured_;
 };
 
 }  // namespace scav::SCAV_LEVEL

@@ -219,8 +219,7 @@ struct PairBatch {
     const auto scratch = std::make_shared<PairScratch<T>>(x, y, in_bfloat16, with_gradients);
     SeparatePairs<T, PairCosts<T>> pairs{{}, count};
     for (int64_t lane = 0; lane < group.count; ++lane) {
-      pairs.sources.emplace_back(scratch, x, y, inputs.cost,
-                                 pair_groups.order[static_cast<size_t>(group.first + lane)]);
+      pairs.sources.emplace_back(scratch, inputs, x, y, pair_groups.order[static_cast<size_t>(group.first + lane)]);
     }
     // An x is read once for all these steps, and they fill wide panels. Their cells about fit the second-level cache.
     constexpr int64_t kCells = (int64_t(1) << 20) / static_cast<int64_t>(sizeof(T));

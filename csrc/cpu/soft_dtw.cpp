@@ -20,7 +20,8 @@ Tensor soft_dtw(const Tensor& x, const Tensor& y, const std::optional<Tensor>& x
                 const std::optional<Tensor>& y_lengths, double gamma, std::string cost, std::optional<int64_t> band,
                 bool open_begin, bool open_end, bool paired) {
   const FlushDenormals flush;
-  const Inputs inputs = check_inputs("soft_dtw", x, y, x_lengths, y_lengths, cost, paired);
+  const Inputs inputs =
+      check_inputs("soft_dtw", x, y, x_lengths, y_lengths, cost, paired, RowUse::multiplied, Measuring::by_pair);
   const SoftDtwOptions options =
       check_soft_dtw_options("soft_dtw", gamma, band, open_begin, open_end, inputs.x.scalar_type());
   Tensor out = inputs.new_result();

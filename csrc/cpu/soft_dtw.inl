@@ -265,6 +265,7 @@ void soft_dtw_pairs_backward(const SoftDtw<T>& recurrence, const Pairs& pairs, s
 template <class T>
 void soft_dtw_forward(const Inputs& inputs, const SoftDtwOptions& options, T* out) {
   if (suits_wavefront<T>(grid_sizes(inputs))) {
+    measure_rows(inputs);
     wavefront_soft_dtw(SoftDtw<T>(options), inputs, options.band, out);
     return;
   }

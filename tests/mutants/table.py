@@ -616,6 +616,14 @@ MUTANTS = [
         "T(0)",
     ),
     Mutant(
+        "measured-pair",
+        "dtw",
+        "cpu/inputs.cpp",
+        "of each pair of its own, the first y is measured",
+        "inputs.y_lengths, i, 1,",
+        "inputs.y_lengths, 0, 1,",
+    ),
+    Mutant(
         "wide-panel-gradient",
         "soft_dtw",
         "cpu/pair_costs.inl",
