@@ -12,15 +12,13 @@ from benchmarks.limit import seconds_of, synchronize
 from benchmarks.machine import about
 from benchmarks.oracle import PEER_TOLERANCES, Question, check
 from benchmarks.peers import PEERS, Distance, Peer
-from benchmarks.timing import time_rounds
+from benchmarks.timing import samples_of, time_rounds
 from scav_kernels import reference
 
 # Slower ones are timed on fewer pairs, and their time scaled.
 LONGEST = 0.5
 # Sequences on a side of the first trial, which double while there is time.
 TRIAL = {"square": 8, "long": 1, "pair": 1, "series": 8}
-# Runs of ours at most, of which the best counts.
-OUR_ROUNDS = 3
 
 # Their warnings are theirs.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -72,9 +70,7 @@ def test_peer(
 
     times = time_rounds(benchmark, run, rounds=full.rounds)
     own = ours(peer.op, **peer.options)
-    our_samples: list[float] = []
-    while len(our_samples) < OUR_ROUNDS and sum(our_samples) < LONGEST:
-        our_samples.append(seconds_of(lambda: once(own, whole, direction), peer.device))
+    our_samples = samples_of(lambda: once(own, whole, direction), peer.device)
     our_seconds = min(our_samples)
     scale = full.b1 * full.b2 / (part.b1 * part.b2)
     facts |= {

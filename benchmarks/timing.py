@@ -14,6 +14,22 @@ MOST_ROUNDS = 30
 SHORT = 0.05
 
 
+def rounds_of(seconds: float) -> int:
+    """The rounds of a run that takes so long."""
+    return max(1, min(MOST_ROUNDS, int(SPENT / seconds)))
+
+
+def samples_of(run: Callable[[], object], device: str = "cpu") -> list[float]:
+    """Seconds of the rounds of a `run`, as many as `time_rounds` makes."""
+    seconds = seconds_of(run, device)
+    samples = []
+    for _ in range(rounds_of(seconds)):
+        if seconds < SHORT:
+            run()
+        samples.append(seconds_of(run, device))
+    return samples
+
+
 def time_rounds(
     benchmark: BenchmarkFixture,
     run: Callable[[], object],
@@ -24,7 +40,7 @@ def time_rounds(
     short = False
     if rounds is None:
         seconds = seconds_of(run)
-        rounds, short = max(1, min(MOST_ROUNDS, int(SPENT / seconds))), seconds < SHORT
+        rounds, short = rounds_of(seconds), seconds < SHORT
 
     def prepare() -> None:
         before_each()
